@@ -1,0 +1,314 @@
+"""The Self-Attention GAN (Zhang et al. 2018, arXiv:1805.08318): its networks, its training and its sampling."""
+
+import functools
+import glob
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from tqdm import tqdm
+
+from ops import attention, bn, conv2d, deconv2d, linear, lrelu
+from utils import UserError, check_folder, checkpoint_steps, grid_size, load_mnist, save_images
+
+# Options that make another run of the same network: each stands in the name of the run's folder where it is not this.
+RUN_DEFAULTS = {'g_lr': 0.001, 'd_lr': 0.0002, 'beta1': 0.5, 'seed': 0}
+
+# One stream of random numbers for each use, so that none depends on how often another was drawn from.
+TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z = range(5)
+
+SAMPLE_BATCH = 256  # images that one call makes when sampling, to bound the memory
+
+
+class SAGAN:
+    """A generator and a discriminator, each with a self-attention layer.
+
+    The arguments are the options of main.py; iteration is the number of steps an epoch, 0 for a whole pass through the
+    data. image_shape: (H, W, C), H and W multiples of 4.
+    """
+
+    model_name = 'SAGAN'
+
+    def __init__(self, sess, epoch=20, batch_size=64, z_dim=62, dataset_name='mnist',
+                 checkpoint_dir='checkpoint', result_dir='results', log_dir='logs', data_dir='data', iteration=0,
+                 g_lr=0.001, d_lr=0.0002, beta1=0.5, sample_num=64, test_num=10, print_freq=50, sample_freq=300,
+                 save_freq=1000, seed=0, image_shape=(28, 28, 1)):
+        self.config = {name: value for name, value in locals().items() if name not in ('self', 'sess')}
+        self.sess = sess
+        self.epoch = epoch
+        self.batch_size = batch_size
+        self.z_dim = z_dim
+        self.dataset_name = dataset_name
+        self.checkpoint_dir = checkpoint_dir
+        self.result_dir = result_dir
+        self.log_dir = log_dir
+        self.data_dir = data_dir
+        self.iteration = iteration
+        self.g_lr = g_lr
+        self.d_lr = d_lr
+        self.beta1 = beta1
+        self.sample_num = sample_num
+        self.test_num = test_num
+        self.print_freq = print_freq
+        self.sample_freq = sample_freq
+        self.save_freq = save_freq
+        self.seed = seed
+        self.image_shape = image_shape
+
+    @property
+    def model_dir(self):
+        """Name of the run's folder: two runs that train differently never share one."""
+        name = f'{self.model_name}_{self.dataset_name}_{self.batch_size}_{self.z_dim}'
+        for option, default in RUN_DEFAULTS.items():
+            if getattr(self, option) != default:
+                name += f'_{option}{getattr(self, option):g}'
+        return name
+
+    ##################################################################################
+    # Networks
+    ##################################################################################
+
+    def generator(self, z, is_training=True, reuse=False):
+        """z [B, z_dim], uniform in [-1, 1] -> images [B, H, W, C] in [0, 1]."""
+        height, width, channels = self.image_shape
+        batch_size = tf.shape(z)[0]
+        with tf.variable_scope('generator', reuse=reuse, use_resource=True):
+            x = tf.nn.relu(bn(linear(z, 1024, 'g_fc1'), is_training, 'g_bn1'))  # [B, 1024]
+            x = linear(x, height // 4 * (width // 4) * 128, 'g_fc2')
+            x = tf.nn.relu(bn(x, is_training, 'g_bn2'))  # [B, 7*7*128]
+            x = tf.reshape(x, [-1, height // 4, width // 4, 128])  # [B, 7, 7, 128]
+            x = attention(x, is_training)  # [B, 7, 7, 128]
+            x = deconv2d(x, [batch_size, height // 2, width // 2, 64], 4, 4, 2, 2, name='g_dc3')
+            x = tf.nn.relu(bn(x, is_training, 'g_bn3'))  # [B, 14, 14, 64]
+            x = deconv2d(x, [batch_size, height, width, channels], 4, 4, 2, 2, name='g_dc4')
+            return tf.nn.sigmoid(x)  # [B, 28, 28, 1]
+
+    def discriminator(self, x, is_training=True, reuse=False):
+        """x [B, H, W, C] in [0, 1] -> (probability of being real [B, 1], its logit [B, 1], features [B, 1024])."""
+        height, width, _ = self.image_shape
+        with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):
+            x = lrelu(conv2d(x, 64, 4, 4, 2, 2, name='d_conv1'))  # [B, 14, 14, 64]
+            x = lrelu(bn(conv2d(x, 128, 4, 4, 2, 2, name='d_conv2'), is_training, 'd_bn2'))  # [B, 7, 7, 128]
+            x = attention(x, is_training)  # [B, 7, 7, 128]
+            x = tf.reshape(x, [-1, height // 4 * (width // 4) * 128])  # [B, 7*7*128]
+            features = lrelu(bn(linear(x, 1024, 'd_fc4'), is_training, 'd_bn4'))  # [B, 1024]
+            logit = linear(features, 1, 'd_fc5')  # [B, 1]
+            return tf.nn.sigmoid(logit), logit, features
+
+    def build_model(self):
+        """Build the graph: the networks for sampling, and one training step.
+
+        Sets inputs [B, H, W, C] and z [B, z_dim], the placeholders; fake_images, G(z) with is_training=False;
+        d_loss and g_loss, scalars; train_step, the operation that updates D on (inputs, G(z)) and then G through the
+        updated D on the same z. g_loss is that of the updated D: fetching it updates D.
+        """
+        tf.set_random_seed(self.seed)
+        self.inputs = tf.placeholder(tf.float32, [None, *self.image_shape], name='real_images')
+        self.z = tf.placeholder(tf.float32, [None, self.z_dim], name='z')
+
+        # Built first, so that <network>/attention_map:0 below is the map to draw, not the one of a training step.
+        self.fake_images = self.generator(self.z, is_training=False)
+        self.discriminator(self.inputs, is_training=False)
+
+        fake = self.generator(self.z, reuse=True)
+        _, real_logit, _ = self.discriminator(self.inputs, reuse=True)
+        # One pass after the other: they move the same statistics, and the same order gives the same bits.
+        with tf.control_dependencies([real_logit]):
+            _, fake_logit, _ = self.discriminator(fake, reuse=True)
+        self.d_loss = sigmoid_loss(real_logit, 1.) + sigmoid_loss(fake_logit, 0.)
+        d_vars = tf.trainable_variables('discriminator/')
+        d_optim = tf.train.AdamOptimizer(self.d_lr, beta1=self.beta1).minimize(self.d_loss, var_list=d_vars)
+
+        # Resource variables are read where the graph says so: these reads come after D's update.
+        with tf.control_dependencies([d_optim]):
+            _, fake_logit, _ = self.discriminator(fake, reuse=True)
+        self.g_loss = sigmoid_loss(fake_logit, 1.)
+        g_vars = tf.trainable_variables('generator/')
+        self.train_step = tf.train.AdamOptimizer(self.g_lr, beta1=self.beta1).minimize(self.g_loss, var_list=g_vars)
+
+        self.gammas = [v for v in tf.trainable_variables() if v.op.name.endswith('attention/gamma')]  # of G, of D
+        self.saver = tf.train.Saver(max_to_keep=3)
+
+    ##################################################################################
+    # Training and sampling
+    ##################################################################################
+
+    def train(self):
+        """Train to the end of the last epoch, from the newest checkpoint if there is one.
+
+        On Ctrl-C or SIGTERM it saves and ends the program with exit code 130 or 143.
+        Raises UserError or OSError for what the user can put right.
+        """
+        (images, _), _ = load_mnist(self.dataset_name, self.data_dir)
+        steps_a_pass = len(images) // self.batch_size
+        if steps_a_pass == 0:
+            raise UserError(f'--batch_size {self.batch_size} is more than the {len(images)} images of '
+                            f'{self.dataset_name}: choose a smaller one')
+        steps_an_epoch = self.iteration or steps_a_pass
+
+        self.sess.run(tf.global_variables_initializer())
+        found, step = self.load()
+        if step >= self.epoch * steps_an_epoch:
+            print(f'This run is complete at step {step}: a larger --epoch than {self.epoch} goes on from there')
+            return
+        if found:
+            print(f'Going on from step {step} of {self.epoch * steps_an_epoch}')
+        writer = self.open_folders(step)
+        fixed_z = draw_z(self.sample_num, self.z_dim, self.seed, FIXED_Z)  # [sample_num, z_dim]
+
+        stops = []  # signals that came
+        handlers = {number: signal.signal(number, lambda number, frame: stops.append(number))
+                    for number in (signal.SIGINT, signal.SIGTERM)}
+        start_time = time.time()
+        try:
+            for epoch in range(step // steps_an_epoch, self.epoch):
+                bar = tqdm(desc=f'Epoch {epoch:2d}', initial=step % steps_an_epoch, total=steps_an_epoch,
+                           unit=' images', unit_scale=self.batch_size, disable=not sys.stdout.isatty())
+                for index in range(step % steps_an_epoch + 1, steps_an_epoch + 1):
+                    data_pass, batch = divmod(step, steps_a_pass)
+                    order = shuffled(self.seed, data_pass, len(images))
+                    batch_images = images[order[batch * self.batch_size:(batch + 1) * self.batch_size]]
+                    _, d_loss, g_loss = self.sess.run([self.train_step, self.d_loss, self.g_loss], {
+                        self.inputs: batch_images.astype(np.float32) / 255,  # [B, 28, 28, 1]
+                        self.z: draw_z(self.batch_size, self.z_dim, self.seed, TRAIN_Z, step)})
+                    step += 1
+                    bar.update()
+
+                    if step % self.print_freq == 0:
+                        g_gamma, d_gamma = self.sess.run([gamma[0] for gamma in self.gammas])
+                        values = {'d_loss': d_loss, 'g_loss': g_loss, 'g_gamma': g_gamma, 'd_gamma': d_gamma}
+                        writer.add_summary(tf.Summary(value=[
+                            tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step)
+                        bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()})
+                        if bar.disable:
+                            print(f'Epoch: [{epoch:2d}] [{index:4d}/{steps_an_epoch:4d}] '
+                                  f'time: {time.time() - start_time:.4f}, d_loss: {d_loss:.8f}, g_loss: {g_loss:.8f}',
+                                  flush=True)
+                    if step % self.sample_freq == 0:
+                        self.save_samples(fixed_z, f'train_{epoch:02d}_{index:04d}')
+                    if index == steps_an_epoch:
+                        z = draw_z(self.sample_num, self.z_dim, self.seed, EPOCH_Z, epoch)
+                        self.save_samples(z, f'epoch{epoch:03d}_test_all_classes')
+                    if step % self.save_freq == 0 or step == self.epoch * steps_an_epoch or stops:
+                        self.save(step)
+                    if stops:
+                        bar.close()
+                        print(f'Stopped and saved at step {step}: the same command goes on from there')
+                        sys.exit(128 + stops[0])
+                bar.close()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            writer.close()
+
+    def test(self, seed=0):
+        """Write test_num grids of sample_num images each, from the newest checkpoint; the same seed, the same grids.
+
+        Raises UserError where there is no checkpoint.
+        """
+        found, step = self.load()
+        if not found:
+            raise UserError(f'no checkpoint in {self.checkpoint_folder}: train first')
+        check_folder(os.path.join(self.result_dir, self.model_dir))
+        for number in range(self.test_num):
+            z = draw_z(self.sample_num, self.z_dim, seed, TEST_Z, number)
+            path = self.save_samples(z, f'test_{number:03d}')
+        print(f'{self.test_num} grids of step {step} are in {os.path.dirname(path)}')
+
+    def sample(self, z):
+        """z [N, z_dim] -> images [N, H, W, C] in [0, 1], by the generator with is_training=False."""
+        return np.concatenate([self.sess.run(self.fake_images, {self.z: part})
+                               for part in np.split(z, range(SAMPLE_BATCH, len(z), SAMPLE_BATCH))])
+
+    def save_samples(self, z, name):
+        """Write the grid of the images of z [N, z_dim] to the results as SAGAN_<name>.png -> its path."""
+        path = os.path.join(self.result_dir, self.model_dir, f'{self.model_name}_{name}.png')
+        save_images(self.sample(z), grid_size(len(z)), path)
+        return path
+
+    ##################################################################################
+    # The run's folders
+    ##################################################################################
+
+    @property
+    def checkpoint_folder(self):
+        return os.path.join(self.checkpoint_dir, self.model_dir, self.model_name)
+
+    def open_folders(self, step):
+        """Make the folders of the run and write config.json -> the writer of the summaries that follow step."""
+        check_folder(os.path.join(self.result_dir, self.model_dir))
+        config = pathlib.Path(check_folder(os.path.dirname(self.checkpoint_folder)), 'config.json')
+        part = config.with_suffix('.part')
+        part.write_text(json.dumps(self.config, indent=2) + '\n')
+        part.replace(config)
+        writer = tf.summary.FileWriter(check_folder(os.path.join(self.log_dir, self.model_dir)), self.sess.graph)
+        # Makes TensorBoard drop what an interrupted run wrote after this step.
+        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+        return writer
+
+    def save(self, step):
+        """Write a checkpoint of all variables, the optimizers' among them; the newest three are kept.
+
+        Raises UserError where it cannot be written; the checkpoints before it stay as they are.
+        """
+        prefix = os.path.join(check_folder(self.checkpoint_folder), f'{self.model_name}.model')
+        try:
+            self.saver.save(self.sess, prefix, global_step=step, write_meta_graph=False)
+        except tf.errors.OpError as error:
+            for part in glob.glob(f'{glob.escape(prefix)}-{step}.*'):
+                os.remove(part)
+            raise UserError(f'the checkpoint of step {step} cannot be written to {self.checkpoint_folder} '
+                            f'({one_line(error)}): free some space, then the same command goes on from the one before '
+                            'it') from error
+
+    def load(self):
+        """Restore the newest checkpoint that is whole -> (found, step); (False, 0) where there is none.
+
+        Raises UserError where a checkpoint is of another network, or where none of them is whole.
+        """
+        folder = self.checkpoint_folder
+        steps = checkpoint_steps(folder)
+        paths = [os.path.join(folder, f'{self.model_name}.model-{step}') for step in steps]
+        for path, step in zip(paths, steps, strict=True):
+            try:
+                shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+                for variable in tf.global_variables():
+                    here, there = variable.shape.as_list(), shapes.get(variable.op.name)
+                    if here != there:
+                        raise UserError(f'{path} is of another network: {variable.op.name} has the shape {there} there '
+                                        f'and {here} here; move it away, or give the options it was trained with')
+                self.saver.restore(self.sess, path)
+            except tf.errors.OpError as error:
+                print(f'{path} is damaged ({one_line(error)}): falling back to the one before it')
+                continue
+            self.saver.recover_last_checkpoints(paths[::-1])
+            return True, step
+        if steps:
+            raise UserError(f'no checkpoint in {folder} is whole: delete the folder to train anew')
+        return False, 0
+
+
+def sigmoid_loss(logit, label):
+    """Mean sigmoid cross-entropy of logit [B, 1] against one label, 0. or 1., for all (Goodfellow et al. 2014)."""
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(logits=logit, labels=tf.fill(tf.shape(logit), label)))
+
+
+def draw_z(count, z_dim, *key):
+    """z [count, z_dim] float32, uniform in [-1, 1], that depends on the key, whole numbers, alone."""
+    return np.random.default_rng(key).uniform(-1, 1, [count, z_dim]).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def shuffled(seed, data_pass, count):
+    """The order in which a pass through the data takes its images: a permutation [count]."""
+    return np.random.default_rng([seed, SHUFFLE, data_pass]).permutation(count)
+
+
+def one_line(error):
+    """What TensorFlow says of an error, without the graph that it prints below."""
+    return error.message.strip().splitlines()[0]

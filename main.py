@@ -1,0 +1,128 @@
+"""Train a Self-Attention GAN and draw samples from it: python main.py --help"""
+
+import argparse
+import math
+import os
+import sys
+
+
+def parse_args():
+    """Returns (every option with its value, those the user typed: {option: value})."""
+    parser = argparse.ArgumentParser(description='Self-Attention GAN on MNIST',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+    parser.error = fail
+    add = parser.add_argument
+    add('--phase', default='train', choices=['train', 'test'], help='what to do')
+    add('--dataset', dest='dataset_name', default='auto', choices=['auto', 'mnist', 'fashion-mnist', 'digits'],
+        help='auto is mnist where it is at hand or can be downloaded, else the built-in digits')
+    add('--epoch', type=whole(1), default=20, help='epochs to train')
+    add('--iteration', type=whole(0), default=0, help='steps an epoch; 0 is a whole pass through the data')
+    add('--batch_size', type=whole(1), default=64, help='images a step')
+    add('--z_dim', type=whole(1), default=62, help='length of the noise vector')
+    add('--g_lr', type=real(0, math.inf), default=0.001, help="the generator's learning rate")
+    add('--d_lr', type=real(0, math.inf), default=0.0002, help="the discriminator's learning rate")
+    add('--beta1', type=real(0, 1), default=0.5, help="Adam's decay of the mean gradient")
+    add('--sample_num', type=whole(1), default=64, help='images in a grid')
+    add('--test_num', type=whole(1), default=10, help='grids that --phase test writes')
+    add('--print_freq', type=whole(1), default=50, help='steps between two lines of losses')
+    add('--sample_freq', type=whole(1), default=300, help='steps between two grids')
+    add('--save_freq', type=whole(1), default=1000, help='steps between two checkpoints')
+    add('--data_dir', default='data', help='folder of the data sets')
+    add('--checkpoint_dir', default='checkpoint', help='folder of the checkpoints')
+    add('--result_dir', default='results', help='folder of the grids')
+    add('--log_dir', default='logs', help='folder of the TensorBoard summaries')
+    add('--seed', type=whole(0), default=0, help='seed of all random numbers')
+    args = vars(parser.parse_args())
+    typed = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(args))))
+    return args, {option: value for option, value in typed.items() if value is not None}
+
+
+def whole(low):
+    """Type of an option that is a whole number from low up."""
+    def parse(text):
+        if not text.isdecimal() or int(text) < low or int(text) >= 2**31:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {low} up')
+        return int(text)
+    return parse
+
+
+def real(low, high):
+    """Type of an option that is a number from low up and below high."""
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value < high:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a number from {low} up and below {high}')
+        return value
+    return parse
+
+
+def fail(message):
+    print(f'main.py: {message}', file=sys.stderr)
+    sys.exit(2)
+
+
+def import_tensorflow():
+    """Import TensorFlow with its start-up chatter kept off the screen."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    # Its libraries write to the file descriptor before they read any setting.
+    screen = os.dup(2)
+    with open(os.devnull, 'w') as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow.compat.v1 as tf
+    finally:
+        os.dup2(screen, 2)
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    return tf
+
+
+def train(args, typed):
+    from utils import find_dataset, show_all_variables
+    args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
+    print(why, flush=True)
+    tf = import_tensorflow()
+    from SAGAN import SAGAN
+    with tf.Session() as sess:
+        model = SAGAN(sess, **args)
+        model.build_model()
+        show_all_variables()
+        model.train()
+    print(why)
+
+
+def test(args, typed):
+    from utils import find_run
+    wanted = {option: typed[option] for option in
+              ('dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'seed') if option in typed}
+    run = find_run(args['checkpoint_dir'], wanted)
+    settings = {option: run.get(option, default) for option, default in args.items()}
+    settings.update({option: typed[option] for option in ('result_dir', 'sample_num', 'test_num') if option in typed},
+                    checkpoint_dir=args['checkpoint_dir'])
+    tf = import_tensorflow()
+    from SAGAN import SAGAN
+    with tf.Session() as sess:
+        model = SAGAN(sess, **settings)
+        print(f'Run: {model.model_dir}')
+        model.build_model()
+        model.test(args['seed'])
+
+
+def main():
+    args, typed = parse_args()
+    from utils import UserError
+    phase = {'train': train, 'test': test}[args.pop('phase')]
+    try:
+        phase(args, typed)
+    except UserError as error:
+        fail(error)
+    except OSError as error:
+        fail(f'{error.filename or "a file"}: {error.strerror or error}; free some space or choose another folder')
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,107 @@
+"""The layers of the networks, as TensorFlow 1.x graph-mode functions.
+
+Importing this module switches eager execution off: nothing else is needed to build a graph with these functions.
+"""
+
+import tensorflow.compat.v1 as tf
+
+tf.disable_eager_execution()
+tf.enable_resource_variables()
+
+
+def conv2d(x, output_dim, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='conv2d'):
+    """Convolution of x [B, H, W, C] with SAME padding -> [B, ceil(H/d_h), ceil(W/d_w), output_dim].
+
+    k_h, k_w: size of the kernel; d_h, d_w: strides. Variables: w [k_h, k_w, C, output_dim], biases [output_dim].
+    """
+    channels = x.shape.as_list()[-1]
+    with tf.variable_scope(name):
+        w = tf.get_variable('w', [k_h, k_w, channels, output_dim],
+                            initializer=tf.truncated_normal_initializer(stddev=stddev))
+        biases = tf.get_variable('biases', [output_dim], initializer=tf.zeros_initializer())
+        return tf.nn.bias_add(tf.nn.conv2d(x, w, strides=[1, d_h, d_w, 1], padding='SAME'), biases)
+
+
+def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='deconv2d'):
+    """Transposed convolution of x [B, H, W, C] with SAME padding -> output_shape, a list [B, H*d_h, W*d_w, C'].
+
+    output_shape[0] may be a tensor, for a batch size that the graph does not know. k_h, k_w: size of the kernel;
+    d_h, d_w: strides. Variables: w [k_h, k_w, C', C], biases [C'].
+    """
+    batch_size, _, _, channels = x.shape.as_list()
+    with tf.variable_scope(name):
+        w = tf.get_variable('w', [k_h, k_w, output_shape[-1], channels],
+                            initializer=tf.random_normal_initializer(stddev=stddev))
+        biases = tf.get_variable('biases', [output_shape[-1]], initializer=tf.zeros_initializer())
+        y = tf.nn.conv2d_transpose(x, w, output_shape=tf.stack(output_shape), strides=[1, d_h, d_w, 1], padding='SAME')
+        y.set_shape([batch_size] + list(output_shape[1:]))
+        return tf.nn.bias_add(y, biases)
+
+
+def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0):
+    """Fully connected layer on x [B, D] -> [B, output_size]. Variables: Matrix [D, output_size], bias [output_size]."""
+    with tf.variable_scope(scope):
+        matrix = tf.get_variable('Matrix', [x.shape.as_list()[-1], output_size],
+                                 initializer=tf.random_normal_initializer(stddev=stddev))
+        bias = tf.get_variable('bias', [output_size], initializer=tf.constant_initializer(bias_start))
+        return tf.nn.bias_add(tf.matmul(x, matrix), bias)
+
+
+def bn(x, is_training, scope):
+    """Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) of x [B, C] or [B, H, W, C] -> same shape.
+
+    is_training (a Python bool): True normalizes each channel by the mean and the biased variance of the batch and, as
+    a side effect of computing the output, moves moving_mean and moving_variance a tenth of the way to the batch's
+    mean and unbiased variance; False normalizes by these two and leaves them alone.
+    Variables, each [C]: beta, gamma, moving_mean, moving_variance.
+    """
+    shape = x.shape.as_list()[-1:]
+    with tf.variable_scope(scope):
+        beta = tf.get_variable('beta', shape, initializer=tf.zeros_initializer())
+        gamma = tf.get_variable('gamma', shape, initializer=tf.ones_initializer())
+        mean = tf.get_variable('moving_mean', shape, initializer=tf.zeros_initializer(), trainable=False)
+        variance = tf.get_variable('moving_variance', shape, initializer=tf.ones_initializer(), trainable=False)
+
+        y = x if x.shape.ndims == 4 else x[:, None, None, :]  # [B, H, W, C]
+        y, new_mean, new_variance = tf.nn.fused_batch_norm(
+            y, gamma, beta, mean, variance, epsilon=1e-5, is_training=is_training, exponential_avg_factor=0.1)
+        if x.shape.ndims == 2:
+            y = y[:, 0, 0, :]  # [B, C]
+        if not is_training:
+            return y
+        with tf.control_dependencies([mean.assign(new_mean), variance.assign(new_variance)]):
+            return tf.identity(y)
+
+
+def lrelu(x, leak=0.2):
+    """Leaky rectifier: x where x > 0, leak * x elsewhere; same shape as x."""
+    return tf.nn.leaky_relu(x, leak)
+
+
+def hw_flatten(x):
+    """[B, H, W, C] -> [B, H*W, C]; position (i, j) becomes row i*W + j."""
+    _, height, width, channels = x.shape.as_list()
+    return tf.reshape(x, [-1, height * width, channels])
+
+
+def attention(x, is_training=True, scope='attention', reuse=False):
+    """Self-attention over the positions of x [B, H, W, C], C a multiple of 8 -> same shape.
+
+    Zhang et al. 2018 (arXiv:1805.08318), equations 1 to 3, with 4x4 convolutions, batch norm and relu where the paper
+    has 1x1 convolutions. is_training: as in bn.
+
+    The attention map beta [B, N, N], N = H*W, is the tensor <scope>/attention_map:0. Its row j is a distribution over
+    the N positions: where position j looks.
+    Variables: those of f_conv, f_bn, g_conv, g_bn, h_conv, h_bn, and gamma [1].
+    """
+    _, height, width, channels = x.shape.as_list()
+    with tf.variable_scope(scope, reuse=reuse):
+        f = tf.nn.relu(bn(conv2d(x, channels // 8, 4, 4, 1, 1, name='f_conv'), is_training, 'f_bn'))  # [B, H, W, C/8]
+        g = tf.nn.relu(bn(conv2d(x, channels // 8, 4, 4, 1, 1, name='g_conv'), is_training, 'g_bn'))  # [B, H, W, C/8]
+        h = tf.nn.relu(bn(conv2d(x, channels, 4, 4, 1, 1, name='h_conv'), is_training, 'h_bn'))  # [B, H, W, C]
+        gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
+
+        s = tf.matmul(hw_flatten(g), hw_flatten(f), transpose_b=True)  # [B, N, N]
+        beta = tf.nn.softmax(s, name='attention_map')  # [B, N, N]
+        o = tf.reshape(tf.matmul(beta, hw_flatten(h)), [-1, height, width, channels])  # [B, H, W, C]
+        return gamma * o + x
