@@ -11,10 +11,11 @@ import time
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
 from ops import attention, bn, conv2d, deconv2d, linear, lrelu
-from utils import UserError, check_folder, checkpoint_steps, grid_size, load_mnist, save_images
+from utils import UserError, check_folder, checkpoint_steps, grid_size, load_mnist, open_history, save_images
 
 # Options that make another run of the same network: each stands in the name of the run's folder where it is not this.
 RUN_DEFAULTS = {'g_lr': 0.001, 'd_lr': 0.0002, 'beta1': 0.5, 'seed': 0}
@@ -37,7 +38,7 @@ class SAGAN:
     def __init__(self, sess, epoch=20, batch_size=64, z_dim=62, dataset_name='mnist',
                  checkpoint_dir='checkpoint', result_dir='results', log_dir='logs', data_dir='data', iteration=0,
                  g_lr=0.001, d_lr=0.0002, beta1=0.5, sample_num=64, test_num=10, print_freq=50, sample_freq=300,
-                 save_freq=1000, seed=0, image_shape=(28, 28, 1)):
+                 save_freq=1000, precision='float32', attention=True, seed=0, image_shape=(28, 28, 1)):
         self.config = {name: value for name, value in locals().items() if name not in ('self', 'sess')}
         self.sess = sess
         self.epoch = epoch
@@ -57,6 +58,8 @@ class SAGAN:
         self.print_freq = print_freq
         self.sample_freq = sample_freq
         self.save_freq = save_freq
+        self.precision = precision
+        self.attention = attention
         self.seed = seed
         self.image_shape = image_shape
 
@@ -64,6 +67,10 @@ class SAGAN:
     def model_dir(self):
         """Name of the run's folder: two runs that train differently never share one."""
         name = f'{self.model_name}_{self.dataset_name}_{self.batch_size}_{self.z_dim}'
+        if self.precision != 'float32':
+            name += f'_{self.precision}'
+        if not self.attention:
+            name += '_noattention'
         for option, default in RUN_DEFAULTS.items():
             if getattr(self, option) != default:
                 name += f'_{option}{getattr(self, option):g}'
@@ -82,7 +89,8 @@ class SAGAN:
             x = linear(x, height // 4 * (width // 4) * 128, 'g_fc2')
             x = tf.nn.relu(bn(x, is_training, 'g_bn2'))  # [B, 7*7*128]
             x = tf.reshape(x, [-1, height // 4, width // 4, 128])  # [B, 7, 7, 128]
-            x = attention(x, is_training)  # [B, 7, 7, 128]
+            if self.attention:
+                x = attention(x, is_training)  # [B, 7, 7, 128]
             x = deconv2d(x, [batch_size, height // 2, width // 2, 64], 4, 4, 2, 2, name='g_dc3')
             x = tf.nn.relu(bn(x, is_training, 'g_bn3'))  # [B, 14, 14, 64]
             x = deconv2d(x, [batch_size, height, width, channels], 4, 4, 2, 2, name='g_dc4')
@@ -94,7 +102,8 @@ class SAGAN:
         with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):
             x = lrelu(conv2d(x, 64, 4, 4, 2, 2, name='d_conv1'))  # [B, 14, 14, 64]
             x = lrelu(bn(conv2d(x, 128, 4, 4, 2, 2, name='d_conv2'), is_training, 'd_bn2'))  # [B, 7, 7, 128]
-            x = attention(x, is_training)  # [B, 7, 7, 128]
+            if self.attention:
+                x = attention(x, is_training)  # [B, 7, 7, 128]
             x = tf.reshape(x, [-1, height // 4 * (width // 4) * 128])  # [B, 7*7*128]
             features = lrelu(bn(linear(x, 1024, 'd_fc4'), is_training, 'd_bn4'))  # [B, 1024]
             logit = linear(features, 1, 'd_fc5')  # [B, 1]
@@ -120,7 +129,9 @@ class SAGAN:
         # One pass after the other: they move the same statistics, and the same order gives the same bits.
         with tf.control_dependencies([real_logit]):
             _, fake_logit, _ = self.discriminator(fake, reuse=True)
-        self.d_loss = sigmoid_loss(real_logit, 1.) + sigmoid_loss(fake_logit, 0.)
+        d_loss_real, d_loss_fake = sigmoid_loss(real_logit, 1.), sigmoid_loss(fake_logit, 0.)
+        self.d_loss = d_loss_real + d_loss_fake
+        d_real, d_fake = tf.reduce_mean(tf.nn.sigmoid(real_logit)), tf.reduce_mean(tf.nn.sigmoid(fake_logit))
         d_vars = tf.trainable_variables('discriminator/')
         d_optim = tf.train.AdamOptimizer(self.d_lr, beta1=self.beta1).minimize(self.d_loss, var_list=d_vars)
 
@@ -131,7 +142,11 @@ class SAGAN:
         g_vars = tf.trainable_variables('generator/')
         self.train_step = tf.train.AdamOptimizer(self.g_lr, beta1=self.beta1).minimize(self.g_loss, var_list=g_vars)
 
-        self.gammas = [v for v in tf.trainable_variables() if v.op.name.endswith('attention/gamma')]  # of G, of D
+
+        self.losses = {'d_loss': self.d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake,
+                       'g_loss': self.g_loss, 'd_real': d_real, 'd_fake': d_fake}
+        self.gammas = {f'{v.op.name[0]}_gamma': v[0] for v in tf.trainable_variables()
+                       if v.op.name.endswith('attention/gamma')}
         self.saver = tf.train.Saver(max_to_keep=3)
 
     ##################################################################################
@@ -158,7 +173,7 @@ class SAGAN:
             return
         if found:
             print(f'Going on from step {step} of {self.epoch * steps_an_epoch}')
-        writer = self.open_folders(step)
+        writer, history = self.open_folders(step)
         fixed_z = draw_z(self.sample_num, self.z_dim, self.seed, FIXED_Z)  # [sample_num, z_dim]
 
         stops = []  # signals that came
@@ -173,22 +188,23 @@ class SAGAN:
                     data_pass, batch = divmod(step, steps_a_pass)
                     order = shuffled(self.seed, data_pass, len(images))
                     batch_images = images[order[batch * self.batch_size:(batch + 1) * self.batch_size]]
-                    _, d_loss, g_loss = self.sess.run([self.train_step, self.d_loss, self.g_loss], {
+                    _, values = self.sess.run([self.train_step, self.losses], {
                         self.inputs: batch_images.astype(np.float32) / 255,  # [B, 28, 28, 1]
                         self.z: draw_z(self.batch_size, self.z_dim, self.seed, TRAIN_Z, step)})
                     step += 1
                     bar.update()
 
                     if step % self.print_freq == 0:
-                        g_gamma, d_gamma = self.sess.run([gamma[0] for gamma in self.gammas])
-                        values = {'d_loss': d_loss, 'g_loss': g_loss, 'g_gamma': g_gamma, 'd_gamma': d_gamma}
+                        values.update(self.sess.run(self.gammas))
+                        print(step, *values.values(), sep=',', file=history, flush=True)
                         writer.add_summary(tf.Summary(value=[
                             tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step)
-                        bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()})
+                        bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()
+                                         if tag.endswith(('_loss', '_gamma'))})
                         if bar.disable:
-                            print(f'Epoch: [{epoch:2d}] [{index:4d}/{steps_an_epoch:4d}] '
-                                  f'time: {time.time() - start_time:.4f}, d_loss: {d_loss:.8f}, g_loss: {g_loss:.8f}',
-                                  flush=True)
+                            print(f'Epoch: [{epoch:2d}] [{index:4d}/{steps_an_epoch:4d}] time: '
+                                  f'{time.time() - start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '
+                                  f'g_loss: {values["g_loss"]:.8f}', flush=True)
                     if step % self.sample_freq == 0:
                         self.save_samples(fixed_z, f'train_{epoch:02d}_{index:04d}')
                     if index == steps_an_epoch:
@@ -205,6 +221,7 @@ class SAGAN:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             writer.close()
+            history.close()
 
     def test(self, seed=0):
         """Write test_num grids of sample_num images each, from the newest checkpoint; the same seed, the same grids.
@@ -240,8 +257,10 @@ class SAGAN:
         return os.path.join(self.checkpoint_dir, self.model_dir, self.model_name)
 
     def open_folders(self, step):
-        """Make the folders of the run and write config.json -> the writer of the summaries that follow step."""
-        check_folder(os.path.join(self.result_dir, self.model_dir))
+        """Make the folders of the run and write config.json.
+
+        Returns the writers of what follows step: of the summaries, and of the history, a CSV file.
+        """
         config = pathlib.Path(check_folder(os.path.dirname(self.checkpoint_folder)), 'config.json')
         part = config.with_suffix('.part')
         part.write_text(json.dumps(self.config, indent=2) + '\n')
@@ -249,7 +268,8 @@ class SAGAN:
         writer = tf.summary.FileWriter(check_folder(os.path.join(self.log_dir, self.model_dir)), self.sess.graph)
         # Makes TensorBoard drop what an interrupted run wrote after this step.
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
-        return writer
+        history = os.path.join(check_folder(os.path.join(self.result_dir, self.model_dir)), 'SAGAN_history.csv')
+        return writer, open_history(history, step, ['step', *self.losses, *self.gammas])
 
     def save(self, step):
         """Write a checkpoint of all variables, the optimizers' among them; the newest three are kept.
@@ -301,6 +321,24 @@ def sigmoid_loss(logit, label):
 def draw_z(count, z_dim, *key):
     """z [count, z_dim] float32, uniform in [-1, 1], that depends on the key, whole numbers, alone."""
     return np.random.default_rng(key).uniform(-1, 1, [count, z_dim]).astype(np.float32)
+
+
+def session_config(precision):
+    """Configuration of a session that computes in float32, or lets TensorFlow turn what gains by it to bfloat16."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    if precision == 'bfloat16':
+        if has_fast_bfloat16():
+            config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
+        else:
+            print('This processor or this TensorFlow has no fast bfloat16: going on in float32')
+    return config
+
+
+def has_fast_bfloat16(cpuinfo='/proc/cpuinfo'):
+    """Whether oneDNN, TensorFlow's library for CPUs, is in use and the processor multiplies bfloat16 by itself."""
+    if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0' or not os.path.exists(cpuinfo):
+        return False
+    return not {'amx_bf16', 'avx512_bf16', 'bf16'}.isdisjoint(pathlib.Path(cpuinfo).read_text().split())
 
 
 @functools.lru_cache(maxsize=1)

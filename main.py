@@ -27,6 +27,8 @@ def parse_args():
     add('--print_freq', type=whole(1), default=50, help='steps between two lines of losses')
     add('--sample_freq', type=whole(1), default=300, help='steps between two grids')
     add('--save_freq', type=whole(1), default=1000, help='steps between two checkpoints')
+    add('--precision', default='float32', choices=['float32', 'bfloat16'], help='number format of the heavy operations')
+    add('--attention', type=truth, default=True, metavar='{true,false}', help='whether the networks have the layer')
     add('--data_dir', default='data', help='folder of the data sets')
     add('--checkpoint_dir', default='checkpoint', help='folder of the checkpoints')
     add('--result_dir', default='results', help='folder of the grids')
@@ -59,6 +61,13 @@ def real(low, high):
     return parse
 
 
+def truth(text):
+    """Type of an option that is true or false."""
+    if text.lower() not in ('true', 'false'):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither true nor false')
+    return text.lower() == 'true'
+
+
 def fail(message):
     print(f'main.py: {message}', file=sys.stderr)
     sys.exit(2)
@@ -84,8 +93,8 @@ def train(args, typed):
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
     tf = import_tensorflow()
-    from SAGAN import SAGAN
-    with tf.Session() as sess:
+    from SAGAN import SAGAN, session_config
+    with tf.Session(config=session_config(args['precision'])) as sess:
         model = SAGAN(sess, **args)
         model.build_model()
         show_all_variables()
@@ -96,14 +105,15 @@ def train(args, typed):
 def test(args, typed):
     from utils import find_run
     wanted = {option: typed[option] for option in
-              ('dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'seed') if option in typed}
+              ('dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'precision',
+               'attention', 'seed') if option in typed}
     run = find_run(args['checkpoint_dir'], wanted)
     settings = {option: run.get(option, default) for option, default in args.items()}
     settings.update({option: typed[option] for option in ('result_dir', 'sample_num', 'test_num') if option in typed},
                     checkpoint_dir=args['checkpoint_dir'])
     tf = import_tensorflow()
-    from SAGAN import SAGAN
-    with tf.Session() as sess:
+    from SAGAN import SAGAN, session_config
+    with tf.Session(config=session_config(settings['precision'])) as sess:
         model = SAGAN(sess, **settings)
         print(f'Run: {model.model_dir}')
         model.build_model()

@@ -1,5 +1,6 @@
 """Data sets, grids of images, folders and the table of variables."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -350,6 +351,22 @@ def find_run(checkpoint_dir, wanted):
         raise UserError(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
                         'train first, with --phase train')
     return max(agreeing, key=lambda run: run[:2])[3]
+
+
+def open_history(path, step, names):
+    """Open the CSV file of a run to append rows to it, without the rows that an interrupted run wrote after step.
+
+    names: the columns, step first.
+    """
+    rows = []
+    if os.path.exists(path):
+        with open(path, newline='') as file:
+            rows = [row for row in csv.reader(file) if len(row) == len(names) and row[0].isdecimal()]
+    part = path + '.part'
+    with open(part, 'w', newline='') as file:
+        csv.writer(file, lineterminator='\n').writerows([names, *(row for row in rows if int(row[0]) <= step)])
+    os.replace(part, path)
+    return open(path, 'a')
 
 
 def show_all_variables():
