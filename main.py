@@ -1,7 +1,6 @@
 """Train a Self-Attention GAN and draw samples from it: python main.py --help"""
 
 import argparse
-import math
 import os
 import sys
 
@@ -19,8 +18,8 @@ def parse_args():
     add('--iteration', type=whole(0), default=0, help='steps an epoch; 0 is a whole pass through the data')
     add('--batch_size', type=whole(1), default=64, help='images a step')
     add('--z_dim', type=whole(1), default=62, help='length of the noise vector')
-    add('--g_lr', type=real(0, math.inf), default=0.001, help="the generator's learning rate")
-    add('--d_lr', type=real(0, math.inf), default=0.0002, help="the discriminator's learning rate")
+    add('--g_lr', type=real(1e-9, 1), default=0.001, help="the generator's learning rate")
+    add('--d_lr', type=real(1e-9, 1), default=0.0002, help="the discriminator's learning rate")
     add('--beta1', type=real(0, 1), default=0.5, help="Adam's decay of the mean gradient")
     add('--sample_num', type=whole(1), default=64, help='images in a grid')
     add('--test_num', type=whole(1), default=10, help='grids that --phase test writes')
@@ -33,17 +32,17 @@ def parse_args():
     add('--checkpoint_dir', default='checkpoint', help='folder of the checkpoints')
     add('--result_dir', default='results', help='folder of the grids')
     add('--log_dir', default='logs', help='folder of the TensorBoard summaries')
-    add('--seed', type=whole(0), default=0, help='seed of all random numbers')
+    add('--seed', type=whole(0, 2**31 - 1), default=0, help='seed of all random numbers')
     args = vars(parser.parse_args())
     typed = vars(parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(args))))
     return args, {option: value for option, value in typed.items() if value is not None}
 
 
-def whole(low):
-    """Type of an option that is a whole number from low up."""
+def whole(low, high=1000000):
+    """Type of an option that is a whole number from low to high."""
     def parse(text):
-        if not text.isdecimal() or int(text) < low or int(text) >= 2**31:
-            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {low} up')
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from {low} to {high}')
         return int(text)
     return parse
 
@@ -54,7 +53,7 @@ def real(low, high):
         try:
             value = float(text)
         except ValueError:
-            value = math.nan
+            value = high
         if not low <= value < high:
             raise argparse.ArgumentTypeError(f'{text!r} is not a number from {low} up and below {high}')
         return value
@@ -104,9 +103,8 @@ def train(args, typed):
 
 def test(args, typed):
     from utils import find_run
-    wanted = {option: typed[option] for option in
-              ('dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'precision',
-               'attention', 'seed') if option in typed}
+    choosing = 'dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'precision', 'attention', 'seed'
+    wanted = {option: typed[option] for option in choosing if typed.get(option, 'auto') != 'auto'}
     run = find_run(args['checkpoint_dir'], wanted)
     settings = {option: run.get(option, default) for option, default in args.items()}
     settings.update({option: typed[option] for option in ('result_dir', 'sample_num', 'test_num') if option in typed},

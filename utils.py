@@ -195,7 +195,7 @@ def make_digits(folder, train=60000, test=10000, seed=0):
     glyphs = draw_glyphs()
     parts = []
     for images_name, labels_name, count in (FILES[0], FILES[1], train), (FILES[2], FILES[3], test):
-        labels = rng.permutation(np.arange(count, dtype=np.uint8) % 10)
+        labels = rng.permutation(np.arange(count) % 10).astype(np.uint8)
         chunks = np.split(labels, range(1000, count, 1000))
         images = np.concatenate([bend_glyphs(glyphs, chunk, rng) for chunk in
                                  tqdm(chunks, desc=f'Drawing {count} digits', leave=False, disable=None)])
@@ -313,8 +313,9 @@ def check_folder(path):
 
 def checkpoint_steps(folder):
     """The steps of the checkpoints SAGAN.model-<step> in a folder, newest first."""
-    return sorted((int(path.stem.rsplit('-', 1)[1]) for path in pathlib.Path(folder).glob('*.model-*.index')),
-                  reverse=True)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [re.fullmatch(r'SAGAN\.model-(\d+)\.index', name) for name in names]
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 def find_run(checkpoint_dir, wanted):
@@ -347,7 +348,8 @@ def find_run(checkpoint_dir, wanted):
                                            for option, value in wanted.items() if option != 'seed')]
     if not agreeing:
         there_is = ', '.join(run[2].name for run in runs) or 'nothing'
-        typed = ' '.join(f'--{option} {value}' for option, value in wanted.items() if option != 'seed')
+        typed = ' '.join(f'--{option.removesuffix("_name")} {value}' for option, value in wanted.items()
+                         if option != 'seed')
         raise UserError(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
                         'train first, with --phase train')
     return max(agreeing, key=lambda run: run[:2])[3]

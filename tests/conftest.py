@@ -1,0 +1,55 @@
+"""What the tests share: a small data set, a fresh graph, and main.py as a user starts it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import utils
+
+tf.logging.set_verbosity(tf.logging.ERROR)
+
+MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
+# A proxy where nothing listens, so that no test reaches a network.
+OFFLINE = {**os.environ, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '',
+           'PYTHONDONTWRITEBYTECODE': '1'}
+
+
+@pytest.fixture
+def sess():
+    """A session on a graph of its own."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        yield session
+
+
+@pytest.fixture(scope='session')
+def small_data(tmp_path_factory):
+    """A data_dir with 300 + 100 digits under the name of mnist; tests that change it take a copy."""
+    folder = tmp_path_factory.mktemp('data')
+    (folder / 'mnist').mkdir()
+    utils.make_digits(str(folder / 'mnist'), train=300, test=100)
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start main.py in an empty folder -> the process; its standard output and error are pipes."""
+    def start_main(*options, **kwargs):
+        return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, env=OFFLINE, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+    return start_main
+
+
+@pytest.fixture
+def run(start):
+    """Run main.py in an empty folder to its end -> (exit code, standard output, standard error)."""
+    def run_main(*options, **kwargs):
+        process = start(*options, **kwargs)
+        out, err = process.communicate(timeout=200)
+        return process.returncode, out, err
+    return run_main

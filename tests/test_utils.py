@@ -1,0 +1,266 @@
+import gzip
+import hashlib
+import http.server
+import os
+import pathlib
+import shutil
+import socket
+import threading
+import time
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import utils
+from utils import FILES, UserError
+
+
+@pytest.fixture
+def data(small_data, tmp_path):
+    """A copy of the small data set, to be damaged -> its folder mnist."""
+    return shutil.copytree(small_data / 'mnist', tmp_path / 'data' / 'mnist')
+
+
+def idx(*shape, fill=3):
+    return np.array([0x800 + len(shape), *shape], '>u4').tobytes() + bytes([fill]) * int(np.prod(shape))
+
+
+def test_load_mnist(small_data):
+    (train_images, train_labels), (test_images, test_labels) = utils.load_mnist('mnist', small_data)
+    assert train_images.shape == (300, 28, 28, 1) and test_images.shape == (100, 28, 28, 1)
+    assert train_images.dtype == np.uint8 and train_images.max() == 255
+    assert np.bincount(train_labels).tolist() == [30] * 10 and np.bincount(test_labels).tolist() == [10] * 10
+
+
+def test_load_mnist_reads_plain_files_too(data):
+    expected = utils.load_mnist('mnist', data.parent)
+    for name in FILES:
+        (data / name).write_bytes(gzip.decompress((data / f'{name}.gz').read_bytes()))
+        (data / f'{name}.gz').unlink()
+    for a, b in zip(sum(expected, ()), sum(utils.load_mnist('mnist', data.parent), ()), strict=True):
+        assert (a == b).all()
+
+
+def flip_a_bit(content):
+    return content[:2000] + bytes([content[2000] ^ 4]) + content[2001:]
+
+
+@pytest.mark.parametrize('damage, complaint', [
+    (lambda content: content[:-100], 'not a whole gzip file'),
+    (flip_a_bit, 'not a whole gzip file'),
+    (lambda content: b'hello', 'not a whole gzip file'),
+    (lambda content: b'', 'does not begin like an IDX file of 28 x 28 images'),
+    (lambda content: gzip.compress(idx(300)), 'does not begin like an IDX file of 28 x 28 images'),
+    (lambda content: gzip.compress(idx(300, 20, 28)), 'images of 20 x 28'),
+    (lambda content: gzip.compress(idx(300, 28, 28)[:-1]), 'holds 235199 bytes where its header tells of 300'),
+    (lambda content: gzip.compress(idx(300, 28, 28) + b'0'), 'holds 235201 bytes where its header tells of 300'),
+    (lambda content: gzip.compress(idx(0, 28, 28)), 'holds 0 bytes'),
+    (lambda content: gzip.compress(idx(299, 28, 28)), '299 images in train-images and 300 labels in train-labels')])
+def test_damaged_images(data, damage, complaint):
+    path = data / f'{FILES[0]}.gz'
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=complaint) as error:
+        utils.load_mnist('mnist', data.parent)
+    assert str(data) in str(error.value)
+
+
+@pytest.mark.parametrize('content, complaint', [
+    (idx(100, 28, 28), 'does not begin like an IDX file of labels'),
+    (idx(100, fill=10), 'the label 10'),
+    (idx(99), '100 images in t10k-images and 99 labels in t10k-labels')])
+def test_damaged_labels(data, content, complaint):
+    (data / f'{FILES[3]}.gz').write_bytes(gzip.compress(content))
+    with pytest.raises(UserError, match=complaint):
+        utils.load_mnist('mnist', data.parent)
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_missing_file(data, name):
+    (data / f'{name}.gz').unlink()
+    with pytest.raises(UserError, match=f'{name}.gz is missing'):
+        utils.load_mnist('mnist', data.parent)
+
+
+def test_digits_are_the_same_bytes_for_the_same_seed(tmp_path, small_data):
+    for folder, seed in ('same', 0), ('other', 1):
+        (tmp_path / folder).mkdir()
+        utils.make_digits(str(tmp_path / folder), train=300, test=100, seed=seed)
+    for name in FILES:
+        expected = (small_data / 'mnist' / f'{name}.gz').read_bytes()
+        assert (tmp_path / 'same' / f'{name}.gz').read_bytes() == expected
+        assert (tmp_path / 'other' / f'{name}.gz').read_bytes() != expected
+    assert sorted(os.listdir(tmp_path / 'same')) == sorted(f'{name}.gz' for name in FILES)
+
+
+def test_digits_look_like_mnist(small_data):
+    """Brightness, extent and variety as in MNIST: mean 33, a fifth of the pixels inked, 20 pixels high, centered."""
+    (images, labels), _ = utils.load_mnist('mnist', small_data)
+    assert 25 < images.mean() < 45
+    assert 0.15 < (images > 0).mean() < 0.25
+    rows = (images[..., 0].max(2) > 128).sum(1)
+    assert 17 < rows.mean() < 22
+    assert (images[:, 0] == 0).mean() > 0.95 and (images[:, :, 0] == 0).mean() > 0.95
+    flat = images.reshape(300, -1).astype(float)
+    distance = np.linalg.norm(flat[:, None] - flat[None], axis=2) + 1e9 * np.eye(300)
+    assert distance.min() > 300  # no two alike
+    assert (labels[distance.argmin(1)] == labels).mean() > 0.8  # and yet those of one class resemble each other
+
+
+def test_merge_lays_out_row_by_row_and_leaves_the_last_cells_empty():
+    images = np.arange(1, 6)[:, None, None, None] * np.ones([5, 2, 3, 1])
+    expected = [[1, 1, 1, 2, 2, 2, 3, 3, 3]] * 2 + [[4, 4, 4, 5, 5, 5, 0, 0, 0]] * 2
+    assert utils.merge(images, (2, 3))[:, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize('count, size', [(1, (1, 1)), (2, (1, 2)), (7, (3, 3)), (12, (3, 4)), (64, (8, 8)),
+                                         (100, (10, 10)), (101, (10, 11))])
+def test_grid_size(count, size):
+    assert utils.grid_size(count) == size
+
+
+def test_save_images_keeps_the_values(tmp_path):
+    images = np.linspace(0, 1, 2 * 4 * 4).reshape(2, 4, 4, 1)
+    utils.save_images(images, (1, 2), str(tmp_path / 'grid.png'))
+    written = imageio.imread(tmp_path / 'grid.png')
+    assert (written == np.round(255 * np.concatenate([images[0, :, :, 0], images[1, :, :, 0]], 1))).all()
+    assert os.listdir(tmp_path) == ['grid.png']
+
+
+def test_save_images_of_a_failed_run(tmp_path):
+    utils.save_images(np.full([1, 4, 4, 1], np.nan), (1, 1), str(tmp_path / 'grid.png'))
+    assert (imageio.imread(tmp_path / 'grid.png') == 0).all()
+
+
+def test_check_folder(tmp_path):
+    assert utils.check_folder(str(tmp_path / 'a' / 'b')) == str(tmp_path / 'a' / 'b')
+    assert (tmp_path / 'a' / 'b').is_dir()
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/b cannot be made'):
+        utils.check_folder(str(tmp_path / 'file' / 'b'))
+
+
+def test_show_all_variables(capsys):
+    with tf.Graph().as_default():
+        tf.get_variable('layer/w', [2, 3, 5])
+        tf.get_variable('layer/moving', [7], trainable=False)
+        utils.show_all_variables()
+    table, total = capsys.readouterr().out.splitlines()
+    assert table.split() == ['layer/w', '[2,', '3,', '5]', '30']
+    assert total == '1 trainable variables, 30 parameters'
+
+
+def test_history_is_cut_at_the_step_that_was_saved(tmp_path):
+    path = str(tmp_path / 'history.csv')
+    with utils.open_history(path, 0, ['step', 'd_loss']) as file:
+        file.write('50,1.5\n100,1.25\n150,1.0\n20')  # killed in the middle of a row
+    with utils.open_history(path, 100, ['step', 'd_loss']) as file:
+        file.write('150,1.1\n')
+    assert pathlib.Path(path).read_text() == 'step,d_loss\n50,1.5\n100,1.25\n150,1.1\n'
+
+
+##################################################################################
+# Downloads, from a server on this machine
+##################################################################################
+
+CONTENT = {f'{name}.gz': name.encode() * 50000 for name in FILES}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        content = CONTENT[os.path.basename(self.path)]
+        kind = self.path.split('/')[1]
+        if kind == 'absent':
+            return self.send_error(404)
+        self.send_response(200)
+        self.send_header('Content-Length', len(content))
+        self.end_headers()
+        self.wfile.write(content[:1000] if kind == 'truncated' else content[::-1] if kind == 'wrong' else content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope='module')
+def server():
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+@pytest.fixture
+def mirrors(server, monkeypatch):
+    """Set the mirrors of mnist to those kinds of the server."""
+    for proxy in 'http_proxy', 'HTTP_PROXY':
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setattr(utils, 'PATIENCE', 0.5)
+
+    def set_mirrors(*kinds):
+        monkeypatch.setitem(utils.SOURCES, 'mnist', {
+            'mirrors': [kind if '://' in kind else f'{server}/{kind}/' for kind in kinds], 'algorithm': 'sha256',
+            'digests': [hashlib.sha256(CONTENT[f'{name}.gz']).hexdigest() for name in FILES]})
+    return set_mirrors
+
+
+def test_download(mirrors, tmp_path):
+    mirrors('good')
+    name, why = utils.find_dataset('auto', str(tmp_path))
+    assert name == 'mnist' and 'downloaded' in why
+    assert {path.name: path.read_bytes() for path in (tmp_path / 'mnist').iterdir()} == CONTENT
+
+
+def test_download_fetches_only_what_is_missing(mirrors, tmp_path):
+    mirrors('good')
+    (tmp_path / 'mnist').mkdir()
+    (tmp_path / 'mnist' / FILES[1]).write_bytes(b'mine')
+    utils.find_dataset('mnist', str(tmp_path))
+    assert (tmp_path / 'mnist' / FILES[1]).read_bytes() == b'mine'
+    assert len(os.listdir(tmp_path / 'mnist')) == 4
+
+
+@pytest.mark.parametrize('kind, reason', [('truncated', 'not the expected file'), ('wrong', 'not the expected file'),
+                                          ('absent', '404')])
+def test_download_that_fails(mirrors, tmp_path, kind, reason):
+    mirrors(kind)
+    with pytest.raises(UserError, match=reason) as error:
+        utils.find_dataset('mnist', str(tmp_path))
+    for word in (str(tmp_path / 'mnist'), '--dataset digits', *FILES):
+        assert word in str(error.value)
+    assert '\n' not in str(error.value)
+    assert not list(tmp_path.rglob('*.*'))
+
+
+def test_download_goes_on_to_the_next_mirror(mirrors, tmp_path):
+    mirrors('wrong', 'absent', 'good')
+    utils.find_dataset('mnist', str(tmp_path))
+    assert len(os.listdir(tmp_path / 'mnist')) == 4
+
+
+def test_download_gives_up_where_nobody_answers(mirrors, tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        mirrors(f'http://127.0.0.1:{silent.getsockname()[1]}/')
+        with pytest.raises(UserError, match='no answer|timed out'):
+            utils.find_dataset('mnist', str(tmp_path))
+
+
+def test_download_gives_up_where_a_name_is_looked_up_for_ever(mirrors, tmp_path, monkeypatch):
+    mirrors('good')
+    monkeypatch.setattr(socket, 'getaddrinfo', lambda *args: time.sleep(3))
+    with pytest.raises(UserError, match='no answer within 0.5 s'):
+        utils.find_dataset('mnist', str(tmp_path))
+
+
+def test_auto_draws_digits_where_mnist_cannot_be_had(mirrors, tmp_path, monkeypatch):
+    mirrors('absent')
+    drawn = utils.make_digits
+    monkeypatch.setattr(utils, 'make_digits', lambda folder: drawn(folder, train=20, test=10))
+    name, why = utils.find_dataset('auto', str(tmp_path))
+    assert name == 'digits' and 'instead of MNIST' in why and '404' in why
+    assert len(utils.load_mnist(name, str(tmp_path))[0][0]) == 20
+    assert utils.find_dataset('digits', str(tmp_path))[0] == 'digits'
+
+
+def test_patience_of_the_real_mirrors():
+    assert all(len(source['mirrors']) * utils.PATIENCE < 15 for source in utils.SOURCES.values())
