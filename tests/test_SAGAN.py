@@ -1,0 +1,281 @@
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import SAGAN as module
+from SAGAN import SAGAN, draw_z, has_fast_bfloat16, session_config, shuffled, sigmoid_loss
+from utils import UserError, load_mnist
+
+
+@pytest.fixture
+def build(sess, tmp_path, small_data):
+    """Build a SAGAN whose folders lie in an empty folder, its variables at their initial values."""
+    def build_model(**options):
+        model = SAGAN(sess, **{'checkpoint_dir': str(tmp_path / 'checkpoint'), 'result_dir': str(tmp_path / 'results'),
+                               'log_dir': str(tmp_path / 'logs'), 'data_dir': str(small_data), **options})
+        model.build_model()
+        sess.run(tf.global_variables_initializer())
+        return model
+    return build_model
+
+
+def images_and_z(model, count, step=0):
+    """A batch to train on, as a feed."""
+    (images, _), _ = load_mnist('mnist', model.data_dir)
+    return {model.inputs: images[step * count:(step + 1) * count] / 255, model.z: draw_z(count, model.z_dim, 7, step)}
+
+
+def test_variables(build):
+    build()
+    conv = {'w': None, 'biases': None}
+    linear = {'Matrix': None, 'bias': None}
+    bn = {'beta': None, 'gamma': None}
+    attention = {'f_conv': conv, 'f_bn': bn, 'g_conv': conv, 'g_bn': bn, 'h_conv': conv, 'h_bn': bn, 'gamma': None}
+    expected = {
+        'generator': {'g_fc1': linear, 'g_bn1': bn, 'g_fc2': linear, 'g_bn2': bn, 'attention': attention,
+                      'g_dc3': conv, 'g_bn3': bn, 'g_dc4': conv},
+        'discriminator': {'d_conv1': conv, 'd_conv2': conv, 'd_bn2': bn, 'attention': attention, 'd_fc4': linear,
+                          'd_bn4': bn, 'd_fc5': linear}}
+
+    def names(tree, prefix=''):
+        return [prefix[:-1]] if tree is None else sum((names(tree[key], f'{prefix}{key}/') for key in tree), [])
+
+    found = {v.op.name: v.shape.as_list() for v in tf.trainable_variables()}
+    assert sorted(found) == sorted(names(expected))
+    assert len(found) == 52
+    assert sum(int(np.prod(shape)) for shape in found.values()) == 13_855_684
+    assert found['generator/g_fc1/Matrix'] == [62, 1024]
+    assert found['generator/g_dc3/w'] == [4, 4, 64, 128]
+    assert found['discriminator/d_fc4/Matrix'] == [6272, 1024]
+    assert found['discriminator/attention/f_conv/w'] == [4, 4, 128, 16]
+    moving = [v.op.name for v in tf.global_variables() if 'moving' in v.op.name]
+    assert len(moving) == 2 * (6 + 5) and 'discriminator/attention/f_bn/moving_mean' in moving
+
+
+def test_variables_without_attention(build):
+    model = build(attention=False)
+    assert len(tf.trainable_variables()) == 52 - 26
+    assert not any('attention' in v.op.name for v in tf.global_variables())
+    assert model.model_dir == 'SAGAN_mnist_64_62_noattention'
+
+
+def test_any_batch_and_any_image_shape(build, sess):
+    model = build(image_shape=(32, 24, 3), z_dim=5)
+    for batch in 1, 7, 64:
+        feed = {model.inputs: np.random.rand(batch, 32, 24, 3), model.z: np.random.rand(batch, 5)}
+        images, beta = sess.run([model.fake_images, 'generator/attention/attention_map:0'], feed)
+        assert images.shape == (batch, 32, 24, 3) and beta.shape == (batch, 48, 48)
+        _, losses = sess.run([model.train_step, model.losses], feed)
+        assert np.isfinite(list(losses.values())).all()
+    assert model.sample(draw_z(300, 5, 0)).shape == (300, 32, 24, 3)
+
+
+def test_probability_logit_and_features(build, sess):
+    model = build()
+    with tf.variable_scope('', reuse=tf.AUTO_REUSE):
+        outputs = model.discriminator(model.inputs, is_training=False, reuse=True)
+    probability, logit, features = sess.run(outputs, {model.inputs: np.random.rand(5, 28, 28, 1)})
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), rtol=1e-5)
+    assert logit.shape == (5, 1) and features.shape == (5, 1024)
+
+
+def test_sigmoid_loss(sess):
+    logit = np.array([[-2.], [0.], [3.]])
+    real = sess.run(sigmoid_loss(tf.constant(logit, tf.float32), 1.))
+    fake = sess.run(sigmoid_loss(tf.constant(logit, tf.float32), 0.))
+    assert real == pytest.approx(-np.log(1 / (1 + np.exp(-logit))).mean(), rel=1e-5)
+    assert fake == pytest.approx(-np.log(1 - 1 / (1 + np.exp(-logit))).mean(), rel=1e-5)
+
+
+def test_training_step_is_the_two_call_loop(build, sess):
+    """One call a step gives the weights of: update D; then, in a second call, update G through the updated D."""
+    model = build(batch_size=16)
+    initial = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+    steps = [images_and_z(model, 16, step) for step in range(3)]
+    losses = [sess.run([model.losses, model.train_step], feed)[0] for feed in steps]
+    weights = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+
+    with tf.Graph().as_default(), tf.Session() as other:
+        loop = SAGAN(other)
+        x, z = tf.placeholder(tf.float32, [None, 28, 28, 1]), tf.placeholder(tf.float32, [None, 62])
+        fake = loop.generator(z)
+        real_logit, fake_logit = loop.discriminator(x)[1], loop.discriminator(fake, reuse=True)[1]
+        d_loss = sigmoid_loss(real_logit, 1.) + sigmoid_loss(fake_logit, 0.)
+        g_loss = sigmoid_loss(fake_logit, 1.)
+        d_step = tf.train.AdamOptimizer(0.0002, 0.5).minimize(d_loss, var_list=tf.trainable_variables('discriminator/'))
+        g_step = tf.train.AdamOptimizer(0.001, 0.5).minimize(g_loss, var_list=tf.trainable_variables('generator/'))
+        other.run(tf.global_variables_initializer())
+        for variable in tf.trainable_variables():
+            variable.load(initial[variable.op.name], other)
+        for feed, fused in zip(steps, losses, strict=True):
+            feed = {x: feed[model.inputs], z: feed[model.z]}
+            _, d_value, stale = other.run([d_step, d_loss, g_loss], feed)
+            _, g_value = other.run([g_step, g_loss], feed)
+            assert fused['d_loss'] == pytest.approx(d_value, rel=1e-3)
+            assert fused['g_loss'] == pytest.approx(g_value, rel=1e-3)
+            assert abs(fused['g_loss'] - stale) > 0.01  # what a G that sees the D of before would get
+        for variable in tf.trainable_variables():
+            name = variable.op.name
+            if name.endswith(('w', 'Matrix', 'gamma', 'beta')):
+                # On average: Adam turns the rounding of a gradient near 0 into a whole step of a single weight.
+                expected, moved = other.run(variable), abs(weights[name] - initial[name]).mean()
+                assert moved > 0 and abs(weights[name] - expected).mean() < 0.02 * moved, name
+
+
+def test_the_moving_statistics_are_part_of_the_training_step(build, sess):
+    model = build(batch_size=8)
+    moving = [v for v in tf.global_variables() if 'moving' in v.op.name]
+    before = sess.run(moving)
+    feed = images_and_z(model, 8)
+    sess.run(model.fake_images, feed)
+    assert all((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
+    sess.run(model.train_step, feed)
+    assert not any((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
+
+
+def test_training_learns(build, sess, tmp_path):
+    """A few hundred steps move the losses off their start and bring the samples' mean to that of the data."""
+    model = build(batch_size=20, iteration=200, epoch=1, print_freq=1, sample_freq=100, sample_num=7, g_lr=0.004,
+                  d_lr=0.0008)
+    (images, _), _ = load_mnist('mnist', model.data_dir)
+    start = model.sample(draw_z(100, 62, 1)).mean()
+    assert abs(start - 0.5) < 0.05
+    model.train()
+    results = tmp_path / 'results' / model.model_dir
+    with open(results / 'SAGAN_history.csv') as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [row['step'] for row in rows] == list(range(1, 201))
+    late = {name: np.mean([row[name] for row in rows[-30:]]) for name in rows[0]}
+    assert rows[0]['d_loss'] == pytest.approx(2 * np.log(2), abs=0.1)
+    assert rows[0]['d_loss'] == pytest.approx(rows[0]['d_loss_real'] + rows[0]['d_loss_fake'], abs=1e-5)
+    assert abs(late['d_loss'] - 2 * np.log(2)) > 0.1
+    assert abs(late['g_loss'] - np.log(2)) > 0.1
+    assert late['d_real'] > late['d_fake']
+    assert late['g_gamma'] != 0
+    sampled = model.sample(draw_z(100, 62, 1))
+    assert sampled.mean() == pytest.approx(images.mean() / 255, abs=0.1)
+    assert sampled.std(0).mean() > 0.05  # not one image for all z
+    assert sorted(os.listdir(results)) == [
+        'SAGAN_epoch000_test_all_classes.png', 'SAGAN_history.csv', 'SAGAN_train_00_0100.png',
+        'SAGAN_train_00_0200.png']
+
+
+def test_shuffling_takes_every_image_once_and_differs_by_pass_and_seed():
+    assert sorted(shuffled(0, 0, 300)) == list(range(300))
+    assert (shuffled(0, 0, 300) == shuffled(0, 0, 300)).all()
+    for other in (0, 1), (1, 0):
+        assert (shuffled(*other, 300) != shuffled(0, 0, 300)).mean() > 0.9
+
+
+def test_z():
+    z = draw_z(1000, 62, 3, 1)
+    assert z.shape == (1000, 62) and z.dtype == np.float32
+    assert -1 <= z.min() < -0.99 and 0.99 < z.max() <= 1
+    assert (z == draw_z(1000, 62, 3, 1)).all() and (z != draw_z(1000, 62, 3, 2)).all()
+
+
+def test_model_dir(sess):
+    assert SAGAN(sess).model_dir == 'SAGAN_mnist_64_62'
+    assert SAGAN(sess, dataset_name='digits', batch_size=7, z_dim=3).model_dir == 'SAGAN_digits_7_3'
+    assert SAGAN(sess, epoch=3, iteration=10, save_freq=7).model_dir == 'SAGAN_mnist_64_62'
+    others = [dict(g_lr=0.01), dict(d_lr=0.01), dict(beta1=0), dict(seed=3), dict(precision='bfloat16'),
+              dict(attention=False)]
+    assert len({SAGAN(sess, **other).model_dir for other in [{}, *others]}) == 7
+
+
+def test_bfloat16_where_it_is_fast(tmp_path, monkeypatch, capsys):
+    cpuinfo = tmp_path / 'cpuinfo'
+    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
+    for flags, fast in ('fpu avx512f avx512_bf16', True), ('fpu amx_bf16', True), ('fpu avx512f avx2', False):
+        cpuinfo.write_text(f'flags : {flags}\n')
+        assert has_fast_bfloat16(str(cpuinfo)) == fast
+    assert not has_fast_bfloat16(str(tmp_path / 'none'))
+    for fast in True, False:
+        monkeypatch.setattr(module, 'has_fast_bfloat16', lambda fast=fast: fast)
+        options = session_config('bfloat16').graph_options.rewrite_options
+        assert bool(options.auto_mixed_precision_onednn_bfloat16) == fast
+        assert ('float32' in capsys.readouterr().out) == (not fast)
+    assert not session_config('float32').graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16
+
+
+##################################################################################
+# Checkpoints
+##################################################################################
+
+def test_save_and_load_all_variables(build, sess):
+    model = build(batch_size=8)
+    assert model.load() == (False, 0)
+    sess.run(model.train_step, images_and_z(model, 8))
+    expected = sess.run(tf.global_variables())
+    model.save(1)
+    sess.run(tf.global_variables_initializer())
+    assert model.load() == (True, 1)
+    assert all((a == b).all() for a, b in zip(expected, sess.run(tf.global_variables()), strict=True))
+
+
+def test_the_newest_three_checkpoints_are_kept(build):
+    model = build()
+    for step in 8, 9, 10:
+        model.save(step)
+    model.saver = tf.train.Saver(max_to_keep=3)  # as after a restart
+    assert model.load() == (True, 10)
+    model.save(11)
+    assert {name.split('.')[1] for name in os.listdir(model.checkpoint_folder) if name != 'checkpoint'} == {
+        'model-9', 'model-10', 'model-11'}
+
+
+def truncate(path):
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def flip(path):
+    with open(path, 'r+b') as file:
+        file.seek(os.path.getsize(path) // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize('kind', ['data-00000-of-00001', 'index'])
+@pytest.mark.parametrize('damage', [truncate, flip, empty, os.remove])
+def test_damaged_checkpoint(build, sess, capsys, kind, damage):
+    model = build()
+    for step in 1, 2:
+        tf.trainable_variables()[0].load(np.full([62, 1024], step), sess)
+        model.save(step)
+    path = f'{model.checkpoint_folder}/SAGAN.model-2.{kind}'
+    damage(path)
+    assert model.load() == (True, 1)
+    assert sess.run(tf.trainable_variables()[0])[0, 0] == 1
+    if os.path.exists(path) or kind != 'index':
+        assert 'SAGAN.model-2 is damaged' in capsys.readouterr().out
+    damage(path.replace('-2.', '-1.'))
+    if kind == 'index' and damage is os.remove:
+        assert model.load() == (False, 0)
+    else:
+        with pytest.raises(UserError, match='no checkpoint in .* is whole'):
+            model.load()
+
+
+def test_checkpoint_of_another_network(build, tmp_path):
+    model = build(z_dim=62)
+    model.save(1)
+    for other in dict(z_dim=100), dict(attention=False), dict(image_shape=(32, 32, 1)):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            stranger = SAGAN(sess, checkpoint_dir=str(tmp_path / 'checkpoint'), **other)
+            stranger.build_model()
+            if not os.path.exists(stranger.checkpoint_folder):
+                shutil.copytree(model.checkpoint_folder, stranger.checkpoint_folder)
+            if other == dict(attention=False):
+                assert stranger.load() == (True, 1)  # has all that it needs
+            else:
+                with pytest.raises(UserError, match='is of another network: generator/g_fc'):
+                    stranger.load()

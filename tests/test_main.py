@@ -1,0 +1,287 @@
+"""main.py as its users start it, in a process of its own."""
+
+import gzip
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from conftest import MAIN, OFFLINE
+
+import utils
+
+# A run of 2 epochs of 42 steps on the small data set, quick to train.
+QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 20,
+         '--save_freq', 8, '--sample_num', 5]
+RUN = 'SAGAN_mnist_7_62'
+
+
+def one_line_error(result, *words):
+    """The user's mistake is told in one line on standard error, with exit code 2 and without a traceback."""
+    code, _, err = result
+    assert code == 2, err
+    assert err.startswith('main.py: ') and err.count('\n') == 1, err
+    for word in words:
+        assert word in err
+
+
+def weights(folder, step):
+    reader = tf.train.load_checkpoint(f'{folder}/checkpoint/{RUN}/SAGAN/SAGAN.model-{step}')
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def snapshot(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory, small_data):
+    """A folder with a run that was trained to its end without a break."""
+    folder = tmp_path_factory.mktemp('finished')
+    done = subprocess.run([sys.executable, MAIN, '--phase', 'train', '--data_dir', small_data, *map(str, QUICK)],
+                          cwd=folder, env=OFFLINE, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_train(finished):
+    folder, done = finished
+    assert done.stderr == ''  # TensorFlow's chatter among it
+    lines = done.stdout.splitlines()
+    assert lines[0] == lines[-1] and lines[0].startswith('Data set: mnist in ')
+    assert '52 trainable variables, 13,855,684 parameters' in lines
+    assert sum(bool(re.fullmatch(r'Epoch: \[ [01]\] \[ *\d+/  42\] time: \d+\.\d{4}, d_loss: \d+\.\d{8}, '
+                                 r'g_loss: \d+\.\d{8}', line)) for line in lines) == 84
+    assert sorted(os.listdir(folder)) == ['checkpoint', 'logs', 'results']
+    assert sorted(os.listdir(folder / 'results' / RUN)) == [
+        'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png', 'SAGAN_history.csv',
+        'SAGAN_train_00_0020.png', 'SAGAN_train_00_0040.png', 'SAGAN_train_01_0018.png', 'SAGAN_train_01_0038.png']
+    assert sorted(os.listdir(folder / 'checkpoint' / RUN / 'SAGAN')) == ['SAGAN.model-72.data-00000-of-00001',
+                                                                        'SAGAN.model-72.index',
+                                                                        'SAGAN.model-80.data-00000-of-00001',
+                                                                        'SAGAN.model-80.index',
+                                                                        'SAGAN.model-84.data-00000-of-00001',
+                                                                        'SAGAN.model-84.index', 'checkpoint']
+    config = json.loads((folder / 'checkpoint' / RUN / 'config.json').read_text())
+    assert config['batch_size'] == 7 and config['g_lr'] == 0.001 and config['dataset_name'] == 'mnist'
+    rows = (folder / 'results' / RUN / 'SAGAN_history.csv').read_text().splitlines()
+    assert [row.split(',')[0] for row in rows] == ['step', *map(str, range(1, 85))]
+
+
+def test_summaries(finished):
+    folder, _ = finished
+    path, = (folder / 'logs' / RUN).iterdir()
+    events = list(tf.train.summary_iterator(str(path)))
+    steps = [event.step for event in events if any(value.tag == 'd_loss' for value in event.summary.value)]
+    assert steps == list(range(1, 85))
+    assert any(event.graph_def for event in events)
+
+
+def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / 'checkpoint', tmp_path / 'checkpoint')
+    code, out, err = run('--phase', 'test', '--test_num', 3)
+    assert (code, err) == (0, '')
+    assert RUN in out and 'step 84' in out
+    grids = sorted((tmp_path / 'results' / RUN).iterdir())
+    assert [grid.name for grid in grids] == [f'SAGAN_test_00{number}.png' for number in range(3)]
+    pixels = imageio.imread(grids[0])
+    assert pixels.shape == (2 * 28, 3 * 28)
+    assert pixels[28:, 2 * 28:].max() == 0  # five samples leave the sixth cell empty
+    assert pixels[28:, 28:2 * 28].max() > 0
+    assert (pixels != imageio.imread(grids[1])).any()
+
+    first = snapshot(tmp_path / 'results')
+    run('--phase', 'test', '--test_num', 3)
+    assert snapshot(tmp_path / 'results') == first
+    run('--phase', 'test', '--test_num', 3, '--seed', 1, '--sample_num', 100)
+    assert imageio.imread(grids[0]).shape == (280, 280)
+    assert (imageio.imread(grids[0])[:28, :28] != pixels[:28, :28]).any()
+
+
+def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_path):
+    """Ctrl-C, kill -9 and SIGTERM in the middle of an epoch: the end is that of a run that was never interrupted."""
+    options = ['--phase', 'train', '--data_dir', small_data, *QUICK]
+    for number, line, code in [(signal.SIGINT, '[ 0] [   5/', 130), (signal.SIGKILL, '[ 0] [  30/', -9),
+                               (signal.SIGTERM, '[ 1] [   3/', 143)]:
+        process = start(*options)
+        for out in process.stdout:
+            if line in out:
+                process.send_signal(number)
+                break
+        rest, err = process.communicate(timeout=100)
+        assert process.returncode == code, err
+        assert err == ''
+        if code > 0:
+            step = int(re.search(r'Stopped and saved at step (\d+)', rest)[1])
+            assert os.path.exists(tmp_path / 'checkpoint' / RUN / 'SAGAN' / f'SAGAN.model-{step}.index')
+    code, out, err = run(*options)
+    assert (code, err) == (0, '') and 'Going on from step' in out
+
+    expected, found = weights(finished[0], 84), weights(tmp_path, 84)
+    assert expected.keys() == found.keys() and len(found) > 150
+    for name in expected:
+        assert (expected[name] == found[name]).all(), name
+    for path in (finished[0] / 'results' / RUN).iterdir():
+        assert (tmp_path / 'results' / RUN / path.name).read_bytes() == path.read_bytes(), path.name
+
+    before = snapshot(tmp_path)
+    code, out, _ = run(*options)
+    assert code == 0 and 'complete at step 84' in out
+    assert snapshot(tmp_path) == before
+    code, out, _ = run(*options, '--epoch', 3, '--iteration', 29)
+    assert code == 0 and 'Going on from step 84 of 87' in out
+    assert (weights(tmp_path, 87)['generator/g_fc1/Matrix'] != expected['generator/g_fc1/Matrix']).any()
+
+
+@pytest.mark.parametrize('batch_size, sample_num', [(1, 1), (100, 100)])
+def test_any_batch_size_and_sample_num(run, small_data, tmp_path, batch_size, sample_num):
+    code, _, err = run('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', batch_size, '--epoch', 1,
+                       '--iteration', 2, '--sample_freq', 1, '--sample_num', sample_num)
+    assert (code, err) == (0, '')
+    side = 28 * int(np.sqrt(sample_num))
+    for name in 'SAGAN_train_00_0001.png', 'SAGAN_epoch000_test_all_classes.png':
+        assert imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62' / name).shape == (side, side)
+
+
+def test_the_run_trained_last_among_those_that_agree(run, tmp_path, small_data):
+    options = ['--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 7, '--epoch', 1, '--iteration', 1]
+    for more in ['--z_dim', 9], ['--z_dim', 9, '--seed', 1], []:
+        assert run(*options, *more)[0] == 0
+    for more, name in [([], 'SAGAN_mnist_7_62'), (['--z_dim', 9], 'SAGAN_mnist_7_9_seed1'),
+                       (['--z_dim', 9, '--seed', 0], 'SAGAN_mnist_7_9')]:
+        assert f'Run: {name}\n' in run('--phase', 'test', '--test_num', 1, *more)[1]
+    one_line_error(run('--phase', 'test', '--z_dim', 10), '--z_dim 10', 'SAGAN_mnist_7_9', 'train first')
+
+
+def test_checkpoint_of_the_lineage_without_config(finished, run, tmp_path):
+    shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    (tmp_path / 'checkpoint' / RUN / 'config.json').unlink()
+    code, out, _ = run('--phase', 'test', '--test_num', 1)
+    assert code == 0 and RUN in out
+
+
+def test_help_does_not_import_tensorflow(run):
+    code, out, _ = run('--help')
+    assert code == 0 and '--batch_size' in out
+    script = f"import runpy, sys; sys.argv = ['main.py', '--help']\ntry: runpy.run_path({str(MAIN)!r}, " \
+             "run_name='__main__')\nexcept SystemExit: print({'tensorflow', 'numpy'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True).stdout
+    assert out.endswith('set()\n')
+
+
+##################################################################################
+# What the user did wrong
+##################################################################################
+
+@pytest.mark.parametrize('option, value', [
+    ('--phase', 'play'), ('--dataset', 'cifar'), ('--epoch', 0), ('--epoch', 1.5), ('--iteration', -1),
+    ('--batch_size', 0), ('--batch_size', 'many'), ('--z_dim', 0), ('--g_lr', 0), ('--g_lr', 'nan'), ('--d_lr', -0.1),
+    ('--d_lr', 'inf'), ('--beta1', 1), ('--beta1', -0.1), ('--sample_num', 0), ('--test_num', 0), ('--print_freq', 0),
+    ('--sample_freq', 0), ('--save_freq', 0), ('--seed', -1), ('--precision', 'float16'), ('--attention', 'maybe'),
+    ('--epok', 3)])
+def test_option_out_of_range(run, tmp_path, option, value):
+    one_line_error(run(option, value), option)
+    assert not list(tmp_path.iterdir())
+
+
+def test_batch_larger_than_the_data_set(run, small_data):
+    one_line_error(run('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 301), '--batch_size 301', '300')
+
+
+def test_mnist_without_a_network(run, tmp_path):
+    one_line_error(run('--dataset', 'mnist'), os.path.join('data', 'mnist'), *utils.FILES, '--dataset digits')
+    assert not list(tmp_path.iterdir())
+
+
+def test_auto_without_a_network(run, tmp_path):
+    (tmp_path / 'data' / 'digits').mkdir(parents=True)
+    utils.make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
+    code, out, err = run('--batch_size', 2, '--epoch', 1, '--iteration', 1)
+    assert (code, err) == (0, '')
+    lines = out.splitlines()
+    assert lines[0] == lines[-1] and 'digits' in lines[0] and 'instead of MNIST' in lines[0]
+    assert os.listdir(tmp_path / 'checkpoint') == ['SAGAN_digits_2_62']
+
+
+@pytest.mark.parametrize('file, content, word', [
+    (0, None, 'cannot be downloaded'),
+    (0, b'truncated', 'not a whole gzip file'),
+    (1, b'not gzip', 'not a whole gzip file'),
+    (2, gzip.compress(np.array([0x803, 1, 27, 28], '>u4').tobytes() + bytes(27 * 28)), '27 x 28'),
+    (3, gzip.compress(np.array([0x801, 2], '>u4').tobytes() + bytes(2)), 'do not belong together')])
+@pytest.mark.parametrize('dataset', ['mnist', 'auto'])
+def test_bad_data(run, small_data, tmp_path, dataset, file, content, word):
+    shutil.copytree(small_data, tmp_path / 'data')
+    path = tmp_path / 'data' / 'mnist' / f'{utils.FILES[file]}.gz'
+    if content is None:
+        if dataset == 'auto':
+            pytest.skip('the digits are used instead')
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:5000] if content == b'truncated' else content)
+    before = snapshot(tmp_path)
+    one_line_error(run('--dataset', dataset), word, os.path.join('data', 'mnist'))
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize('option', ['--checkpoint_dir', '--result_dir', '--log_dir', '--data_dir'])
+def test_folder_that_cannot_be_written(run, small_data, tmp_path, option):
+    (tmp_path / 'file').touch()
+    data = [] if option == '--data_dir' else ['--data_dir', small_data]
+    dataset = 'digits' if option == '--data_dir' else 'mnist'
+    one_line_error(run('--dataset', dataset, *data, option, 'file/folder', '--batch_size', 7), 'file/folder')
+
+
+def test_full_disk(run, small_data, tmp_path):
+    def no_file_above_20_mb():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
+
+    options = ['--data_dir', small_data, *QUICK, '--iteration', 8, '--epoch']
+    assert run(*options, 1)[0] == 0
+    before = snapshot(tmp_path / 'checkpoint')
+    one_line_error(run(*options, 2, preexec_fn=no_file_above_20_mb), 'step 16', 'free some space')
+    after = snapshot(tmp_path / 'checkpoint')
+    assert after.keys() == before.keys()
+    assert all(before[path] == after[path] for path in before if path.name != 'config.json')
+    code, out, _ = run(*options, 2)
+    assert code == 0 and 'Going on from step 8 of 16' in out
+
+
+def test_damaged_checkpoint_falls_back(finished, run, small_data, tmp_path):
+    shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    folder = tmp_path / 'checkpoint' / RUN / 'SAGAN'
+    os.truncate(folder / 'SAGAN.model-84.data-00000-of-00001', 1000)
+    code, out, _ = run('--phase', 'test', '--test_num', 1)
+    assert code == 0 and 'SAGAN.model-84 is damaged' in out and 'step 80' in out
+    code, out, _ = run('--phase', 'train', '--data_dir', small_data, *QUICK)
+    assert code == 0 and 'Going on from step 80 of 84' in out
+    expected, found = weights(finished[0], 84), weights(tmp_path, 84)
+    assert all((expected[name] == found[name]).all() for name in expected)
+
+
+def test_checkpoint_of_another_network(finished, run, tmp_path):
+    shutil.copytree(finished[0] / 'checkpoint' / RUN, tmp_path / 'checkpoint' / 'SAGAN_mnist_7_9')
+    (tmp_path / 'checkpoint' / 'SAGAN_mnist_7_9' / 'config.json').unlink()
+    before = snapshot(tmp_path)
+    one_line_error(run('--phase', 'test'), 'another network', 'generator/g_fc1/Matrix', '[62, 1024]', '[9, 1024]')
+    assert snapshot(tmp_path) == before
+
+
+def test_test_before_any_training(run, tmp_path):
+    one_line_error(run('--phase', 'test'), 'no trained run in checkpoint', '--phase train')
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_config(finished, run, tmp_path):
+    shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    (tmp_path / 'checkpoint' / RUN / 'config.json').write_text('{"epoch": ')
+    one_line_error(run('--phase', 'test'), 'config.json is damaged')
