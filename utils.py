@@ -39,7 +39,7 @@ SOURCES = {
 PATIENCE = 6  # seconds without a byte after which a mirror is given up, so that two mirrors take less than 15
 
 FONTS = ('DejaVuSans', 'DejaVuSans-Oblique', 'DejaVuSerif', 'DejaVuSerif-Italic', 'STIXGeneral', 'STIXGeneralItalic',
-         'cmr10', 'cmss10', 'cmti10', 'cmtt10')
+         'STIXGeneralBolIta', 'cmr10', 'cmss10', 'cmtt10')
 
 
 class UserError(Exception):

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from benchmark import two_call_loop
 
 import SAGAN as module
 from SAGAN import SAGAN, draw_z, has_fast_bfloat16, session_config, shuffled, sigmoid_loss
@@ -100,14 +101,7 @@ def test_training_step_is_the_two_call_loop(build, sess):
     weights = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
 
     with tf.Graph().as_default(), tf.Session() as other:
-        loop = SAGAN(other)
-        x, z = tf.placeholder(tf.float32, [None, 28, 28, 1]), tf.placeholder(tf.float32, [None, 62])
-        fake = loop.generator(z)
-        real_logit, fake_logit = loop.discriminator(x)[1], loop.discriminator(fake, reuse=True)[1]
-        d_loss = sigmoid_loss(real_logit, 1.) + sigmoid_loss(fake_logit, 0.)
-        g_loss = sigmoid_loss(fake_logit, 1.)
-        d_step = tf.train.AdamOptimizer(0.0002, 0.5).minimize(d_loss, var_list=tf.trainable_variables('discriminator/'))
-        g_step = tf.train.AdamOptimizer(0.001, 0.5).minimize(g_loss, var_list=tf.trainable_variables('generator/'))
+        x, z, d_step, d_loss, g_step, g_loss = two_call_loop(SAGAN(other))
         other.run(tf.global_variables_initializer())
         for variable in tf.trainable_variables():
             variable.load(initial[variable.op.name], other)

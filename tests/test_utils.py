@@ -57,7 +57,8 @@ def flip_a_bit(content):
     (lambda content: gzip.compress(idx(300, 28, 28)[:-1]), 'holds 235199 bytes where its header tells of 300'),
     (lambda content: gzip.compress(idx(300, 28, 28) + b'0'), 'holds 235201 bytes where its header tells of 300'),
     (lambda content: gzip.compress(idx(0, 28, 28)), 'holds 0 bytes'),
-    (lambda content: gzip.compress(idx(299, 28, 28)), '299 images in train-images and 300 labels in train-labels')])
+    (lambda content: gzip.compress(idx(299, 28, 28)), '299 images in train-images and 300 labels in train-labels')],
+    ids=range(10))
 def test_damaged_images(data, damage, complaint):
     path = data / f'{FILES[0]}.gz'
     path.write_bytes(damage(path.read_bytes()))
@@ -69,7 +70,7 @@ def test_damaged_images(data, damage, complaint):
 @pytest.mark.parametrize('content, complaint', [
     (idx(100, 28, 28), 'does not begin like an IDX file of labels'),
     (idx(100, fill=10), 'the label 10'),
-    (idx(99), '100 images in t10k-images and 99 labels in t10k-labels')])
+    (idx(99), '100 images in t10k-images and 99 labels in t10k-labels')], ids=range(3))
 def test_damaged_labels(data, content, complaint):
     (data / f'{FILES[3]}.gz').write_bytes(gzip.compress(content))
     with pytest.raises(UserError, match=complaint):
