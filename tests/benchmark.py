@@ -183,11 +183,12 @@ def main():
               f'{gflop / times[name]:.0f} | {gflop / times[name] / products[product]:.0%} |')
     print(f'\nA step is {gflop:.1f} GFLOP; a {size} x {size} matrix product runs at {products["product"]:.0f} GFLOP/s '
           f'in float32 and {products["product bfloat16"]:.0f} in bfloat16.')
-    print(f'\nSampling: {64 / times["sample 64"]:.0f} images/s at batch 64, {1000 / times["sample 1000"]:.0f} for 1000.')
+    print(f'\nSampling: {64 / times["sample 64"]:.0f} images/s at batch 64, '
+          f'{1000 / times["sample 1000"]:.0f} for 1000.')
 
     loop, bare = whole_loop()
-    print(f'\nThe loop of --phase train takes {loop:.3f} s a step, the bare step {bare:.3f} s: {bare / loop:.0%} of its '
-          'rate.')
+    print(f'\nThe loop of --phase train takes {loop:.3f} s a step, the bare step {bare:.3f} s: '
+          f'{bare / loop:.0%} of its rate.')
 
     times = medians({batch: training_step(batch) for batch in (16, 64, 256)}, rounds=4)
     print('\n| batch size | s a step | images/s |\n|---|---|---|')
