@@ -15,14 +15,30 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
 from ops import attention, bn, conv2d, deconv2d, linear, lrelu
-from utils import UserError, check_folder, checkpoint_steps, grid_size, load_mnist, open_history, save_images
+from utils import (
+    UserError,
+    check_folder,
+    checkpoint_steps,
+    draw_attention,
+    draw_curves,
+    export_images,
+    grid_size,
+    load_mnist,
+    open_history,
+    replacing,
+    save_figure,
+    save_images,
+    write_progress,
+)
 
 # Options that make another run of the same network: each stands in the name of the run's folder where it is not this.
 RUN_DEFAULTS = {'g_lr': 0.001, 'd_lr': 0.0002, 'beta1': 0.5, 'seed': 0}
 
 # One stream of random numbers for each use, so that none depends on how often another was drawn from.
-TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z = range(5)
+TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z = range(8)
 
+WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
+FIGURE_ROWS = 4  # images a network of the figure of attention maps
 SAMPLE_BATCH = 256  # images that one call makes when sampling, to bound the memory
 
 
@@ -38,7 +54,8 @@ class SAGAN:
     def __init__(self, sess, epoch=20, batch_size=64, z_dim=62, dataset_name='mnist',
                  checkpoint_dir='checkpoint', result_dir='results', log_dir='logs', data_dir='data', iteration=0,
                  g_lr=0.001, d_lr=0.0002, beta1=0.5, sample_num=64, test_num=10, print_freq=50, sample_freq=300,
-                 save_freq=1000, precision='float32', attention=True, seed=0, image_shape=(28, 28, 1)):
+                 save_freq=1000, precision='float32', attention=True,
+                 attention_of='both', export=0, seed=0, image_shape=(28, 28, 1)):
         self.config = {name: value for name, value in locals().items() if name not in ('self', 'sess')}
         self.sess = sess
         self.epoch = epoch
@@ -60,6 +77,8 @@ class SAGAN:
         self.save_freq = save_freq
         self.precision = precision
         self.attention = attention
+        self.attention_of = attention_of
+        self.export = export
         self.seed = seed
         self.image_shape = image_shape
 
@@ -142,7 +161,6 @@ class SAGAN:
         g_vars = tf.trainable_variables('generator/')
         self.train_step = tf.train.AdamOptimizer(self.g_lr, beta1=self.beta1).minimize(self.g_loss, var_list=g_vars)
 
-
         self.losses = {'d_loss': self.d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake,
                        'g_loss': self.g_loss, 'd_real': d_real, 'd_fake': d_fake}
         self.gammas = {f'{v.op.name[0]}_gamma': v[0] for v in tf.trainable_variables()
@@ -173,6 +191,7 @@ class SAGAN:
             return
         if found:
             print(f'Going on from step {step} of {self.epoch * steps_an_epoch}')
+        result_dir = check_folder(os.path.join(self.result_dir, self.model_dir))
         writer, history = self.open_folders(step)
         fixed_z = draw_z(self.sample_num, self.z_dim, self.seed, FIXED_Z)  # [sample_num, z_dim]
 
@@ -206,10 +225,14 @@ class SAGAN:
                                   f'{time.time() - start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '
                                   f'g_loss: {values["g_loss"]:.8f}', flush=True)
                     if step % self.sample_freq == 0:
-                        self.save_samples(fixed_z, f'train_{epoch:02d}_{index:04d}')
+                        path = self.save_samples(fixed_z, f'train_{epoch:02d}_{index:04d}')
+                        grid = tf.Summary.Image(encoded_image_string=pathlib.Path(path).read_bytes())
+                        writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag='samples', image=grid)]), step)
                     if index == steps_an_epoch:
                         z = draw_z(self.sample_num, self.z_dim, self.seed, EPOCH_Z, epoch)
                         self.save_samples(z, f'epoch{epoch:03d}_test_all_classes')
+                        save_figure(draw_curves(history.name), self.result_path('curves.png'))
+                        write_progress(result_dir, self.model_name)
                     if step % self.save_freq == 0 or step == self.epoch * steps_an_epoch or stops:
                         self.save(step)
                     if stops:
@@ -224,18 +247,47 @@ class SAGAN:
             history.close()
 
     def test(self, seed=0):
-        """Write test_num grids of sample_num images each, from the newest checkpoint; the same seed, the same grids.
+        """Write, from the newest checkpoint, test_num grids of sample_num images, figures, and export single images.
 
-        Raises UserError where there is no checkpoint.
+        The same seed gives the same files. Raises UserError where there is no checkpoint.
         """
         found, step = self.load()
         if not found:
             raise UserError(f'no checkpoint in {self.checkpoint_folder}: train first')
-        check_folder(os.path.join(self.result_dir, self.model_dir))
+        folder = check_folder(os.path.join(self.result_dir, self.model_dir))
         for number in range(self.test_num):
-            z = draw_z(self.sample_num, self.z_dim, seed, TEST_Z, number)
-            path = self.save_samples(z, f'test_{number:03d}')
-        print(f'{self.test_num} grids of step {step} are in {os.path.dirname(path)}')
+            self.save_samples(draw_z(self.sample_num, self.z_dim, seed, TEST_Z, number), f'test_{number:03d}')
+
+        start, end = draw_z(2 * WALKS, self.z_dim, seed, WALK_Z).reshape(2, WALKS, 1, self.z_dim)
+        part = np.linspace(0, 1, WALK_STEPS, dtype=np.float32)[:, None]  # [WALK_STEPS, 1]
+        walks = ((1 - part) * start + part * end).reshape(-1, self.z_dim)  # [WALKS * WALK_STEPS, z_dim]
+        save_images(self.sample(walks), (WALKS, WALK_STEPS), self.result_path('interpolation.png'))
+
+        if self.attention:
+            sections = self.attention_sections(draw_z(FIGURE_ROWS, self.z_dim, seed, FIGURE_Z))
+            figure = draw_attention(sections, f'{self.model_dir}, step {step}: where the framed blocks look')
+            save_figure(figure, self.result_path('attention.png'))
+        if self.export:
+            z = draw_z(self.export, self.z_dim, seed, EXPORT_Z)
+            export_images(os.path.join(folder, 'samples'), self.sample(z), z)
+        print(f'{self.test_num} grids and the figures of step {step} are in {folder}')
+
+    def attention_sections(self, z):
+        """What draw_attention needs for the networks of attention_of, on as many images as z [N, z_dim] has rows."""
+        generated, maps = self.sess.run([self.fake_images, 'generator/attention/attention_map:0'], {self.z: z})
+        gammas = self.sess.run(self.gammas)
+        sections = []
+        if self.attention_of in ('generator', 'both'):
+            sections.append((f'Generator, on its own images (gamma {gammas["g_gamma"]:.3f})', generated, maps))
+        if self.attention_of in ('discriminator', 'both'):
+            try:
+                _, (images, _) = load_mnist(self.dataset_name, self.data_dir)
+                images, what = images[:len(z)].astype(np.float32) / 255, 'real test images'
+            except UserError:
+                images, what = generated, 'generated images'
+            maps = self.sess.run('discriminator/attention/attention_map:0', {self.inputs: images})
+            sections.append((f'Discriminator, on {what} (gamma {gammas["d_gamma"]:.3f})', images, maps))
+        return sections
 
     def sample(self, z):
         """z [N, z_dim] -> images [N, H, W, C] in [0, 1], by the generator with is_training=False."""
@@ -244,9 +296,13 @@ class SAGAN:
 
     def save_samples(self, z, name):
         """Write the grid of the images of z [N, z_dim] to the results as SAGAN_<name>.png -> its path."""
-        path = os.path.join(self.result_dir, self.model_dir, f'{self.model_name}_{name}.png')
+        path = self.result_path(f'{name}.png')
         save_images(self.sample(z), grid_size(len(z)), path)
         return path
+
+    def result_path(self, name):
+        """Where the result of that name is written."""
+        return os.path.join(self.result_dir, self.model_dir, f'{self.model_name}_{name}')
 
     ##################################################################################
     # The run's folders
@@ -261,15 +317,14 @@ class SAGAN:
 
         Returns the writers of what follows step: of the summaries, and of the history, a CSV file.
         """
-        config = pathlib.Path(check_folder(os.path.dirname(self.checkpoint_folder)), 'config.json')
-        part = config.with_suffix('.part')
-        part.write_text(json.dumps(self.config, indent=2) + '\n')
-        part.replace(config)
+        run_dir = check_folder(os.path.join(self.checkpoint_dir, self.model_dir))
+        with replacing(os.path.join(run_dir, 'config.json')) as part:
+            pathlib.Path(part).write_text(json.dumps(self.config, indent=2) + '\n')
         writer = tf.summary.FileWriter(check_folder(os.path.join(self.log_dir, self.model_dir)), self.sess.graph)
         # Makes TensorBoard drop what an interrupted run wrote after this step.
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
-        history = os.path.join(check_folder(os.path.join(self.result_dir, self.model_dir)), 'SAGAN_history.csv')
-        return writer, open_history(history, step, ['step', *self.losses, *self.gammas])
+        history = open_history(self.result_path('history.csv'), step, ['step', *self.losses, *self.gammas])
+        return writer, history
 
     def save(self, step):
         """Write a checkpoint of all variables, the optimizers' among them; the newest three are kept.

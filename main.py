@@ -28,6 +28,9 @@ def parse_args():
     add('--save_freq', type=whole(1), default=1000, help='steps between two checkpoints')
     add('--precision', default='float32', choices=['float32', 'bfloat16'], help='number format of the heavy operations')
     add('--attention', type=truth, default=True, metavar='{true,false}', help='whether the networks have the layer')
+    add('--attention_of', default='both', choices=['generator', 'discriminator', 'both'],
+        help='whose attention maps --phase test draws')
+    add('--export', type=whole(0), default=0, help='single images that --phase test writes')
     add('--data_dir', default='data', help='folder of the data sets')
     add('--checkpoint_dir', default='checkpoint', help='folder of the checkpoints')
     add('--result_dir', default='results', help='folder of the grids')
@@ -104,10 +107,11 @@ def train(args, typed):
 def test(args, typed):
     from utils import find_run
     choosing = 'dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'precision', 'attention', 'seed'
+    sampling = 'result_dir', 'data_dir', 'sample_num', 'test_num', 'attention_of', 'export'
     wanted = {option: typed[option] for option in choosing if typed.get(option, 'auto') != 'auto'}
     run = find_run(args['checkpoint_dir'], wanted)
     settings = {option: run.get(option, default) for option, default in args.items()}
-    settings.update({option: typed[option] for option in ('result_dir', 'sample_num', 'test_num') if option in typed},
+    settings.update({option: typed[option] for option in sampling if option in typed},
                     checkpoint_dir=args['checkpoint_dir'])
     tf = import_tensorflow()
     from SAGAN import SAGAN, session_config

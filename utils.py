@@ -1,5 +1,6 @@
-"""Data sets, grids of images, folders and the table of variables."""
+"""Data sets, grids of images, plots and folders."""
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -9,6 +10,7 @@ import os
 import pathlib
 import queue
 import re
+import shutil
 import threading
 import urllib.request
 import zlib
@@ -16,6 +18,11 @@ from http.client import HTTPException
 
 import imageio.v3 as imageio
 import numpy as np
+from matplotlib import get_data_path
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy import ndimage
 from tqdm import tqdm
 
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
@@ -41,9 +48,22 @@ PATIENCE = 6  # seconds without a byte after which a mirror is given up, so that
 FONTS = ('DejaVuSans', 'DejaVuSans-Oblique', 'DejaVuSerif', 'DejaVuSerif-Italic', 'STIXGeneral', 'STIXGeneralItalic',
          'STIXGeneralBolIta', 'cmr10', 'cmss10', 'cmtt10')
 
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # told apart by the colour-blind (Okabe and Ito 2008)
+
 
 class UserError(Exception):
     """Something that the user can put right: its text is one line that says what is wrong and what to do."""
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Give a temporary name to write to: it becomes path when the block ends well, and is removed when it does not."""
+    part = f'{path}.part'
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        pathlib.Path(part).unlink(missing_ok=True)
 
 
 def find_dataset(name, data_dir='data'):
@@ -174,8 +194,8 @@ def fetch(url, path, algorithm, digest):
     threading.Thread(target=receive, daemon=True).start()
     length = next_chunk()
     check = hashlib.new(algorithm)
-    part = os.path.join(check_folder(os.path.dirname(path)), os.path.basename(path) + '.part')
-    try:
+    check_folder(os.path.dirname(path))
+    with replacing(path) as part:
         with open(part, 'wb') as file, tqdm(desc=os.path.basename(path), total=length, unit='B', unit_scale=True,
                                             disable=None) as bar:
             while chunk := next_chunk():
@@ -184,30 +204,22 @@ def fetch(url, path, algorithm, digest):
                 bar.update(len(chunk))
         if check.hexdigest() != digest:
             raise ConnectionError(f'{url}: not the expected file, its {algorithm} is {check.hexdigest()}')
-        os.replace(part, path)
-    finally:
-        pathlib.Path(part).unlink(missing_ok=True)
 
 
 def make_digits(folder, train=60000, test=10000, seed=0):
     """Draw the built-in data set into folder, as the four IDX files of MNIST; the same seed gives the same bytes."""
     rng = np.random.default_rng(seed)
     glyphs = draw_glyphs()
-    parts = []
     for images_name, labels_name, count in (FILES[0], FILES[1], train), (FILES[2], FILES[3], test):
         labels = rng.permutation(np.arange(count) % 10).astype(np.uint8)
         chunks = np.split(labels, range(1000, count, 1000))
         images = np.concatenate([bend_glyphs(glyphs, chunk, rng) for chunk in
                                  tqdm(chunks, desc=f'Drawing {count} digits', leave=False, disable=None)])
         for name, items in (images_name, images), (labels_name, labels):
-            part = os.path.join(folder, name + '.gz.part')
             header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()
-            with open(part, 'wb') as file:
+            with replacing(os.path.join(folder, name + '.gz')) as part:
                 # Without a time or a name in the gzip header, so that the same digits are the same bytes.
-                file.write(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))
-            parts.append(part)
-    for part in parts:
-        os.replace(part, part.removesuffix('.part'))
+                pathlib.Path(part).write_bytes(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))
 
 
 def draw_glyphs():
@@ -216,11 +228,6 @@ def draw_glyphs():
     Returns the glyphs' distance fields, one below the other, [G*96, 96] float32: pixels inside the outline, negative
     outside; the centers of the ink (row, column) [G, 2]; the heights of the ink in pixels [G]. Glyph i shows i % 10.
     """
-    from matplotlib import get_data_path
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from scipy import ndimage
-
     fields, centers, heights = [], [], []
     for font in FONTS:
         for digit in '0123456789':
@@ -241,8 +248,6 @@ def bend_glyphs(glyphs, labels, rng):
 
     Font, rotation, shear, scale, shift, width of the stroke and elastic bending are drawn from rng.
     """
-    from scipy import ndimage
-
     def uniform(low, high):
         return rng.uniform(low, high, [len(labels), 1, 1])
 
@@ -284,20 +289,143 @@ def grid_size(count):
     return math.ceil(count / columns), columns
 
 
+def to_uint8(images):
+    """[0, 1] -> 0..255; what is not a number becomes 0."""
+    return np.uint8(np.round(255 * np.clip(np.nan_to_num(images), 0, 1)))
+
+
 def save_images(images, size, path):
     """Write images [N, H, W, C] in [0, 1] as one PNG, a grid of size (rows, columns)."""
-    grid = np.uint8(np.round(255 * np.clip(np.nan_to_num(merge(images, size)), 0, 1)))
-    write_image(grid[:, :, 0] if grid.shape[2] == 1 else grid, path)
+    write_image(path, to_uint8(merge(images, size)))
 
 
-def write_image(pixels, path):
-    """Write pixels, uint8 [H, W] or [H, W, 3], as PNG; path appears, or changes, once the picture is whole."""
-    part = path + '.part'
+def write_image(path, pixels):
+    """Write pixels, uint8 [H, W, C], as PNG."""
+    with replacing(path) as part:
+        imageio.imwrite(part, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, extension='.png')
+
+
+def export_images(folder, images, z):
+    """Write images [N, H, W, C] in [0, 1] as folder/00000.png ... and, with their z [N, z_dim], as folder/samples.npz.
+
+    samples.npz holds the arrays images, uint8 [N, H, W, C], and z. What was exported there before is replaced.
+    """
+    part = f'{folder}.part'
+    shutil.rmtree(part, ignore_errors=True)
     try:
-        imageio.imwrite(part, pixels, extension='.png')
-        os.replace(part, path)
+        os.makedirs(part)
+        pixels = to_uint8(images)
+        for number, image in enumerate(pixels):
+            write_image(os.path.join(part, f'{number:05d}.png'), image)
+        np.savez_compressed(os.path.join(part, 'samples.npz'), images=pixels, z=z)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
     finally:
-        pathlib.Path(part).unlink(missing_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def write_progress(folder, prefix):
+    """Write the grids <prefix>_train_<epoch>_<step>.png of a folder, in that order, as <prefix>_progress.gif."""
+    found = [re.fullmatch(re.escape(prefix) + r'_train_(\d+)_(\d+)\.png', name) for name in os.listdir(folder)]
+    names = [match[0] for match in sorted(filter(None, found), key=lambda match: (int(match[1]), int(match[2])))]
+    grids = [imageio.imread(os.path.join(folder, name)) for name in names]
+    # A run that went on with another --sample_num has grids of two sizes; a GIF holds one.
+    grids = [grid for grid in grids if grid.shape == grids[-1].shape]
+    if grids:
+        with replacing(os.path.join(folder, f'{prefix}_progress.gif')) as part:
+            imageio.imwrite(part, np.stack(grids), extension='.gif', duration=200, loop=0)
+
+
+def save_figure(figure, path):
+    """Write a figure of matplotlib as PNG."""
+    with replacing(path) as part:
+        figure.savefig(part, format='png', dpi=100)
+
+
+def draw_curves(path):
+    """Draw the history that open_history keeps in path -> a figure: losses, probabilities and gammas over steps."""
+    with open(path, newline='') as file:
+        rows = list(csv.DictReader(file))
+    panels = {
+        'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, both'},
+        "D's mean probability of being real": {'d_real': 'real images', 'd_fake': 'generated images'},
+        'Gamma of the attention layers': {'g_gamma': 'generator', 'd_gamma': 'discriminator'}}
+    panels = {title: {name: label for name, label in lines.items() if not rows or name in rows[0]}
+              for title, lines in panels.items()}
+    panels = {title: lines for title, lines in panels.items() if lines}
+
+    figure = Figure(figsize=(8, 2.2 * len(panels)), layout='constrained')
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    steps = [int(row['step']) for row in rows]
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for (name, label), colour in zip(lines.items(), COLOURS, strict=False):
+            values = [float(row[name]) for row in rows]
+            axis.plot(steps, values, color=colour, label=label, linewidth=1, marker='.' if len(rows) < 20 else '')
+        axis.set_title(title, fontsize=10, loc='left')
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes[-1].set_xlabel('training step')
+    return figure
+
+
+def query_points(image):
+    """Choose the positions of an attention map whose looks are drawn, from the ink of an image [H, W] in [0, 1].
+
+    A position (row, column) of the map [H/4, W/4] stands for a block of 4 x 4 pixels. Returns {what it is: position}:
+    the block with the most ink; the first and the last block, row by row, with at least half as much; and, of the
+    blocks with the least ink, the one nearest to the middle.
+    """
+    height, width = image.shape
+    ink = np.nan_to_num(image).reshape(height // 4, 4, width // 4, 4).mean((1, 3))  # [H/4, W/4]
+    inked = np.argwhere(ink >= ink.max() / 2)
+    empty = np.argwhere(ink <= ink.min() + 0.01)
+    middle = np.array([(height // 4 - 1) / 2, (width // 4 - 1) / 2])
+    points = {'stroke': np.argwhere(ink == ink.max())[0], 'top end': inked[0], 'bottom end': inked[-1],
+              'background': empty[((empty - middle) ** 2).sum(1).argmin()]}
+    return {name: (int(row), int(column)) for name, (row, column) in points.items()}
+
+
+def look_of(beta, point, shape):
+    """Where one position looks: beta [N, N], a position (row, column) of a map of that shape -> [*shape]."""
+    return beta[point[0] * shape[1] + point[1]].reshape(shape)
+
+
+def draw_attention(sections, title):
+    """Draw where the query points of images look -> a figure, one row an image.
+
+    sections: [(what they are, images [K, H, W, 1] in [0, 1], attention maps [K, N, N], N = H/4 * W/4)].
+    The maps lie under the outline of the image. One colour scale serves all of them.
+    """
+    count = sum(len(images) for _, images, _ in sections)
+    _, height, width, _ = sections[0][1].shape
+    shape = height // 4, width // 4
+    looks = [[(name, point, look_of(beta, point, shape)) for name, point in query_points(image[:, :, 0]).items()]
+             for _, images, maps in sections for image, beta in zip(images, maps, strict=True)]
+    highest = max(np.nan_to_num(look).max() for row in looks for _, _, look in row)
+    frame = -0.5, width - 0.5, height - 0.5, -0.5  # enlarges a map to the image's size
+
+    figure = Figure(figsize=(8, 1.5 * count + 0.45 * len(sections) + 1.1), layout='constrained')
+    figure.suptitle(title, fontsize=11)
+    *parts, last = figure.subfigures(len(sections) + 1, 1,
+                                     height_ratios=[*(len(images) + 0.2 for _, images, _ in sections), 0.4])
+    remaining = iter(looks)
+    for part, (what, images, _) in zip(parts, sections, strict=True):
+        part.suptitle(what, fontsize=10)
+        axes = part.subplots(len(images), 5, squeeze=False)
+        for row, image in zip(axes, images[:, :, :, 0], strict=True):
+            row[0].imshow(image, cmap='gray', vmin=0, vmax=1)
+            for axis, colour, (name, (i, j), look) in zip(row[1:], COLOURS, next(remaining), strict=False):
+                shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest or 1, extent=frame)
+                if image.min() < 0.5 < image.max():
+                    axis.contour(image, [0.5], colors='white', linewidths=0.8)
+                for place in row[0], axis:
+                    place.add_patch(Rectangle((4 * j - 0.5, 4 * i - 0.5), 4, 4, fill=False, color=colour, linewidth=2))
+                axis.set_title(name, fontsize=9)
+            for axis in row:
+                axis.set_axis_off()
+    bar = figure.colorbar(shown, cax=last.subplots(), orientation='horizontal')
+    bar.set_label(f'share of the attention of the framed block (evenly spread: {1 / math.prod(shape):.3f})', fontsize=9)
+    return figure
 
 
 def check_folder(path):
@@ -364,10 +492,8 @@ def open_history(path, step, names):
     if os.path.exists(path):
         with open(path, newline='') as file:
             rows = [row for row in csv.reader(file) if len(row) == len(names) and row[0].isdecimal()]
-    part = path + '.part'
-    with open(part, 'w', newline='') as file:
+    with replacing(path) as part, open(part, 'w', newline='') as file:
         csv.writer(file, lineterminator='\n').writerows([names, *(row for row in rows if int(row[0]) <= step)])
-    os.replace(part, path)
     return open(path, 'a')
 
 

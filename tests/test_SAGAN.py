@@ -154,7 +154,8 @@ def test_training_learns(build, sess, tmp_path):
     assert sampled.mean() == pytest.approx(images.mean() / 255, abs=0.1)
     assert sampled.std(0).mean() > 0.05  # not one image for all z
     assert sorted(os.listdir(results)) == [
-        'SAGAN_epoch000_test_all_classes.png', 'SAGAN_history.csv', 'SAGAN_train_00_0100.png',
+        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_history.csv', 'SAGAN_progress.gif',
+        'SAGAN_train_00_0100.png',
         'SAGAN_train_00_0200.png']
 
 
@@ -194,6 +195,36 @@ def test_bfloat16_where_it_is_fast(tmp_path, monkeypatch, capsys):
         assert bool(options.auto_mixed_precision_onednn_bfloat16) == fast
         assert ('float32' in capsys.readouterr().out) == (not fast)
     assert not session_config('float32').graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16
+
+
+def test_attention_is_drawn_on_real_images_where_there_are_any(build, sess):
+    model = build()
+    z = draw_z(2, 62, 0)
+    (_, generated, maps), (what, images, d_maps) = model.attention_sections(z)
+    np.testing.assert_allclose(generated, model.sample(z), atol=1e-5)
+    np.testing.assert_allclose(maps, sess.run('generator/attention/attention_map:0', {model.z: z}), atol=1e-5)
+    assert 'real test images' in what and 'gamma 0.000' in what
+    np.testing.assert_allclose(images * 255, load_mnist('mnist', model.data_dir)[1][0][:2])
+    expected = sess.run('discriminator/attention/attention_map:0', {model.inputs: images})
+    np.testing.assert_allclose(d_maps, expected, atol=1e-5)
+    model.data_dir = 'none'
+    what, images, _ = model.attention_sections(z)[1]
+    assert 'generated images' in what and (images == generated).all()
+    for network in 'generator', 'discriminator':
+        model.attention_of = network
+        (what, _, _), = model.attention_sections(z)
+        assert what.startswith(network.capitalize())
+
+
+def test_a_degenerate_run(build, tmp_path):
+    """One step of one image, which batch norm turns into nothing, at a learning rate that blows up."""
+    model = build(batch_size=1, epoch=1, iteration=1, print_freq=1, sample_freq=1, sample_num=1, test_num=1, g_lr=0.9)
+    tf.trainable_variables()[0].load(np.full([62, 1024], np.nan), model.sess)
+    model.save(0)
+    model.train()
+    model.test()
+    written = os.listdir(tmp_path / 'results' / model.model_dir)
+    assert {'SAGAN_curves.png', 'SAGAN_progress.gif', 'SAGAN_attention.png', 'SAGAN_interpolation.png'} < set(written)
 
 
 ##################################################################################

@@ -62,8 +62,9 @@ def test_train(finished):
                                  r'g_loss: \d+\.\d{8}', line)) for line in lines) == 84
     assert sorted(os.listdir(folder)) == ['checkpoint', 'logs', 'results']
     assert sorted(os.listdir(folder / 'results' / RUN)) == [
-        'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png', 'SAGAN_history.csv',
-        'SAGAN_train_00_0020.png', 'SAGAN_train_00_0040.png', 'SAGAN_train_01_0018.png', 'SAGAN_train_01_0038.png']
+        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png',
+        'SAGAN_history.csv', 'SAGAN_progress.gif', 'SAGAN_train_00_0020.png', 'SAGAN_train_00_0040.png',
+        'SAGAN_train_01_0018.png', 'SAGAN_train_01_0038.png']
     assert sorted(os.listdir(folder / 'checkpoint' / RUN / 'SAGAN')) == ['SAGAN.model-72.data-00000-of-00001',
                                                                         'SAGAN.model-72.index',
                                                                         'SAGAN.model-80.data-00000-of-00001',
@@ -83,6 +84,10 @@ def test_summaries(finished):
     steps = [event.step for event in events if any(value.tag == 'd_loss' for value in event.summary.value)]
     assert steps == list(range(1, 85))
     assert any(event.graph_def for event in events)
+    grids = {event.step: value.image.encoded_image_string for event in events for value in event.summary.value
+             if value.tag == 'samples'}
+    assert list(grids) == [20, 40, 60, 80]
+    assert grids[20] == (folder / 'results' / RUN / 'SAGAN_train_00_0020.png').read_bytes()
 
 
 def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_path):
@@ -91,8 +96,9 @@ def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_pa
     code, out, err = run('--phase', 'test', '--test_num', 3)
     assert (code, err) == (0, '')
     assert RUN in out and 'step 84' in out
-    grids = sorted((tmp_path / 'results' / RUN).iterdir())
-    assert [grid.name for grid in grids] == [f'SAGAN_test_00{number}.png' for number in range(3)]
+    grids = [tmp_path / 'results' / RUN / f'SAGAN_test_00{number}.png' for number in range(3)]
+    figures = [tmp_path / 'results' / RUN / f'SAGAN_{name}.png' for name in ('attention', 'interpolation')]
+    assert set((tmp_path / 'results' / RUN).iterdir()) == {*grids, *figures}
     pixels = imageio.imread(grids[0])
     assert pixels.shape == (2 * 28, 3 * 28)
     assert pixels[28:, 2 * 28:].max() == 0  # five samples leave the sixth cell empty
@@ -102,9 +108,13 @@ def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_pa
     first = snapshot(tmp_path / 'results')
     run('--phase', 'test', '--test_num', 3)
     assert snapshot(tmp_path / 'results') == first
-    run('--phase', 'test', '--test_num', 3, '--seed', 1, '--sample_num', 100)
+    run('--phase', 'test', '--test_num', 3, '--seed', 1, '--sample_num', 100, '--export', 2, '--attention_of',
+        'generator', '--data_dir', 'none')
     assert imageio.imread(grids[0]).shape == (280, 280)
     assert (imageio.imread(grids[0])[:28, :28] != pixels[:28, :28]).any()
+    assert sorted(os.listdir(tmp_path / 'results' / RUN / 'samples')) == ['00000.png', '00001.png', 'samples.npz']
+    both = imageio.imread(first[figures[0].relative_to(tmp_path / 'results')])
+    assert len(imageio.imread(figures[0])) < 0.7 * len(both)  # one network instead of two
 
 
 def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_path):
@@ -187,6 +197,7 @@ def test_help_does_not_import_tensorflow(run):
     ('--batch_size', 0), ('--batch_size', 'many'), ('--z_dim', 0), ('--g_lr', 0), ('--g_lr', 'nan'), ('--d_lr', -0.1),
     ('--d_lr', 'inf'), ('--beta1', 1), ('--beta1', -0.1), ('--sample_num', 0), ('--test_num', 0), ('--print_freq', 0),
     ('--sample_freq', 0), ('--save_freq', 0), ('--seed', -1), ('--precision', 'float16'), ('--attention', 'maybe'),
+    ('--attention_of', 'both_of_them'), ('--export', -1),
     ('--epok', 3)])
 def test_option_out_of_range(run, tmp_path, option, value):
     one_line_error(run(option, value), option)

@@ -14,6 +14,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import utils
+from ops import attention
 from utils import FILES, UserError
 
 
@@ -152,6 +153,106 @@ def test_show_all_variables(capsys):
     assert total == '1 trainable variables, 30 parameters'
 
 
+def one_place_attention(sess, query, key):
+    """beta [1, 12, 12] of the layer on a map of 3 x 4 where position query looks at position key and nowhere else."""
+    x = np.zeros([1, 3, 4, 8], np.float32)
+    x[0, key[0], key[1], 0] = x[0, query[0], query[1], 1] = 10
+    attention(tf.constant(x), is_training=False)
+    for variable in tf.global_variables():
+        value = np.ones if variable.op.name.endswith(('bn/gamma', 'moving_variance')) else np.zeros
+        variable.load(value(variable.shape), sess)
+    for name, channel in ('f', 0), ('g', 1):  # the kernel's middle tap copies a channel
+        w = next(v for v in tf.global_variables() if v.op.name == f'attention/{name}_conv/w')
+        kernel = np.zeros(w.shape)
+        kernel[1, 1, channel] = 1
+        w.load(kernel, sess)
+    return sess.run('attention/attention_map:0')
+
+
+def test_the_map_drawn_for_a_point_is_its_row_of_the_tensor(sess, monkeypatch):
+    query, key = (1, 3), (2, 0)
+    beta = one_place_attention(sess, query, key)
+    look = utils.look_of(beta[0], query, (3, 4))
+    assert look[key] == pytest.approx(1) and look.sum() == pytest.approx(1)
+    np.testing.assert_allclose(utils.look_of(beta[0], (0, 0), (3, 4)), 1 / 12)  # the others look everywhere alike
+
+    monkeypatch.setattr(utils, 'query_points', lambda image: {'a': query, 'b': (0, 0), 'c': key, 'd': (1, 1)})
+    figure = utils.draw_attention([('what', np.zeros([1, 12, 16, 1]), beta)], 'title')
+    images = [axis.images[0] for part in figure.subfigs for axis in part.axes if axis.images]
+    np.testing.assert_allclose(images[1].get_array(), look)
+    np.testing.assert_allclose(images[2].get_array(), 1 / 12)
+    assert images[1].get_extent() == images[0].get_extent()  # enlarged to the image
+    assert {image.get_clim() for image in images[1:5]} == {(0, look.max())}
+
+
+def test_query_points():
+    image = np.zeros([12, 16])
+    image[0:4, 4:8] = 0.6
+    image[4:8, 8:12] = 1
+    image[8:12, 12:16] = 0.6
+    image[8:12, 0:4] = 0.3  # too faint for an end
+    assert utils.query_points(image) == {
+        'stroke': (1, 2), 'top end': (0, 1), 'bottom end': (2, 3), 'background': (1, 1)}
+
+
+def test_figure_of_attention_holds_both_networks_and_survives_a_failed_run():
+    images, maps = np.random.rand(2, 28, 28, 1), np.full([2, 49, 49], 1 / 49)
+    figure = utils.draw_attention([('one', images, maps), ('two', images, maps)], 'title')
+    assert len(figure.subfigs) == 3 and len(figure.subfigs[0].axes) == 2 * 5
+    utils.draw_attention([('nan', np.full([1, 28, 28, 1], np.nan), np.full([1, 49, 49], np.nan))], 'title')
+
+
+HISTORY = 'step,d_loss,d_loss_real,d_loss_fake,g_loss,d_real,d_fake'
+
+
+@pytest.mark.parametrize('rows', ['', '1,1,2,3,4,.5,.5,0,0', '1' + 8 * ',nan' + '\n2,1,2,3,inf,.5,.5,0,0'])
+def test_curves_of_a_degenerate_run(tmp_path, rows):
+    (tmp_path / 'history.csv').write_text(f'{HISTORY},g_gamma,d_gamma\n{rows}')
+    for name in 'a.png', 'b.png':
+        utils.save_figure(utils.draw_curves(tmp_path / 'history.csv'), tmp_path / name)
+    assert imageio.imread(tmp_path / 'a.png').std() > 0
+    assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
+def test_curves_show_the_history(tmp_path):
+    (tmp_path / 'history.csv').write_text(f'{HISTORY}\n50,1,2,3,4,.5,.6\n100,7,8,9,10,.7,.8\n')  # without attention
+    figure = utils.draw_curves(tmp_path / 'history.csv')
+    lines = {line.get_label(): line.get_xydata().tolist() for axis in figure.axes for line in axis.lines}
+    assert lines == {'G': [[50, 4], [100, 10]], 'D on real': [[50, 2], [100, 8]], 'D on fake': [[50, 3], [100, 9]],
+                     'D, both': [[50, 1], [100, 7]], 'real images': [[50, .5], [100, .7]],
+                     'generated images': [[50, .6], [100, .8]]}
+
+
+def test_progress_has_a_frame_for_each_grid_in_the_order_they_were_made(tmp_path):
+    for level, name in enumerate(['02_0300', '10_0100', '100_0001']):
+        utils.save_images(np.full([4, 28, 28, 1], level / 4), (2, 2), str(tmp_path / f'SAGAN_train_{name}.png'))
+    utils.write_progress(str(tmp_path), 'SAGAN')
+    frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
+    assert [round(frame.mean() / 255 * 4) for frame in frames] == [0, 1, 2]
+    utils.save_images(np.ones([1, 28, 28, 1]), (1, 1), str(tmp_path / 'SAGAN_train_100_0002.png'))
+    utils.write_progress(str(tmp_path), 'SAGAN')  # a grid of another size
+    assert len(imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)) == 1
+
+
+def test_progress_without_grids(tmp_path):
+    utils.write_progress(str(tmp_path), 'SAGAN')
+    assert not os.listdir(tmp_path)
+
+
+def test_export_replaces_what_was_exported_before(tmp_path):
+    for count in 3, 1:
+        images, z = np.linspace(0, 1, count * 784).reshape(count, 28, 28, 1), np.random.rand(count, 5)
+        utils.export_images(str(tmp_path / 'samples'), images, z)
+        expected = [f'{number:05d}.png' for number in range(count)]
+        assert sorted(os.listdir(tmp_path / 'samples')) == [*expected, 'samples.npz']
+        saved = np.load(tmp_path / 'samples' / 'samples.npz')
+        assert (saved['images'] == np.round(255 * images)).all() and saved['images'].dtype == np.uint8
+        assert (saved['z'] == z).all()
+        for name, image in zip(expected, saved['images'], strict=True):
+            assert (imageio.imread(tmp_path / 'samples' / name) == image[:, :, 0]).all()
+    assert os.listdir(tmp_path) == ['samples']
+
+
 def test_history_is_cut_at_the_step_that_was_saved(tmp_path):
     path = str(tmp_path / 'history.csv')
     with utils.open_history(path, 0, ['step', 'd_loss']) as file:
@@ -248,7 +349,12 @@ def test_download_gives_up_where_nobody_answers(mirrors, tmp_path):
 
 def test_download_gives_up_where_a_name_is_looked_up_for_ever(mirrors, tmp_path, monkeypatch):
     mirrors('good')
-    monkeypatch.setattr(socket, 'getaddrinfo', lambda *args: time.sleep(3))
+
+    def look_up(*args):
+        time.sleep(3)
+        raise socket.gaierror('no such name')
+
+    monkeypatch.setattr(socket, 'getaddrinfo', look_up)
     with pytest.raises(UserError, match='no answer within 0.5 s'):
         utils.find_dataset('mnist', str(tmp_path))
 
