@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
+from metrics import all_scores, classifier_score, frechet_distance, load_classifier, nearest, print_scores
 from ops import attention, bn, conv2d, deconv2d, linear, lrelu
 from utils import (
     UserError,
@@ -21,13 +22,16 @@ from utils import (
     checkpoint_steps,
     draw_attention,
     draw_curves,
+    draw_neighbours,
     export_images,
     grid_size,
     load_mnist,
     open_history,
+    read_history,
     replacing,
     save_figure,
     save_images,
+    to_uint8,
     write_progress,
 )
 
@@ -35,10 +39,12 @@ from utils import (
 RUN_DEFAULTS = {'g_lr': 0.001, 'd_lr': 0.0002, 'beta1': 0.5, 'seed': 0}
 
 # One stream of random numbers for each use, so that none depends on how often another was drawn from.
-TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z = range(8)
+TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z = range(9)
 
 WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
+NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
 FIGURE_ROWS = 4  # images a network of the figure of attention maps
+QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 SAMPLE_BATCH = 256  # images that one call makes when sampling, to bound the memory
 
 
@@ -55,7 +61,7 @@ class SAGAN:
                  checkpoint_dir='checkpoint', result_dir='results', log_dir='logs', data_dir='data', iteration=0,
                  g_lr=0.001, d_lr=0.0002, beta1=0.5, sample_num=64, test_num=10, print_freq=50, sample_freq=300,
                  save_freq=1000, precision='float32', attention=True,
-                 attention_of='both', export=0, seed=0, image_shape=(28, 28, 1)):
+                 attention_of='both', export=0, eval_num=10000, eval_freq=0, seed=0, image_shape=(28, 28, 1)):
         self.config = {name: value for name, value in locals().items() if name not in ('self', 'sess')}
         self.sess = sess
         self.epoch = epoch
@@ -79,6 +85,8 @@ class SAGAN:
         self.attention = attention
         self.attention_of = attention_of
         self.export = export
+        self.eval_num = eval_num
+        self.eval_freq = eval_freq
         self.seed = seed
         self.image_shape = image_shape
 
@@ -165,7 +173,8 @@ class SAGAN:
                        'g_loss': self.g_loss, 'd_real': d_real, 'd_fake': d_fake}
         self.gammas = {f'{v.op.name[0]}_gamma': v[0] for v in tf.trainable_variables()
                        if v.op.name.endswith('attention/gamma')}
-        self.saver = tf.train.Saver(max_to_keep=3)
+        self.columns = ['step', *self.losses, *self.gammas, 'frechet_distance', 'classifier_score']  # of the history
+        self.saver, self.best_saver = tf.train.Saver(max_to_keep=3), tf.train.Saver(max_to_keep=1)
 
     ##################################################################################
     # Training and sampling
@@ -177,7 +186,7 @@ class SAGAN:
         On Ctrl-C or SIGTERM it saves and ends the program with exit code 130 or 143.
         Raises UserError or OSError for what the user can put right.
         """
-        (images, _), _ = load_mnist(self.dataset_name, self.data_dir)
+        (images, labels), _ = load_mnist(self.dataset_name, self.data_dir)
         steps_a_pass = len(images) // self.batch_size
         if steps_a_pass == 0:
             raise UserError(f'--batch_size {self.batch_size} is more than the {len(images)} images of '
@@ -193,6 +202,11 @@ class SAGAN:
             print(f'Going on from step {step} of {self.epoch * steps_an_epoch}')
         result_dir = check_folder(os.path.join(self.result_dir, self.model_dir))
         writer, history = self.open_folders(step)
+        if self.eval_freq:
+            classify = load_classifier(self.dataset_name, images, labels, self.checkpoint_dir)
+            real_features, _ = classify(images)
+        best = min((float(row['frechet_distance']) for row in read_history(history.name) if row['frechet_distance']),
+                   default=np.inf)
         fixed_z = draw_z(self.sample_num, self.z_dim, self.seed, FIXED_Z)  # [sample_num, z_dim]
 
         stops = []  # signals that came
@@ -213,13 +227,23 @@ class SAGAN:
                     step += 1
                     bar.update()
 
-                    if step % self.print_freq == 0:
+                    scored = self.eval_freq and index == steps_an_epoch and (epoch + 1) % self.eval_freq == 0
+                    if scored:
+                        values.update(self.quick_scores(classify, real_features))
+                        if values['frechet_distance'] < best:
+                            best = values['frechet_distance']
+                            self.save(step, best=True)
+                    if step % self.print_freq == 0 or scored:
                         values.update(self.sess.run(self.gammas))
-                        print(step, *values.values(), sep=',', file=history, flush=True)
+                        print(step, *(values.get(name, '') for name in self.columns[1:]), sep=',', file=history,
+                              flush=True)
                         writer.add_summary(tf.Summary(value=[
                             tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step)
                         bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()
                                          if tag.endswith(('_loss', '_gamma'))})
+                        if scored:
+                            bar.write(f'Step {step}: Fréchet distance {values["frechet_distance"]:.3f}, '
+                                      f'classifier score {values["classifier_score"]:.3f}')
                         if bar.disable:
                             print(f'Epoch: [{epoch:2d}] [{index:4d}/{steps_an_epoch:4d}] time: '
                                   f'{time.time() - start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '
@@ -246,14 +270,12 @@ class SAGAN:
             writer.close()
             history.close()
 
-    def test(self, seed=0):
-        """Write, from the newest checkpoint, test_num grids of sample_num images, figures, and export single images.
+    def test(self, seed=0, checkpoint='latest'):
+        """Write test_num grids of sample_num images, figures, and export single images.
 
-        The same seed gives the same files. Raises UserError where there is no checkpoint.
+        checkpoint: as in load. The same seed gives the same files. Raises UserError where there is no checkpoint.
         """
-        found, step = self.load()
-        if not found:
-            raise UserError(f'no checkpoint in {self.checkpoint_folder}: train first')
+        step = self.restore(checkpoint)
         folder = check_folder(os.path.join(self.result_dir, self.model_dir))
         for number in range(self.test_num):
             self.save_samples(draw_z(self.sample_num, self.z_dim, seed, TEST_Z, number), f'test_{number:03d}')
@@ -271,6 +293,42 @@ class SAGAN:
             z = draw_z(self.export, self.z_dim, seed, EXPORT_Z)
             export_images(os.path.join(folder, 'samples'), self.sample(z), z)
         print(f'{self.test_num} grids and the figures of step {step} are in {folder}')
+
+    def evaluate(self, seed=0, checkpoint='latest'):
+        """Print and write the scores of eval_num images, beside those of the real test split, and the neighbours.
+
+        checkpoint: as in load. Raises UserError where there is no checkpoint or no data set.
+        """
+        step = self.restore(checkpoint)
+        (train_images, train_labels), (test_images, test_labels) = load_mnist(self.dataset_name, self.data_dir)
+        classify = load_classifier(self.dataset_name, train_images, train_labels, self.checkpoint_dir)
+        images = to_uint8(self.sample(draw_z(self.eval_num, self.z_dim, seed, EVAL_Z)))
+        train_features, _ = classify(train_images)
+        test_features, test_probabilities = classify(test_images)
+        generated = all_scores(*classify(images), train_features, test_features)
+        real = all_scores(test_features, test_probabilities, train_features, test_features)
+        accuracy = float((test_probabilities.argmax(1) == test_labels).mean())
+        print(f'{self.eval_num} images of step {step}, scored by a classifier that is right on {accuracy:.2%} of the '
+              'test split')
+        print_scores(generated, real)
+
+        folder = check_folder(os.path.join(self.result_dir, self.model_dir))
+        with replacing(self.result_path('scores.json')) as part:
+            pathlib.Path(part).write_text(json.dumps({
+                'step': step, 'seed': seed, 'dataset': self.dataset_name, 'eval_num': self.eval_num,
+                'classifier_accuracy': accuracy, 'generated': generated, 'real': real}, indent=2) + '\n')
+        images = images[:NEIGHBOUR_ROWS]
+        found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
+        figure = draw_neighbours(images, found, f'{self.model_dir}, step {step}')
+        save_figure(figure, self.result_path('neighbours.png'))
+        print(f'The scores and the nearest neighbours are in {folder}')
+
+    def quick_scores(self, classify, real_features):
+        """What --eval_freq notes: the scores of QUICK_EVAL_NUM images, always of the same z."""
+        z = draw_z(QUICK_EVAL_NUM, self.z_dim, self.seed, EVAL_Z)
+        features, probabilities = classify(to_uint8(self.sample(z)))
+        return {'frechet_distance': frechet_distance(features, real_features),
+                'classifier_score': classifier_score(probabilities)[0]}
 
     def attention_sections(self, z):
         """What draw_attention needs for the networks of attention_of, on as many images as z [N, z_dim] has rows."""
@@ -312,6 +370,10 @@ class SAGAN:
     def checkpoint_folder(self):
         return os.path.join(self.checkpoint_dir, self.model_dir, self.model_name)
 
+    @property
+    def best_folder(self):
+        return os.path.join(self.checkpoint_dir, self.model_dir, 'best')
+
     def open_folders(self, step):
         """Make the folders of the run and write config.json.
 
@@ -323,31 +385,42 @@ class SAGAN:
         writer = tf.summary.FileWriter(check_folder(os.path.join(self.log_dir, self.model_dir)), self.sess.graph)
         # Makes TensorBoard drop what an interrupted run wrote after this step.
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
-        history = open_history(self.result_path('history.csv'), step, ['step', *self.losses, *self.gammas])
+        history = open_history(self.result_path('history.csv'), step, self.columns)
         return writer, history
 
-    def save(self, step):
-        """Write a checkpoint of all variables, the optimizers' among them; the newest three are kept.
+    def save(self, step, best=False):
+        """Write a checkpoint of all variables, the optimizers' among them: the newest three are kept, and the best.
 
         Raises UserError where it cannot be written; the checkpoints before it stay as they are.
         """
-        prefix = os.path.join(check_folder(self.checkpoint_folder), f'{self.model_name}.model')
+        folder, saver = (self.best_folder, self.best_saver) if best else (self.checkpoint_folder, self.saver)
+        prefix = os.path.join(check_folder(folder), f'{self.model_name}.model')
         try:
-            self.saver.save(self.sess, prefix, global_step=step, write_meta_graph=False)
+            saver.save(self.sess, prefix, global_step=step, write_meta_graph=False)
         except tf.errors.OpError as error:
             for part in glob.glob(f'{glob.escape(prefix)}-{step}.*'):
                 os.remove(part)
-            raise UserError(f'the checkpoint of step {step} cannot be written to {self.checkpoint_folder} '
+            raise UserError(f'the checkpoint of step {step} cannot be written to {folder} '
                             f'({one_line(error)}): free some space, then the same command goes on from the one before '
                             'it') from error
 
-    def load(self):
-        """Restore the newest checkpoint that is whole -> (found, step); (False, 0) where there is none.
+    def restore(self, checkpoint):
+        """Restore a checkpoint to sample from, as load does -> its step. Raises UserError where it is not there."""
+        found, step = self.load(checkpoint)
+        if not found:
+            there_is = ', '.join(map(str, checkpoint_steps(self.checkpoint_folder))) or 'none'
+            raise UserError(f'no checkpoint {checkpoint} in {os.path.join(self.checkpoint_dir, self.model_dir)} '
+                            f'(steps: {there_is}): choose one of these, or train first; --eval_freq keeps the best')
+        return step
 
+    def load(self, checkpoint='latest'):
+        """Restore a checkpoint -> (found, step); (False, 0) where there is none.
+
+        checkpoint: 'latest', the newest one that is whole; 'best', the one that --eval_freq kept; or a step.
         Raises UserError where a checkpoint is of another network, or where none of them is whole.
         """
-        folder = self.checkpoint_folder
-        steps = checkpoint_steps(folder)
+        folder = self.best_folder if checkpoint == 'best' else self.checkpoint_folder
+        steps = [step for step in checkpoint_steps(folder) if checkpoint in ('latest', 'best', step)]
         paths = [os.path.join(folder, f'{self.model_name}.model-{step}') for step in steps]
         for path, step in zip(paths, steps, strict=True):
             try:
@@ -361,7 +434,8 @@ class SAGAN:
             except tf.errors.OpError as error:
                 print(f'{path} is damaged ({one_line(error)}): falling back to the one before it')
                 continue
-            self.saver.recover_last_checkpoints(paths[::-1])
+            if checkpoint == 'latest':
+                self.saver.recover_last_checkpoints(paths[::-1])
             return True, step
         if steps:
             raise UserError(f'no checkpoint in {folder} is whole: delete the folder to train anew')

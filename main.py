@@ -1,6 +1,7 @@
 """Train a Self-Attention GAN and draw samples from it: python main.py --help"""
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -11,7 +12,8 @@ def parse_args():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
     parser.error = fail
     add = parser.add_argument
-    add('--phase', default='train', choices=['train', 'test'], help='what to do')
+    add('--phase', default='train', choices=['train', 'test', 'eval'],
+        help='train, sample from what was trained, or score it')
     add('--dataset', dest='dataset_name', default='auto', choices=['auto', 'mnist', 'fashion-mnist', 'digits'],
         help='auto is mnist where it is at hand or can be downloaded, else the built-in digits')
     add('--epoch', type=whole(1), default=20, help='epochs to train')
@@ -31,6 +33,10 @@ def parse_args():
     add('--attention_of', default='both', choices=['generator', 'discriminator', 'both'],
         help='whose attention maps --phase test draws')
     add('--export', type=whole(0), default=0, help='single images that --phase test writes')
+    add('--checkpoint', type=checkpoint, default='latest', metavar='{latest,best,STEP}',
+        help='what --phase test and eval restore; best is what --eval_freq kept')
+    add('--eval_num', type=whole(1), default=10000, help='images that --phase eval scores')
+    add('--eval_freq', type=whole(0), default=0, help='epochs between two scores while training; 0 is never')
     add('--data_dir', default='data', help='folder of the data sets')
     add('--checkpoint_dir', default='checkpoint', help='folder of the checkpoints')
     add('--result_dir', default='results', help='folder of the grids')
@@ -70,6 +76,11 @@ def truth(text):
     return text.lower() == 'true'
 
 
+def checkpoint(text):
+    """Type of the option that names a checkpoint."""
+    return text if text in ('latest', 'best') else whole(0, 2**62)(text)
+
+
 def fail(message):
     print(f'main.py: {message}', file=sys.stderr)
     sys.exit(2)
@@ -94,6 +105,7 @@ def train(args, typed):
     from utils import find_dataset, show_all_variables
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
+    del args['checkpoint']
     tf = import_tensorflow()
     from SAGAN import SAGAN, session_config
     with tf.Session(config=session_config(args['precision'])) as sess:
@@ -105,12 +117,24 @@ def train(args, typed):
 
 
 def test(args, typed):
+    with restored_run(args, typed) as model:
+        model.test(args['seed'], args['checkpoint'])
+
+
+def evaluate(args, typed):
+    with restored_run(args, typed) as model:
+        model.evaluate(args['seed'], args['checkpoint'])
+
+
+@contextlib.contextmanager
+def restored_run(args, typed):
+    """The model of the run that the options choose, in a session; nothing of it needs to be typed again."""
     from utils import find_run
     choosing = 'dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'precision', 'attention', 'seed'
-    sampling = 'result_dir', 'data_dir', 'sample_num', 'test_num', 'attention_of', 'export'
+    sampling = 'result_dir', 'data_dir', 'sample_num', 'test_num', 'attention_of', 'export', 'eval_num'
     wanted = {option: typed[option] for option in choosing if typed.get(option, 'auto') != 'auto'}
     run = find_run(args['checkpoint_dir'], wanted)
-    settings = {option: run.get(option, default) for option, default in args.items()}
+    settings = {option: run.get(option, default) for option, default in args.items() if option != 'checkpoint'}
     settings.update({option: typed[option] for option in sampling if option in typed},
                     checkpoint_dir=args['checkpoint_dir'])
     tf = import_tensorflow()
@@ -119,13 +143,13 @@ def test(args, typed):
         model = SAGAN(sess, **settings)
         print(f'Run: {model.model_dir}')
         model.build_model()
-        model.test(args['seed'])
+        yield model
 
 
 def main():
     args, typed = parse_args()
     from utils import UserError
-    phase = {'train': train, 'test': test}[args.pop('phase')]
+    phase = {'train': train, 'test': test, 'eval': evaluate}[args.pop('phase')]
     try:
         phase(args, typed)
     except UserError as error:

@@ -342,28 +342,35 @@ def save_figure(figure, path):
         figure.savefig(part, format='png', dpi=100)
 
 
+def read_history(path):
+    """The rows of the CSV file that open_history keeps: a list of {column: text}."""
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
 def draw_curves(path):
     """Draw the history that open_history keeps in path -> a figure: losses, probabilities and gammas over steps."""
-    with open(path, newline='') as file:
-        rows = list(csv.DictReader(file))
+    rows = read_history(path)
     panels = {
         'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, both'},
         "D's mean probability of being real": {'d_real': 'real images', 'd_fake': 'generated images'},
-        'Gamma of the attention layers': {'g_gamma': 'generator', 'd_gamma': 'discriminator'}}
-    panels = {title: {name: label for name, label in lines.items() if not rows or name in rows[0]}
+        'Gamma of the attention layers': {'g_gamma': 'generator', 'd_gamma': 'discriminator'},
+        'Fréchet distance to the training images': {'frechet_distance': 'generated images'}}
+    panels = {title: {name: label for name, label in lines.items() if any(row.get(name) for row in rows)}
               for title, lines in panels.items()}
-    panels = {title: lines for title, lines in panels.items() if lines}
+    panels = {title: lines for title, lines in panels.items() if lines} or {'No row yet': {}}
 
     figure = Figure(figsize=(8, 2.2 * len(panels)), layout='constrained')
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    steps = [int(row['step']) for row in rows]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for (name, label), colour in zip(lines.items(), COLOURS, strict=False):
-            values = [float(row[name]) for row in rows]
-            axis.plot(steps, values, color=colour, label=label, linewidth=1, marker='.' if len(rows) < 20 else '')
+            points = [(int(row['step']), float(row[name])) for row in rows if row[name]]
+            axis.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1,
+                      marker='.' if len(points) < 50 else '')
         axis.set_title(title, fontsize=10, loc='left')
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
+        if lines:
+            axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes[-1].set_xlabel('training step')
     return figure
 
@@ -495,6 +502,20 @@ def open_history(path, step, names):
     with replacing(path) as part, open(part, 'w', newline='') as file:
         csv.writer(file, lineterminator='\n').writerows([names, *(row for row in rows if int(row[0]) <= step)])
     return open(path, 'a')
+
+
+def draw_neighbours(images, neighbours, title):
+    """Draw images uint8 [N, H, W, 1] beside their neighbours [N, K, H, W, 1], nearest first -> a figure."""
+    figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), 1.1 * len(images) + 0.7), layout='constrained')
+    figure.suptitle(f'{title}: samples and the training images nearest to them, by pixels', fontsize=9)
+    axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
+    axes[0][0].set_title('sample', fontsize=9)
+    axes[0][1].set_title('nearest', fontsize=9)
+    for row, image, found in zip(axes, images, neighbours, strict=True):
+        for axis, shown in zip(row, [image, *found], strict=True):
+            axis.imshow(shown[:, :, 0], cmap='gray', vmin=0, vmax=255)
+            axis.set_axis_off()
+    return figure
 
 
 def show_all_variables():

@@ -7,9 +7,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 from benchmark import two_call_loop
 
+import metrics
 import SAGAN as module
 from SAGAN import SAGAN, draw_z, has_fast_bfloat16, session_config, shuffled, sigmoid_loss
-from utils import UserError, load_mnist
+from utils import UserError, load_mnist, read_history
 
 
 @pytest.fixture
@@ -225,6 +226,37 @@ def test_a_degenerate_run(build, tmp_path):
     model.test()
     written = os.listdir(tmp_path / 'results' / model.model_dir)
     assert {'SAGAN_curves.png', 'SAGAN_progress.gif', 'SAGAN_attention.png', 'SAGAN_interpolation.png'} < set(written)
+
+
+def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'QUICK_EVAL_NUM', 50)
+    monkeypatch.setattr(metrics, 'EPOCHS', 1)
+    model = build(batch_size=7, epoch=4, iteration=3, eval_freq=2, print_freq=4)
+    scores = iter([{'frechet_distance': 5., 'classifier_score': 2.}, {'frechet_distance': 7., 'classifier_score': 3.}])
+    quick_scores = model.quick_scores
+    seen = []
+
+    def scripted(*args):
+        seen.append(quick_scores(*args))
+        return next(scores)
+
+    monkeypatch.setattr(model, 'quick_scores', scripted)
+    model.train()
+    assert all(score['frechet_distance'] > 0 and 1 <= score['classifier_score'] <= 10 for score in seen)
+    rows = read_history(tmp_path / 'results' / model.model_dir / 'SAGAN_history.csv')
+    assert [(row['step'], row['frechet_distance'], row['classifier_score']) for row in rows] == [
+        ('4', '', ''), ('6', '5.0', '2.0'), ('8', '', ''), ('12', '7.0', '3.0')]
+    assert model.load('best') == (True, 6)
+    assert model.load() == (True, 12)
+
+    # Going on, it still knows the best: a worse score does not replace it, a better one does.
+    for epoch, value, best in (6, 6., 6), (8, 4., 24):
+        model.epoch = epoch
+        scores = iter([{'frechet_distance': value, 'classifier_score': 1.}])
+        model.train()
+        assert model.load('best') == (True, best)
+    with pytest.raises(UserError, match='no checkpoint 5 .*24'):
+        model.restore(5)
 
 
 ##################################################################################

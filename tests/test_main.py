@@ -117,6 +117,25 @@ def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_pa
     assert len(imageio.imread(figures[0])) < 0.7 * len(both)  # one network instead of two
 
 
+def test_eval(finished, run, tmp_path):
+    shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    code, out, err = run('--phase', 'eval', '--eval_num', 60)
+    assert (code, err) == (0, '')
+    assert '60 images of step 84' in out and 'generated   real test' in out
+    results = tmp_path / 'results' / RUN
+    assert sorted(os.listdir(results)) == ['SAGAN_neighbours.png', 'SAGAN_scores.json']
+    scores = json.loads((results / 'SAGAN_scores.json').read_text())
+    assert scores['step'] == 84 and scores['dataset'] == 'mnist' and 0 < scores['classifier_accuracy'] <= 1
+    assert scores['generated'].keys() == scores['real'].keys()
+    assert scores['generated']['frechet_to_test'] > scores['real']['frechet_to_test']
+    code, out, _ = run('--phase', 'eval', '--eval_num', 60, '--checkpoint', 80)
+    assert code == 0 and 'step 80' in out and 'Training' not in out  # the classifier was kept
+    one_line_error(run('--phase', 'eval', '--eval_num', 9), 'at least 10 samples', '--eval_num')
+    one_line_error(run('--phase', 'eval', '--checkpoint', 81), 'no checkpoint 81', '84, 80, 72')
+    one_line_error(run('--phase', 'test', '--checkpoint', 'best'), 'no checkpoint best', '--eval_freq')
+    one_line_error(run('--phase', 'eval', '--data_dir', 'none'), 'train-images-idx3-ubyte.gz is missing')
+
+
 def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_path):
     """Ctrl-C, kill -9 and SIGTERM in the middle of an epoch: the end is that of a run that was never interrupted."""
     options = ['--phase', 'train', '--data_dir', small_data, *QUICK]
@@ -198,6 +217,7 @@ def test_help_does_not_import_tensorflow(run):
     ('--d_lr', 'inf'), ('--beta1', 1), ('--beta1', -0.1), ('--sample_num', 0), ('--test_num', 0), ('--print_freq', 0),
     ('--sample_freq', 0), ('--save_freq', 0), ('--seed', -1), ('--precision', 'float16'), ('--attention', 'maybe'),
     ('--attention_of', 'both_of_them'), ('--export', -1),
+    ('--checkpoint', 'newest'), ('--eval_num', 0), ('--eval_freq', -1),
     ('--epok', 3)])
 def test_option_out_of_range(run, tmp_path, option, value):
     one_line_error(run(option, value), option)

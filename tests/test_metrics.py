@@ -1,0 +1,144 @@
+import os
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+import metrics
+from metrics import (
+    all_scores,
+    classifier_score,
+    density_coverage,
+    frechet_distance,
+    load_classifier,
+    nearest,
+    precision_recall,
+)
+from utils import UserError, load_mnist
+
+
+@pytest.fixture(autouse=True)
+def fixed_numbers():
+    np.random.seed(0)
+
+
+def exactly(mean, covariance, count=50):
+    """Points [count, D] whose mean and covariance are exactly these."""
+    points = np.random.normal(size=[count, len(mean)])
+    points -= points.mean(0)
+    points = points @ linalg.inv(linalg.cholesky(np.cov(points, rowvar=False)))
+    return points @ linalg.cholesky(covariance) + mean
+
+
+def test_frechet_distance_is_the_closed_form_of_gaussians():
+    mean_a, mean_b = np.array([1., 2., 3.]), np.array([0., 2., 5.])
+    cov_a, cov_b = (m @ m.T + np.eye(3) for m in np.random.normal(size=[2, 3, 3]))
+    root = linalg.sqrtm(cov_a @ cov_b).real
+    expected = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
+    assert frechet_distance(exactly(mean_a, cov_a), exactly(mean_b, cov_b)) == pytest.approx(expected, rel=1e-6)
+    # One dimension: (m_a - m_b)^2 + (s_a - s_b)^2.
+    one, two = exactly([1.], np.array([[4.]])), exactly([4.], np.array([[25.]]))
+    assert frechet_distance(one, two) == pytest.approx(3 ** 2 + 3 ** 2, rel=1e-6)
+
+
+def test_frechet_distance_of_a_set_with_itself_and_of_singular_covariances():
+    a = np.random.normal(size=[200, 8])
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    few, others = np.random.normal(size=[5, 64]), np.random.normal(size=[7, 64]) + 1
+    few[:, 3] = 2  # a constant feature
+    distance = frechet_distance(few, others)
+    assert np.isfinite(distance) and distance > 10
+    assert frechet_distance(np.ones([9, 4]), np.full([9, 4], 3.)) == pytest.approx(4 * 2 ** 2)
+
+
+def test_classifier_score():
+    constant = np.tile(np.random.dirichlet(np.ones(10)), [100, 1])
+    assert classifier_score(constant) == (pytest.approx(1), pytest.approx(0))
+    assert classifier_score(np.tile(np.eye(10), [20, 1])) == (pytest.approx(10), pytest.approx(0))
+    assert classifier_score(np.tile(np.eye(10)[:5], [20, 1]))[0] == pytest.approx(5)  # half of the classes
+    uneven = np.repeat(np.eye(10)[:2], 50, 0)  # the splits see one class each, but for the middle
+    assert classifier_score(uneven)[0] == pytest.approx(1)
+
+
+def test_precision_and_recall(monkeypatch):
+    modes = np.random.normal(size=[10, 16]) * 30
+    real, fake = (modes[np.arange(400) % 10] + np.random.normal(size=[400, 16]) for _ in range(2))
+    assert precision_recall(real, real) == (1, 1)
+    assert precision_recall(real, real + 1000) == (0, 0)
+    precision, recall = precision_recall(real, fake)
+    assert precision > 0.4 and recall > 0.4
+    half = fake[np.arange(400) % 10 < 5]
+    fewer_precision, fewer_recall = precision_recall(real, half)
+    assert fewer_recall < 0.6 * recall and fewer_precision > 0.8 * precision
+    monkeypatch.setattr(metrics, 'BLOCK', 7)  # however the distances are cut
+    assert precision_recall(real, fake) == (precision, recall)
+
+
+def test_precision_and_recall_on_a_line():
+    """Balls to the first neighbour, by hand: around 0, 1, 3 of radius 1, 1, 2; around 2, 10 of radius 8, 8."""
+    real, fake = np.array([[0.], [1.], [3.]]), np.array([[2.], [10.]])
+    assert precision_recall(real, fake, k=1) == (0.5, 1)
+    assert density_coverage(real, fake, k=1) == ((1 + 1) / 2, pytest.approx(2 / 3))
+
+
+def test_density_and_coverage():
+    real = np.random.normal(size=[300, 4])
+    density, coverage = density_coverage(real, np.random.normal(size=[300, 4]))
+    assert 0.8 < density < 1.2 and coverage > 0.9
+    assert density_coverage(real, real + 100) == (0, 0)
+    assert density_coverage(real, real)[1] == 1
+    assert density_coverage(real, np.repeat(real[:1], 300, 0))[1] < 0.2  # one mode covers little
+
+
+def test_nearest(monkeypatch):
+    monkeypatch.setattr(metrics, 'BLOCK', 7)
+    candidates = np.random.randint(0, 256, [50, 4, 4, 1]).astype(np.uint8)
+    images = candidates[[20, 3]].copy()
+    images[0, 0, 0, 0] ^= 1
+    found = nearest(images, candidates, 3)
+    assert found.shape == (2, 3) and found[:, 0].tolist() == [20, 3]
+    distances = np.linalg.norm((candidates[found[0]].astype(float) - images[0]).reshape(3, -1), axis=1)
+    assert (np.diff(distances) >= 0).all()
+
+
+@pytest.mark.parametrize('score', [
+    lambda: frechet_distance(np.ones([1, 4]), np.ones([9, 4])), lambda: classifier_score(np.eye(10)[:9]),
+    lambda: precision_recall(np.ones([9, 4]), np.ones([3, 4])),
+    lambda: density_coverage(np.ones([5, 4]), np.ones([9, 4]))], ids=range(4))
+def test_too_few_samples(score):
+    with pytest.raises(UserError, match='takes at least .* --eval_num'):
+        score()
+
+
+def test_classifier(small_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(metrics, 'EPOCHS', 60)
+    (images, labels), (test_images, test_labels) = load_mnist('mnist', small_data)
+
+    def classify():
+        return load_classifier('mnist', images, labels, str(tmp_path))(test_images)
+
+    features, probabilities = classify()
+    assert 'Training the classifier' in capsys.readouterr().out
+    assert features.shape == (100, 128) and probabilities.shape == (100, 10)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-4)
+    assert (probabilities.argmax(1) == test_labels).mean() > 0.6
+
+    assert (classify()[0] == features).all()
+    assert capsys.readouterr().out == ''  # restored, not trained
+    folder = tmp_path / 'classifier_mnist'
+    data = folder / 'classifier.data-00000-of-00001'
+    for damage in (lambda: os.truncate(data, 100), (folder / 'classifier.index').unlink,
+                   lambda: (folder / 'trained_on').write_text('other data')):
+        damage()
+        assert (classify()[0] == features).all()  # trained anew, to the same bits
+        assert 'Training the classifier' in capsys.readouterr().out
+
+    noise = np.random.randint(0, 256, [100, 28, 28, 1]).astype(np.uint8)
+    train_features, _ = load_classifier('mnist', images, labels, str(tmp_path))(images)
+    real = all_scores(features, probabilities, train_features, features)
+    bad = all_scores(*load_classifier('mnist', images, labels, str(tmp_path))(noise), train_features, features)
+    assert real['frechet_to_test'] == pytest.approx(0, abs=1e-3)
+    assert bad['frechet_to_train'] > 10 * real['frechet_to_train']
+    for name in 'classifier_score', 'precision', 'recall', 'density', 'coverage', 'class_entropy':
+        assert bad[name] < 0.7 * real[name], name
+    assert sum(real['class_histogram']) == pytest.approx(1)
