@@ -360,8 +360,11 @@ def draw_curves(path):
               for title, lines in panels.items()}
     panels = {title: lines for title, lines in panels.items() if lines} or {'No row yet': {}}
 
-    figure = Figure(figsize=(8, 2.2 * len(panels)), layout='constrained')
+    height = 2.2 * len(panels) + 0.3
+    # Figures are laid out by numbers: matplotlib's own layouts differ by fractions of a pixel from run to run.
+    figure = Figure(figsize=(8, height))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.07, right=0.78, bottom=0.5 / height, top=1 - 0.3 / height, hspace=0.25)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for (name, label), colour in zip(lines.items(), COLOURS, strict=False):
             points = [(int(row['step']), float(row[name])) for row in rows if row[name]]
@@ -411,14 +414,17 @@ def draw_attention(sections, title):
     highest = max(np.nan_to_num(look).max() for row in looks for _, _, look in row)
     frame = -0.5, width - 0.5, height - 0.5, -0.5  # enlarges a map to the image's size
 
-    figure = Figure(figsize=(8, 1.5 * count + 0.45 * len(sections) + 1.1), layout='constrained')
-    figure.suptitle(title, fontsize=11)
-    *parts, last = figure.subfigures(len(sections) + 1, 1,
-                                     height_ratios=[*(len(images) + 0.2 for _, images, _ in sections), 0.4])
+    height = 1.7 * count + 0.35 * len(sections) + 1.1  # inches: of a row 1.7, of a section's title 0.35
+    figure = Figure(figsize=(8, height))
+    figure.suptitle(title, fontsize=11, y=1 - 0.15 / height)
     remaining = iter(looks)
-    for part, (what, images, _) in zip(parts, sections, strict=True):
-        part.suptitle(what, fontsize=10)
-        axes = part.subplots(len(images), 5, squeeze=False)
+    top = height - 0.3
+    for what, images, _ in sections:
+        figure.text(0.5, (top - 0.2) / height, what, fontsize=10, ha='center')
+        bottom = top - 0.35 - 1.7 * len(images)
+        axes = figure.add_gridspec(len(images), 5, left=0.01, right=0.99, bottom=bottom / height,
+                                   top=(top - 0.5) / height, wspace=0.02, hspace=0.18).subplots(squeeze=False)
+        top = bottom
         for row, image in zip(axes, images[:, :, :, 0], strict=True):
             row[0].imshow(image, cmap='gray', vmin=0, vmax=1)
             for axis, colour, (name, (i, j), look) in zip(row[1:], COLOURS, next(remaining), strict=False):
@@ -430,7 +436,8 @@ def draw_attention(sections, title):
                 axis.set_title(name, fontsize=9)
             for axis in row:
                 axis.set_axis_off()
-    bar = figure.colorbar(shown, cax=last.subplots(), orientation='horizontal')
+    place = figure.add_axes([0.05, 0.5 / height, 0.9, 0.12 / height])
+    bar = figure.colorbar(shown, cax=place, orientation='horizontal')
     bar.set_label(f'share of the attention of the framed block (evenly spread: {1 / math.prod(shape):.3f})', fontsize=9)
     return figure
 
@@ -506,9 +513,12 @@ def open_history(path, step, names):
 
 def draw_neighbours(images, neighbours, title):
     """Draw images uint8 [N, H, W, 1] beside their neighbours [N, K, H, W, 1], nearest first -> a figure."""
-    figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), 1.1 * len(images) + 0.7), layout='constrained')
-    figure.suptitle(f'{title}: samples and the training images nearest to them, by pixels', fontsize=9)
+    height = 1.1 * len(images) + 0.6
+    figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
+    figure.suptitle(f'{title}: samples and the training images nearest to them, by pixels', fontsize=9,
+                    y=1 - 0.15 / height)
     axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.55 / height, wspace=0.05, hspace=0.05)
     axes[0][0].set_title('sample', fontsize=9)
     axes[0][1].set_title('nearest', fontsize=9)
     for row, image, found in zip(axes, images, neighbours, strict=True):

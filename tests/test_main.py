@@ -128,12 +128,7 @@ def test_eval(finished, run, tmp_path):
     assert scores['step'] == 84 and scores['dataset'] == 'mnist' and 0 < scores['classifier_accuracy'] <= 1
     assert scores['generated'].keys() == scores['real'].keys()
     assert scores['generated']['frechet_to_test'] > scores['real']['frechet_to_test']
-    code, out, _ = run('--phase', 'eval', '--eval_num', 60, '--checkpoint', 80)
-    assert code == 0 and 'step 80' in out and 'Training' not in out  # the classifier was kept
-    one_line_error(run('--phase', 'eval', '--eval_num', 9), 'at least 10 samples', '--eval_num')
-    one_line_error(run('--phase', 'eval', '--checkpoint', 81), 'no checkpoint 81', '84, 80, 72')
-    one_line_error(run('--phase', 'test', '--checkpoint', 'best'), 'no checkpoint best', '--eval_freq')
-    one_line_error(run('--phase', 'eval', '--data_dir', 'none'), 'train-images-idx3-ubyte.gz is missing')
+    one_line_error(run('--phase', 'eval', '--eval_num', 9, '--checkpoint', 80), 'at least 10 samples', '--eval_num')
 
 
 def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_path):
@@ -179,16 +174,6 @@ def test_any_batch_size_and_sample_num(run, small_data, tmp_path, batch_size, sa
     side = 28 * int(np.sqrt(sample_num))
     for name in 'SAGAN_train_00_0001.png', 'SAGAN_epoch000_test_all_classes.png':
         assert imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62' / name).shape == (side, side)
-
-
-def test_the_run_trained_last_among_those_that_agree(run, tmp_path, small_data):
-    options = ['--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 7, '--epoch', 1, '--iteration', 1]
-    for more in ['--z_dim', 9], ['--z_dim', 9, '--seed', 1], []:
-        assert run(*options, *more)[0] == 0
-    for more, name in [([], 'SAGAN_mnist_7_62'), (['--z_dim', 9], 'SAGAN_mnist_7_9_seed1'),
-                       (['--z_dim', 9, '--seed', 0], 'SAGAN_mnist_7_9')]:
-        assert f'Run: {name}\n' in run('--phase', 'test', '--test_num', 1, *more)[1]
-    one_line_error(run('--phase', 'test', '--z_dim', 10), '--z_dim 10', 'SAGAN_mnist_7_9', 'train first')
 
 
 def test_checkpoint_of_the_lineage_without_config(finished, run, tmp_path):
@@ -256,13 +241,12 @@ def test_auto_without_a_network(run, tmp_path):
     (1, b'not gzip', 'not a whole gzip file'),
     (2, gzip.compress(np.array([0x803, 1, 27, 28], '>u4').tobytes() + bytes(27 * 28)), '27 x 28'),
     (3, gzip.compress(np.array([0x801, 2], '>u4').tobytes() + bytes(2)), 'do not belong together')], ids=range(4))
-@pytest.mark.parametrize('dataset', ['mnist', 'auto'])
-def test_bad_data(run, small_data, tmp_path, dataset, file, content, word):
+def test_bad_data(run, small_data, tmp_path, file, content, word):
     shutil.copytree(small_data, tmp_path / 'data')
     path = tmp_path / 'data' / 'mnist' / f'{utils.FILES[file]}.gz'
     path.write_bytes(path.read_bytes()[:5000] if content == b'truncated' else content)
     before = snapshot(tmp_path)
-    one_line_error(run('--dataset', dataset), word, os.path.join('data', 'mnist'))
+    one_line_error(run('--dataset', 'auto'), word, os.path.join('data', 'mnist'))
     assert snapshot(tmp_path) == before
 
 
@@ -285,18 +269,14 @@ def test_full_disk(run, small_data, tmp_path):
     after = snapshot(tmp_path / 'checkpoint')
     assert after.keys() == before.keys()
     assert all(before[path] == after[path] for path in before if path.name != 'config.json')
-    code, out, _ = run(*options, 2)
-    assert code == 0 and 'Going on from step 8 of 16' in out
 
 
 def test_damaged_checkpoint_falls_back(finished, run, small_data, tmp_path):
     shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
     folder = tmp_path / 'checkpoint' / RUN / 'SAGAN'
     os.truncate(folder / 'SAGAN.model-84.data-00000-of-00001', 1000)
-    code, out, _ = run('--phase', 'test', '--test_num', 1)
-    assert code == 0 and 'SAGAN.model-84 is damaged' in out and 'step 80' in out
     code, out, _ = run('--phase', 'train', '--data_dir', small_data, *QUICK)
-    assert code == 0 and 'Going on from step 80 of 84' in out
+    assert code == 0 and 'SAGAN.model-84 is damaged' in out and 'Going on from step 80 of 84' in out
     expected, found = weights(finished[0], 84), weights(tmp_path, 84)
     assert all((expected[name] == found[name]).all() for name in expected)
 

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import pathlib
 import shutil
@@ -178,7 +179,7 @@ def test_the_map_drawn_for_a_point_is_its_row_of_the_tensor(sess, monkeypatch):
 
     monkeypatch.setattr(utils, 'query_points', lambda image: {'a': query, 'b': (0, 0), 'c': key, 'd': (1, 1)})
     figure = utils.draw_attention([('what', np.zeros([1, 12, 16, 1]), beta)], 'title')
-    images = [axis.images[0] for part in figure.subfigs for axis in part.axes if axis.images]
+    images = [axis.images[0] for axis in figure.axes if axis.images]
     np.testing.assert_allclose(images[1].get_array(), look)
     np.testing.assert_allclose(images[2].get_array(), 1 / 12)
     assert images[1].get_extent() == images[0].get_extent()  # enlarged to the image
@@ -198,7 +199,8 @@ def test_query_points():
 def test_figure_of_attention_holds_both_networks_and_survives_a_failed_run():
     images, maps = np.random.rand(2, 28, 28, 1), np.full([2, 49, 49], 1 / 49)
     figure = utils.draw_attention([('one', images, maps), ('two', images, maps)], 'title')
-    assert len(figure.subfigs) == 3 and len(figure.subfigs[0].axes) == 2 * 5
+    assert len(figure.axes) == 2 * 2 * 5 + 1
+    assert [text.get_text() for text in figure.texts] == ['title', 'one', 'two']
     utils.draw_attention([('nan', np.full([1, 28, 28, 1], np.nan), np.full([1, 49, 49], np.nan))], 'title')
 
 
@@ -260,6 +262,35 @@ def test_history_is_cut_at_the_step_that_was_saved(tmp_path):
     with utils.open_history(path, 100, ['step', 'd_loss']) as file:
         file.write('150,1.1\n')
     assert pathlib.Path(path).read_text() == 'step,d_loss\n50,1.5\n100,1.25\n150,1.1\n'
+
+
+def make_run(folder, age, config=None):
+    """The folder of a run with a checkpoint of step 5, last trained so many seconds ago."""
+    (folder / 'SAGAN').mkdir(parents=True)
+    index = folder / 'SAGAN' / 'SAGAN.model-5.index'
+    index.touch()
+    os.utime(index, (1e9 - age, 1e9 - age))
+    if config:
+        (folder / 'config.json').write_text(json.dumps(config))
+
+
+def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
+    make_run(tmp_path / 'SAGAN_mnist_64_62', 30, {'z_dim': 62, 'seed': 0})
+    make_run(tmp_path / 'SAGAN_mnist_64_9', 20, {'z_dim': 9, 'seed': 0})
+    make_run(tmp_path / 'SAGAN_mnist_64_9_seed1', 10, {'z_dim': 9, 'seed': 1})
+    (tmp_path / 'SAGAN_mnist_64_10' / 'SAGAN').mkdir(parents=True)  # no checkpoint yet
+    (tmp_path / 'classifier_mnist').mkdir()
+    for wanted, expected in [({}, (9, 1)), ({'z_dim': 62}, (62, 0)), ({'z_dim': 9}, (9, 1)),
+                             ({'z_dim': 9, 'seed': 0}, (9, 0)), ({'z_dim': 9, 'seed': 7}, (9, 1))]:
+        run = utils.find_run(tmp_path, wanted)
+        assert (run['z_dim'], run['seed']) == expected
+    with pytest.raises(UserError, match='with --z_dim 10 in .*SAGAN_mnist_64_9.*train first'):
+        utils.find_run(tmp_path, {'z_dim': 10})
+
+
+def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
+    make_run(tmp_path / 'SAGAN_fashion-mnist_32_100', 0)
+    assert utils.find_run(tmp_path, {}) == {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100}
 
 
 ##################################################################################
