@@ -111,7 +111,7 @@ def test_too_few_samples(score):
 
 
 def test_classifier(small_data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(metrics, 'EPOCHS', 60)
+    monkeypatch.setattr(metrics, 'EPOCHS', 25)
     (images, labels), (test_images, test_labels) = load_mnist('mnist', small_data)
 
     def classify():
@@ -121,7 +121,7 @@ def test_classifier(small_data, tmp_path, capsys, monkeypatch):
     assert 'Training the classifier' in capsys.readouterr().out
     assert features.shape == (100, 128) and probabilities.shape == (100, 10)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-4)
-    assert (probabilities.argmax(1) == test_labels).mean() > 0.6
+    assert (probabilities.argmax(1) == test_labels).mean() > 0.3
 
     assert (classify()[0] == features).all()
     assert capsys.readouterr().out == ''  # restored, not trained
