@@ -166,6 +166,9 @@ def attention_cost(side, batch_size=8, channels=64):
 
 
 def main():
+    # First, and each in a process of its own: a peak of memory never falls, and passes on to what a process starts.
+    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+        costs = {side: pool.apply(attention_cost, [side]) for side in (7, 14, 28, 56)}
     size = 4096
     times = medians({
         'two': training_step(64, two_calls=True), 'fused': training_step(64), 'bfloat16': training_step(64, 'bfloat16'),
@@ -195,9 +198,6 @@ def main():
     for batch, seconds in times.items():
         print(f'| {batch} | {seconds:.3f} | {batch / seconds:.0f} |')
 
-    # Each in a process of its own, because a process's peak memory never falls.
-    with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
-        costs = {side: pool.apply(attention_cost, [side]) for side in (7, 14, 28, 56)}
     print('\n| attention alone, batch 8, 64 channels | N | ms | peak MB | of these one map [B, N, N] |')
     print('|---|---|---|---|---|')
     for side, (seconds, megabytes) in costs.items():
