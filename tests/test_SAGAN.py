@@ -56,6 +56,10 @@ def test_variables(build):
     assert found['discriminator/attention/f_conv/w'] == [4, 4, 128, 16]
     moving = [v.op.name for v in tf.global_variables() if 'moving' in v.op.name]
     assert len(moving) == 2 * (6 + 5) and 'discriminator/attention/f_bn/moving_mean' in moving
+    # Of the optimizers, that of D first, so that training goes on from a checkpoint of the lineage.
+    adam = {f'{name}{slot}' for name in found for slot in ('/Adam', '/Adam_1')}
+    adam |= {f'beta{number}_power{suffix}' for number in (1, 2) for suffix in ('', '_1')}
+    assert {v.op.name for v in tf.global_variables()} == {*found, *moving, *adam}
 
 
 def test_variables_without_attention(build):
