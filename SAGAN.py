@@ -49,7 +49,7 @@ SAMPLE_BATCH = 256  # images that one call makes when sampling, to bound the mem
 
 
 class SAGAN:
-    """A generator and a discriminator, each with a self-attention layer.
+    """A generator and a discriminator, each with a self-attention layer unless attention is False.
 
     The arguments are the options of main.py; iteration is the number of steps an epoch, 0 for a whole pass through the
     data. image_shape: (H, W, C), H and W multiples of 4.
