@@ -78,7 +78,9 @@ def truth(text):
 
 def checkpoint(text):
     """Type of the option that names a checkpoint."""
-    return text if text in ('latest', 'best') else whole(0, 2**62)(text)
+    if text not in ('latest', 'best') and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is neither latest, nor best, nor a step')
+    return int(text) if text.isdecimal() else text
 
 
 def fail(message):
