@@ -36,16 +36,17 @@ from utils import (
 )
 
 # Options that make another run of the same network: each stands in the name of the run's folder where it is not this.
-RUN_DEFAULTS = {'g_lr': 0.001, 'd_lr': 0.0002, 'beta1': 0.5, 'seed': 0}
+RUN_DEFAULTS = {'g_lr': 0.001, 'd_lr': 0.0002, 'beta1': 0.5, 'lr_decay': 'none', 'seed': 0}
 
 # One stream of random numbers for each use, so that none depends on how often another was drawn from.
-TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z = range(9)
+TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z, STATISTICS_Z = range(10)
 
 WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
 FIGURE_ROWS = 4  # images a network of the figure of attention maps
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 SAMPLE_BATCH = 256  # images that one call makes when sampling, to bound the memory
+STATISTICS_BATCHES = 10  # of SAMPLE_BATCH images, that the statistics of the averaged weights are taken from
 
 
 class SAGAN:
@@ -59,8 +60,8 @@ class SAGAN:
 
     def __init__(self, sess, epoch=20, batch_size=64, z_dim=62, dataset_name='mnist',
                  checkpoint_dir='checkpoint', result_dir='results', log_dir='logs', data_dir='data', iteration=0,
-                 g_lr=0.001, d_lr=0.0002, beta1=0.5, sample_num=64, test_num=10, print_freq=50, sample_freq=300,
-                 save_freq=1000, precision='float32', attention=True,
+                 g_lr=0.001, d_lr=0.0002, beta1=0.5, lr_decay='none', ema=0.999, weights='ema', sample_num=64,
+                 test_num=10, print_freq=50, sample_freq=300, save_freq=1000, precision='float32', attention=True,
                  attention_of='both', export=0, eval_num=10000, eval_freq=0, seed=0, image_shape=(28, 28, 1)):
         self.config = {name: value for name, value in locals().items() if name not in ('self', 'sess')}
         self.sess = sess
@@ -76,6 +77,9 @@ class SAGAN:
         self.g_lr = g_lr
         self.d_lr = d_lr
         self.beta1 = beta1
+        self.lr_decay = lr_decay
+        self.ema = ema
+        self.weights = weights if ema else 'raw'
         self.sample_num = sample_num
         self.test_num = test_num
         self.print_freq = print_freq
@@ -100,18 +104,19 @@ class SAGAN:
             name += '_noattention'
         for option, default in RUN_DEFAULTS.items():
             if getattr(self, option) != default:
-                name += f'_{option}{getattr(self, option):g}'
+                value = getattr(self, option)
+                name += f'_{option}{value}' if isinstance(value, str) else f'_{option}{value:g}'
         return name
 
     ##################################################################################
     # Networks
     ##################################################################################
 
-    def generator(self, z, is_training=True, reuse=False):
-        """z [B, z_dim], uniform in [-1, 1] -> images [B, H, W, C] in [0, 1]."""
+    def generator(self, z, is_training=True, reuse=False, custom_getter=None):
+        """z [B, z_dim], uniform in [-1, 1] -> images [B, H, W, C] in [0, 1]. custom_getter: of tf.variable_scope."""
         height, width, channels = self.image_shape
         batch_size = tf.shape(z)[0]
-        with tf.variable_scope('generator', reuse=reuse, use_resource=True):
+        with tf.variable_scope('generator', reuse=reuse, use_resource=True, custom_getter=custom_getter):
             x = tf.nn.relu(bn(linear(z, 1024, 'g_fc1'), is_training, 'g_bn1'))  # [B, 1024]
             x = linear(x, height // 4 * (width // 4) * 128, 'g_fc2')
             x = tf.nn.relu(bn(x, is_training, 'g_bn2'))  # [B, 7*7*128]
@@ -139,40 +144,64 @@ class SAGAN:
     def build_model(self):
         """Build the graph: the networks for sampling, and one training step.
 
-        Sets inputs [B, H, W, C] and z [B, z_dim], the placeholders; fake_images, G(z) with is_training=False;
-        d_loss and g_loss, scalars; train_step, the operation that updates D on (inputs, G(z)) and then G through the
-        updated D on the same z. g_loss is that of the updated D: fetching it updates D.
+        Sets inputs [B, H, W, C] and z [B, z_dim], the placeholders, and those of scalars step, the number of steps
+        before this one, and lr_scale, which multiplies both learning rates; fake_images, G(z) with is_training=False
+        and the weights to sample with; d_loss and g_loss, scalars; train_step, the operation that updates D on
+        (inputs, G(z)), then G through the updated D on the same z, then the moving average of G's variables.
+        g_loss is that of the updated D: fetching it updates D.
         """
         tf.set_random_seed(self.seed)
         self.inputs = tf.placeholder(tf.float32, [None, *self.image_shape], name='real_images')
         self.z = tf.placeholder(tf.float32, [None, self.z_dim], name='z')
+        self.step = tf.placeholder_with_default(0., [], name='step')
+        self.lr_scale = tf.placeholder_with_default(1., [], name='lr_scale')
 
-        # Built first, so that <network>/attention_map:0 below is the map to draw, not the one of a training step.
-        self.fake_images = self.generator(self.z, is_training=False)
-        self.discriminator(self.inputs, is_training=False)
-
-        fake = self.generator(self.z, reuse=True)
-        _, real_logit, _ = self.discriminator(self.inputs, reuse=True)
-        # One pass after the other: they move the same statistics, and the same order gives the same bits.
-        with tf.control_dependencies([real_logit]):
-            _, fake_logit, _ = self.discriminator(fake, reuse=True)
+        # A scope of its own, so that <network>/attention/attention_map:0 is the map to draw, not one of these.
+        with tf.name_scope('training'):
+            fake = self.generator(self.z)
+            g_variables = tf.global_variables('generator/')
+            _, real_logit, _ = self.discriminator(self.inputs)
+            # One pass after the other: they move the same statistics, and the same order gives the same bits.
+            with tf.control_dependencies([real_logit]):
+                _, fake_logit, _ = self.discriminator(fake, reuse=True)
         d_loss_real, d_loss_fake = sigmoid_loss(real_logit, 1.), sigmoid_loss(fake_logit, 0.)
         self.d_loss = d_loss_real + d_loss_fake
         d_real, d_fake = tf.reduce_mean(tf.nn.sigmoid(real_logit)), tf.reduce_mean(tf.nn.sigmoid(fake_logit))
-        d_vars = tf.trainable_variables('discriminator/')
-        d_optim = tf.train.AdamOptimizer(self.d_lr, beta1=self.beta1).minimize(self.d_loss, var_list=d_vars)
+        d_optim = tf.train.AdamOptimizer(self.d_lr * self.lr_scale, beta1=self.beta1).minimize(
+            self.d_loss, var_list=tf.trainable_variables('discriminator/'))
 
         # Resource variables are read where the graph says so: these reads come after D's update.
-        with tf.control_dependencies([d_optim]):
+        with tf.control_dependencies([d_optim]), tf.name_scope('training'):
             _, fake_logit, _ = self.discriminator(fake, reuse=True)
         self.g_loss = sigmoid_loss(fake_logit, 1.)
-        g_vars = tf.trainable_variables('generator/')
-        self.train_step = tf.train.AdamOptimizer(self.g_lr, beta1=self.beta1).minimize(self.g_loss, var_list=g_vars)
+        self.train_step = tf.train.AdamOptimizer(self.g_lr * self.lr_scale, beta1=self.beta1).minimize(
+            self.g_loss, var_list=tf.trainable_variables('generator/'))
+
+        self.averages = []
+        if self.ema:
+            ema = tf.train.ExponentialMovingAverage(self.ema, num_updates=self.step)
+            with tf.name_scope('averages'), tf.control_dependencies([self.train_step]):
+                self.train_step = ema.apply(g_variables)
+            self.averages = [ema.average(variable) for variable in g_variables]
+
+        def sampled(variable):
+            use_average = self.weights == 'ema' and variable in g_variables
+            return ema.average(variable) if use_average else variable
+
+        def sampling_getter(getter, *args, **kwargs):
+            return sampled(getter(*args, **kwargs))
+
+        self.fake_images = self.generator(self.z, is_training=False, reuse=True, custom_getter=sampling_getter)
+        with tf.name_scope('averages'):
+            moves_statistics = self.generator(self.z, reuse=True, custom_getter=sampling_getter)
+        self.move_statistics = moves_statistics.op if self.weights == 'ema' else tf.no_op()
+        self.discriminator(self.inputs, is_training=False, reuse=True)
 
         self.losses = {'d_loss': self.d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake,
                        'g_loss': self.g_loss, 'd_real': d_real, 'd_fake': d_fake}
-        self.gammas = {f'{v.op.name[0]}_gamma': v[0] for v in tf.trainable_variables()
-                       if v.op.name.endswith('attention/gamma')}
+        gammas = {f'{v.op.name[0]}_gamma': v for v in tf.trainable_variables() if v.op.name.endswith('attention/gamma')}
+        self.gammas = {name: gamma[0] for name, gamma in gammas.items()}
+        self.sampled_gammas = {name: sampled(gamma)[0] for name, gamma in gammas.items()}
         self.columns = ['step', *self.losses, *self.gammas, 'frechet_distance', 'classifier_score']  # of the history
         self.saver, self.best_saver = tf.train.Saver(max_to_keep=3), tf.train.Saver(max_to_keep=1)
 
@@ -192,14 +221,17 @@ class SAGAN:
             raise UserError(f'--batch_size {self.batch_size} is more than the {len(images)} images of '
                             f'{self.dataset_name}: choose a smaller one')
         steps_an_epoch = self.iteration or steps_a_pass
+        last_step = self.epoch * steps_an_epoch
 
         self.sess.run(tf.global_variables_initializer())
         found, step = self.load()
-        if step >= self.epoch * steps_an_epoch:
+        if step >= last_step:
             print(f'This run is complete at step {step}: a larger --epoch than {self.epoch} goes on from there')
             return
         if found:
-            print(f'Going on from step {step} of {self.epoch * steps_an_epoch}')
+            print(f'Going on from step {step} of {last_step}')
+        if self.lr_decay == 'linear':
+            print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
         result_dir = check_folder(os.path.join(self.result_dir, self.model_dir))
         writer, history = self.open_folders(step)
         if self.eval_freq:
@@ -223,11 +255,15 @@ class SAGAN:
                     batch_images = images[order[batch * self.batch_size:(batch + 1) * self.batch_size]]
                     _, values = self.sess.run([self.train_step, self.losses], {
                         self.inputs: batch_images.astype(np.float32) / 255,  # [B, 28, 28, 1]
-                        self.z: draw_z(self.batch_size, self.z_dim, self.seed, TRAIN_Z, step)})
+                        self.z: draw_z(self.batch_size, self.z_dim, self.seed, TRAIN_Z, step),
+                        self.step: step,
+                        self.lr_scale: linear_decay(step, last_step) if self.lr_decay == 'linear' else 1})
                     step += 1
                     bar.update()
 
                     scored = self.eval_freq and index == steps_an_epoch and (epoch + 1) % self.eval_freq == 0
+                    if scored or index == steps_an_epoch or step % self.sample_freq == 0:
+                        self.refresh_statistics()
                     if scored:
                         values.update(self.quick_scores(classify, real_features))
                         if values['frechet_distance'] < best:
@@ -257,7 +293,7 @@ class SAGAN:
                         self.save_samples(z, f'epoch{epoch:03d}_test_all_classes')
                         save_figure(draw_curves(history.name), self.result_path('curves.png'))
                         write_progress(result_dir, self.model_name)
-                    if step % self.save_freq == 0 or step == self.epoch * steps_an_epoch or stops:
+                    if step % self.save_freq == 0 or step == last_step or stops:
                         self.save(step)
                     if stops:
                         bar.close()
@@ -292,7 +328,7 @@ class SAGAN:
         if self.export:
             z = draw_z(self.export, self.z_dim, seed, EXPORT_Z)
             export_images(os.path.join(folder, 'samples'), self.sample(z), z)
-        print(f'{self.test_num} grids and the figures of step {step} are in {folder}')
+        print(f'{self.test_num} grids and the figures of step {step}, {self.weights} weights, are in {folder}')
 
     def evaluate(self, seed=0, checkpoint='latest'):
         """Print and write the scores of eval_num images, beside those of the real test split, and the neighbours.
@@ -308,15 +344,16 @@ class SAGAN:
         generated = all_scores(*classify(images), train_features, test_features)
         real = all_scores(test_features, test_probabilities, train_features, test_features)
         accuracy = float((test_probabilities.argmax(1) == test_labels).mean())
-        print(f'{self.eval_num} images of step {step}, scored by a classifier that is right on {accuracy:.2%} of the '
-              'test split')
+        print(f'{self.eval_num} images of step {step}, {self.weights} weights, scored by a classifier that is right on '
+              f'{accuracy:.2%} of the test split')
         print_scores(generated, real)
 
         folder = check_folder(os.path.join(self.result_dir, self.model_dir))
         with replacing(self.result_path('scores.json')) as part:
             pathlib.Path(part).write_text(json.dumps({
-                'step': step, 'seed': seed, 'dataset': self.dataset_name, 'eval_num': self.eval_num,
-                'classifier_accuracy': accuracy, 'generated': generated, 'real': real}, indent=2) + '\n')
+                'step': step, 'weights': self.weights, 'seed': seed, 'dataset': self.dataset_name,
+                'eval_num': self.eval_num, 'classifier_accuracy': accuracy, 'generated': generated, 'real': real},
+                indent=2) + '\n')
         images = images[:NEIGHBOUR_ROWS]
         found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
         figure = draw_neighbours(images, found, f'{self.model_dir}, step {step}')
@@ -333,7 +370,7 @@ class SAGAN:
     def attention_sections(self, z):
         """What draw_attention needs for the networks of attention_of, on as many images as z [N, z_dim] has rows."""
         generated, maps = self.sess.run([self.fake_images, 'generator/attention/attention_map:0'], {self.z: z})
-        gammas = self.sess.run(self.gammas)
+        gammas = self.sess.run(self.sampled_gammas)
         sections = []
         if self.attention_of in ('generator', 'both'):
             sections.append((f'Generator, on its own images (gamma {gammas["g_gamma"]:.3f})', generated, maps))
@@ -346,6 +383,16 @@ class SAGAN:
             maps = self.sess.run('discriminator/attention/attention_map:0', {self.inputs: images})
             sections.append((f'Discriminator, on {what} (gamma {gammas["d_gamma"]:.3f})', images, maps))
         return sections
+
+    def refresh_statistics(self):
+        """Take the batch norms' statistics that go with the averaged weights from images that these make.
+
+        The average of the moving statistics, which they are until then, belongs to the weights of many steps, not to
+        the average of these.
+        """
+        for number in range(STATISTICS_BATCHES):
+            z = draw_z(SAMPLE_BATCH, self.z_dim, self.seed, STATISTICS_Z, number)
+            self.sess.run(self.move_statistics, {self.z: z})
 
     def sample(self, z):
         """z [N, z_dim] -> images [N, H, W, C] in [0, 1], by the generator with is_training=False."""
@@ -411,12 +458,14 @@ class SAGAN:
             there_is = ', '.join(map(str, checkpoint_steps(self.checkpoint_folder))) or 'none'
             raise UserError(f'no checkpoint {checkpoint} in {os.path.join(self.checkpoint_dir, self.model_dir)} '
                             f'(steps: {there_is}): choose one of these, or train first; --eval_freq keeps the best')
+        self.refresh_statistics()
         return step
 
     def load(self, checkpoint='latest'):
         """Restore a checkpoint -> (found, step); (False, 0) where there is none.
 
-        checkpoint: 'latest', the newest one that is whole; 'best', the one that --eval_freq kept; or a step.
+        checkpoint: 'latest', the newest one that is whole; 'best', the one that --eval_freq kept; or a step. Where it
+        has no averages, they start at the weights.
         Raises UserError where a checkpoint is of another network, or where none of them is whole.
         """
         folder = self.best_folder if checkpoint == 'best' else self.checkpoint_folder
@@ -425,12 +474,20 @@ class SAGAN:
         for path, step in zip(paths, steps, strict=True):
             try:
                 shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-                for variable in tf.global_variables():
+                missing = [average for average in self.averages if average.op.name not in shapes]
+                variables = [variable for variable in tf.global_variables() if variable not in missing]
+                for variable in variables:
                     here, there = variable.shape.as_list(), shapes.get(variable.op.name)
                     if here != there:
                         raise UserError(f'{path} is of another network: {variable.op.name} has the shape {there} there '
                                         f'and {here} here; move it away, or give the options it was trained with')
-                self.saver.restore(self.sess, path)
+                if missing:
+                    tf.train.Saver(variables).restore(self.sess, path)
+                    self.sess.run(tf.variables_initializer(missing))  # to the values of the variables
+                    self.weights = 'raw'
+                    print(f'{path} has no averaged weights: the raw ones take their place')
+                else:
+                    self.saver.restore(self.sess, path)
             except tf.errors.OpError as error:
                 print(f'{path} is damaged ({one_line(error)}): falling back to the one before it')
                 continue
@@ -468,6 +525,11 @@ def has_fast_bfloat16(cpuinfo='/proc/cpuinfo'):
     if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0' or not os.path.exists(cpuinfo):
         return False
     return not {'amx_bf16', 'avx512_bf16', 'bf16'}.isdisjoint(pathlib.Path(cpuinfo).read_text().split())
+
+
+def linear_decay(step, last_step):
+    """What a learning rate is multiplied by: 1 in the first half of the steps, then falling linearly to 0."""
+    return min(1., 2 * (1 - step / last_step))
 
 
 @functools.lru_cache(maxsize=1)

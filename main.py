@@ -23,6 +23,11 @@ def parse_args():
     add('--g_lr', type=real(1e-9, 1), default=0.001, help="the generator's learning rate")
     add('--d_lr', type=real(1e-9, 1), default=0.0002, help="the discriminator's learning rate")
     add('--beta1', type=real(0, 1), default=0.5, help="Adam's decay of the mean gradient")
+    add('--lr_decay', default='none', choices=['none', 'linear'],
+        help='linear lets both learning rates fall to zero over the second half of the steps')
+    add('--ema', type=real(0, 1), default=0.999, help="decay of the average of the generator's weights; 0 is none")
+    add('--weights', default='ema', choices=['ema', 'raw'],
+        help='what to sample with: the moving average of the weights, or the weights as trained')
     add('--sample_num', type=whole(1), default=64, help='images in a grid')
     add('--test_num', type=whole(1), default=10, help='grids that --phase test writes')
     add('--print_freq', type=whole(1), default=50, help='steps between two lines of losses')
@@ -132,13 +137,14 @@ def evaluate(args, typed):
 def restored_run(args, typed):
     """The model of the run that the options choose, in a session; nothing of it needs to be typed again."""
     from utils import find_run
-    choosing = 'dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'precision', 'attention', 'seed'
-    sampling = 'result_dir', 'data_dir', 'sample_num', 'test_num', 'attention_of', 'export', 'eval_num'
+    choosing = ('dataset_name', 'batch_size', 'z_dim', 'g_lr', 'd_lr', 'beta1', 'lr_decay', 'precision', 'attention',
+                'seed')
+    sampling = 'result_dir', 'data_dir', 'sample_num', 'test_num', 'attention_of', 'export', 'eval_num', 'weights'
     wanted = {option: typed[option] for option in choosing if typed.get(option, 'auto') != 'auto'}
     run = find_run(args['checkpoint_dir'], wanted)
     settings = {option: run.get(option, default) for option, default in args.items() if option != 'checkpoint'}
     settings.update({option: typed[option] for option in sampling if option in typed},
-                    checkpoint_dir=args['checkpoint_dir'])
+                    checkpoint_dir=args['checkpoint_dir'], ema=args['ema'])  # whether there are averages, load sees
     tf = import_tensorflow()
     from SAGAN import SAGAN, session_config
     with tf.Session(config=session_config(settings['precision'])) as sess:

@@ -9,7 +9,7 @@ from benchmark import two_call_loop
 
 import metrics
 import SAGAN as module
-from SAGAN import SAGAN, draw_z, has_fast_bfloat16, session_config, shuffled, sigmoid_loss
+from SAGAN import SAGAN, draw_z, has_fast_bfloat16, linear_decay, session_config, shuffled, sigmoid_loss
 from utils import UserError, load_mnist, read_history
 
 
@@ -25,10 +25,15 @@ def build(sess, tmp_path, small_data):
     return build_model
 
 
+SMALL = 12, 16, 1  # an image_shape that is quick to compute
+
+
 def images_and_z(model, count, step=0):
-    """A batch to train on, as a feed."""
+    """A batch to train on, as the feed of that step; of each image as much as fits the model's image_shape."""
     (images, _), _ = load_mnist('mnist', model.data_dir)
-    return {model.inputs: images[step * count:(step + 1) * count] / 255, model.z: draw_z(count, model.z_dim, 7, step)}
+    height, width, _ = model.image_shape
+    return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,
+            model.z: draw_z(count, model.z_dim, 7, step), model.step: step}
 
 
 def test_variables(build):
@@ -54,12 +59,14 @@ def test_variables(build):
     assert found['generator/g_dc3/w'] == [4, 4, 64, 128]
     assert found['discriminator/d_fc4/Matrix'] == [6272, 1024]
     assert found['discriminator/attention/f_conv/w'] == [4, 4, 128, 16]
-    moving = [v.op.name for v in tf.global_variables() if 'moving' in v.op.name]
+    average = '/ExponentialMovingAverage'
+    moving = [v.op.name for v in tf.global_variables() if 'moving' in v.op.name and average not in v.op.name]
     assert len(moving) == 2 * (6 + 5) and 'discriminator/attention/f_bn/moving_mean' in moving
     # Of the optimizers, that of D first, so that training goes on from a checkpoint of the lineage.
     adam = {f'{name}{slot}' for name in found for slot in ('/Adam', '/Adam_1')}
     adam |= {f'beta{number}_power{suffix}' for number in (1, 2) for suffix in ('', '_1')}
-    assert {v.op.name for v in tf.global_variables()} == {*found, *moving, *adam}
+    averages = {name + average for name in [*found, *moving] if name.startswith('generator/')}
+    assert {v.op.name for v in tf.global_variables()} == {*found, *moving, *adam, *averages}
 
 
 def test_variables_without_attention(build):
@@ -127,13 +134,101 @@ def test_training_step_is_the_two_call_loop(build, sess):
 
 def test_the_moving_statistics_are_part_of_the_training_step(build, sess):
     model = build(batch_size=8)
-    moving = [v for v in tf.global_variables() if 'moving' in v.op.name]
+    moving = [v for v in tf.global_variables() if v.op.name.endswith(('moving_mean', 'moving_variance'))]
     before = sess.run(moving)
     feed = images_and_z(model, 8)
     sess.run(model.fake_images, feed)
     assert all((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
     sess.run(model.train_step, feed)
     assert not any((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
+
+
+def test_average_of_the_generator(build, sess):
+    """20 steps, with the warm-up at first and the full decay at last, against the average's definition."""
+    model = build(image_shape=SMALL, batch_size=4, ema=0.6)
+    variables = [v for v in tf.global_variables('generator/') if not v.op.name.endswith(('Adam', 'Adam_1', 'Average'))]
+    expected = sess.run(variables)
+    assert len(variables) == len(model.averages) == 39
+    for step in range(20):
+        sess.run(model.train_step, images_and_z(model, 4, step))
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, sess.run(variables), strict=True)]
+    for average, value in zip(model.averages, expected, strict=True):
+        np.testing.assert_allclose(sess.run(average), value, rtol=1e-4, atol=1e-6, err_msg=average.op.name)
+
+    averaged = model.sample(draw_z(5, 62, 1))
+    feed = {model.z: draw_z(2, 62, 1)}
+    beta, gammas = sess.run(['generator/attention/attention_map:0', model.sampled_gammas], feed)
+    for variable, value in zip(variables, expected, strict=True):
+        variable.load(value, sess)
+    with tf.variable_scope('', reuse=True):
+        images = model.generator(model.z, is_training=False, reuse=True)
+    np.testing.assert_allclose(averaged[:2], sess.run(images, feed), atol=1e-4)
+    beta_raw = sess.run('generator_1/attention/attention_map:0', feed)
+    np.testing.assert_allclose(beta, beta_raw, atol=1e-4)
+    assert gammas == pytest.approx(sess.run(model.gammas), abs=1e-6)
+
+
+def test_statistics_of_the_averaged_weights(build, sess):
+    """They are taken from what the averaged weights make, and neither training nor the raw weights notice."""
+    model = build(image_shape=SMALL, batch_size=8, ema=0.9)
+    for step in range(5):
+        sess.run(model.train_step, images_and_z(model, 8, step))
+    others = [v for v in tf.global_variables() if not v.op.name.endswith(('mean/ExponentialMovingAverage',
+                                                                          'variance/ExponentialMovingAverage'))]
+    before = sess.run(others)
+    for _ in range(5):  # each moves them 1 - 0.9 ** 10 of the way
+        model.refresh_statistics()
+    assert all((a == b).all() for a, b in zip(before, sess.run(others), strict=True))
+
+    value = {average.op.name.removesuffix('/ExponentialMovingAverage').removeprefix('generator/'): sess.run(average)
+             for average in model.averages}
+    z = draw_z(20000, 62, 1)
+    x = z @ value['g_fc1/Matrix'] + value['g_fc1/bias']
+    np.testing.assert_allclose(value['g_bn1/moving_mean'], x.mean(0), atol=0.02)
+    np.testing.assert_allclose(value['g_bn1/moving_variance'], x.var(0), rtol=0.1, atol=0.01)
+    x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) * value['g_bn1/gamma'] + value['g_bn1/beta']
+    x = np.maximum(x, 0) @ value['g_fc2/Matrix'] + value['g_fc2/bias']
+    np.testing.assert_allclose(value['g_bn2/moving_mean'], x.mean(0), atol=0.05)
+    np.testing.assert_allclose(value['g_bn2/moving_variance'], x.var(0), rtol=0.1, atol=0.01)
+
+
+def test_averages_leave_training_alone(small_data):
+    """The weights as trained are the same bits with and without averages, and so are the optimizers' variables."""
+    trained, sampled = [], []
+    for options in dict(ema=0.), dict(ema=0.999, weights='raw'), dict(ema=0.999):
+        with tf.Graph().as_default(), tf.Session() as other:
+            model = SAGAN(other, data_dir=str(small_data), image_shape=SMALL, **options)
+            model.build_model()
+            other.run(tf.global_variables_initializer())
+            for step in range(4):
+                other.run(model.train_step, images_and_z(model, 16, step))
+            trained.append({v.op.name: other.run(v) for v in tf.global_variables() if v not in model.averages})
+            sampled.append(model.sample(draw_z(3, 62, 0)))
+    assert len(trained[0]) == 52 + 22 + 104 + 4
+    for other in trained[1:]:
+        assert other.keys() == trained[0].keys()
+        assert all((other[name] == trained[0][name]).all() for name in other)
+    assert (sampled[0] == sampled[1]).all() and (sampled[0] != sampled[2]).mean() > 0.9
+
+
+def test_learning_rates_fall_linearly(build, sess, monkeypatch, capsys):
+    assert [linear_decay(step, 8) for step in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    model = build(batch_size=4, epoch=1, iteration=7, lr_decay='linear', sample_num=1)
+    before = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+    model.save(0)
+    seen = []
+    monkeypatch.setattr(module, 'linear_decay', lambda *args: seen.append(args) or 0.)
+    model.train()
+    assert seen == [(step, 7) for step in range(7)]
+    assert 'constant to step 3, then falling to zero at step 7' in capsys.readouterr().out
+    assert all((sess.run(v) == before[v.op.name]).all() for v in tf.trainable_variables())
+    # Adam's first step is the learning rate, whatever the gradient.
+    assert model.load(0) == (True, 0)
+    sess.run(model.train_step, {**images_and_z(model, 4), model.lr_scale: 0.5})
+    for name, rate in ('generator/g_dc4/w', 0.001), ('discriminator/d_fc5/Matrix', 0.0002):
+        variable, = (v for v in tf.trainable_variables() if v.op.name == name)
+        assert abs(sess.run(variable) - before[name]).max() == pytest.approx(rate / 2, rel=0.01)
 
 
 def test_training_learns(build, sess, tmp_path):
@@ -182,8 +277,8 @@ def test_model_dir(sess):
     assert SAGAN(sess, dataset_name='digits', batch_size=7, z_dim=3).model_dir == 'SAGAN_digits_7_3'
     assert SAGAN(sess, epoch=3, iteration=10, save_freq=7).model_dir == 'SAGAN_mnist_64_62'
     others = [dict(g_lr=0.01), dict(d_lr=0.01), dict(beta1=0), dict(seed=3), dict(precision='bfloat16'),
-              dict(attention=False)]
-    assert len({SAGAN(sess, **other).model_dir for other in [{}, *others]}) == 7
+              dict(attention=False), dict(lr_decay='linear')]
+    assert len({SAGAN(sess, **other).model_dir for other in [{}, *others]}) == 8
 
 
 def test_bfloat16_where_it_is_fast(tmp_path, monkeypatch, capsys):
@@ -265,6 +360,24 @@ def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_p
 ##################################################################################
 # Checkpoints
 ##################################################################################
+
+def test_checkpoint_without_averages(build, sess, capsys):
+    """It is restored, which says that it has none; then the averages start at its weights."""
+    model = build(image_shape=SMALL, batch_size=8)
+    for step in range(3):
+        sess.run(model.train_step, images_and_z(model, 8, step))
+    trained = [v for v in tf.global_variables() if v not in model.averages]
+    expected = {v.op.name: sess.run(v) for v in trained}
+    model.saver = tf.train.Saver(trained)  # as --ema 0 has it
+    model.save(3)
+    sess.run(tf.global_variables_initializer())
+    assert model.load() == (True, 3)
+    assert 'SAGAN.model-3 has no averaged weights: the raw ones take their place' in capsys.readouterr().out
+    assert model.weights == 'raw'
+    assert all((sess.run(v) == expected[v.op.name]).all() for v in trained)
+    for average in model.averages:
+        assert (sess.run(average) == expected[average.op.name.removesuffix('/ExponentialMovingAverage')]).all()
+
 
 def test_save_and_load_all_variables(build, sess):
     model = build(batch_size=8)
