@@ -265,7 +265,7 @@ class SAGAN:
                     if scored or index == steps_an_epoch or step % self.sample_freq == 0:
                         self.refresh_statistics()
                     if scored:
-                        values.update(self.quick_scores(classify, real_features))
+                        values.update(self.quick_scores(classify, real_features, QUICK_EVAL_NUM))
                         if values['frechet_distance'] < best:
                             best = values['frechet_distance']
                             self.save(step, best=True)
@@ -360,9 +360,9 @@ class SAGAN:
         save_figure(figure, self.result_path('neighbours.png'))
         print(f'The scores and the nearest neighbours are in {folder}')
 
-    def quick_scores(self, classify, real_features):
-        """What --eval_freq notes: the scores of QUICK_EVAL_NUM images, always of the same z."""
-        z = draw_z(QUICK_EVAL_NUM, self.z_dim, self.seed, EVAL_Z)
+    def quick_scores(self, classify, real_features, count):
+        """The two scores that --eval_freq notes, of count images, always of the same z."""
+        z = draw_z(count, self.z_dim, self.seed, EVAL_Z)
         features, probabilities = classify(to_uint8(self.sample(z)))
         return {'frechet_distance': frechet_distance(features, real_features),
                 'classifier_score': classifier_score(probabilities)[0]}

@@ -85,11 +85,11 @@ def medians(variants, rounds=ROUNDS):
     return {name: float(np.median(values[STEPS:])) for name, values in times.items()}
 
 
-def training_step(batch_size, precision='float32', two_calls=False):
+def training_step(batch_size, precision='float32', two_calls=False, ema=0.999):
     """Build one variant of training in a graph of its own -> the function that takes a step."""
     with tf.Graph().as_default():
         sess = tf.Session(config=session_config(precision))
-        model = SAGAN(sess, batch_size=batch_size)
+        model = SAGAN(sess, batch_size=batch_size, ema=ema)
         images = np.random.rand(batch_size, *model.image_shape)
         z = np.random.uniform(-1, 1, [batch_size, model.z_dim])
         if two_calls:
@@ -171,7 +171,8 @@ def main():
         costs = {side: pool.apply(attention_cost, [side]) for side in (7, 14, 28, 56)}
     size = 4096
     times = medians({
-        'two': training_step(64, two_calls=True), 'fused': training_step(64), 'bfloat16': training_step(64, 'bfloat16'),
+        'two': training_step(64, two_calls=True), 'fused': training_step(64, ema=0), 'average': training_step(64),
+        'bfloat16': training_step(64, 'bfloat16', ema=0), 'average bfloat16': training_step(64, 'bfloat16'),
         'sample 64': sampling(64), 'sample 1000': sampling(1000),
         'product': matrix_product(size, tf.float32), 'product bfloat16': matrix_product(size, tf.bfloat16)})
     gflop = step_gflop(64)
@@ -181,7 +182,9 @@ def main():
     print('|---|---|---|---|---|---|')
     for name, label, product in [('two', 'two calls a step, as in the lineage', 'product'),
                                  ('fused', 'one call a step', 'product'),
-                                 ('bfloat16', 'one call a step, bfloat16', 'product bfloat16')]:
+                                 ('average', 'and the moving average', 'product'),
+                                 ('bfloat16', 'one call a step, bfloat16', 'product bfloat16'),
+                                 ('average bfloat16', 'and the moving average', 'product bfloat16')]:
         print(f'| {label} | {times[name]:.3f} | {64 / times[name]:.0f} | {times["two"] / times[name]:.2f} | '
               f'{gflop / times[name]:.0f} | {gflop / times[name] / products[product]:.0%} |')
     print(f'\nA step is {gflop:.1f} GFLOP; a {size} x {size} matrix product runs at {products["product"]:.0f} GFLOP/s '

@@ -147,12 +147,13 @@ def test_average_of_the_generator(build, sess):
     """20 steps, with the warm-up at first and the full decay at last, against the average's definition."""
     model = build(image_shape=SMALL, batch_size=4, ema=0.6)
     variables = [v for v in tf.global_variables('generator/') if not v.op.name.endswith(('Adam', 'Adam_1', 'Average'))]
-    expected = sess.run(variables)
+    expected = start = sess.run(variables)
     assert len(variables) == len(model.averages) == 39
     for step in range(20):
         sess.run(model.train_step, images_and_z(model, 4, step))
         decay = min(0.6, (1 + step) / (10 + step))
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, sess.run(variables), strict=True)]
+    assert all((old != new).mean() > 0.5 for old, new in zip(start, sess.run(variables), strict=True))
     for average, value in zip(model.averages, expected, strict=True):
         np.testing.assert_allclose(sess.run(average), value, rtol=1e-4, atol=1e-6, err_msg=average.op.name)
 
@@ -370,7 +371,8 @@ def test_checkpoint_without_averages(build, sess, capsys):
     expected = {v.op.name: sess.run(v) for v in trained}
     model.saver = tf.train.Saver(trained)  # as --ema 0 has it
     model.save(3)
-    sess.run(tf.global_variables_initializer())
+    for variable in tf.global_variables():
+        variable.load(np.zeros(variable.shape), sess)
     assert model.load() == (True, 3)
     assert 'SAGAN.model-3 has no averaged weights: the raw ones take their place' in capsys.readouterr().out
     assert model.weights == 'raw'
