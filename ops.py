@@ -38,13 +38,22 @@ def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='dec
         return tf.nn.bias_add(y, biases)
 
 
+@tf.custom_gradient
+def matmul(x, w):
+    """Matrix product of x [B, D] and w [D, E] -> [B, E]; on several cores its gradient is faster than tf.matmul's."""
+    def gradient(dy):  # [B, E] -> [B, D], [D, E]
+        # A batch of one: oneDNN shares that among the cores, and the product of few rows with a transpose it does not.
+        return tf.matmul(dy[None], w[None], transpose_b=True)[0], tf.matmul(x, dy, transpose_a=True)
+    return tf.matmul(x, w), gradient
+
+
 def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0):
     """Fully connected layer on x [B, D] -> [B, output_size]. Variables: Matrix [D, output_size], bias [output_size]."""
     with tf.variable_scope(scope):
         matrix = tf.get_variable('Matrix', [x.shape.as_list()[-1], output_size],
                                  initializer=tf.random_normal_initializer(stddev=stddev))
         bias = tf.get_variable('bias', [output_size], initializer=tf.constant_initializer(bias_start))
-        return tf.nn.bias_add(tf.matmul(x, matrix), bias)
+        return tf.nn.bias_add(matmul(x, matrix), bias)
 
 
 def bn(x, is_training, scope):

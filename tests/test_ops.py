@@ -152,6 +152,15 @@ def test_linear_values(sess):
     values = randomize(sess)
     expected = x @ values['linear/Matrix'] + values['linear/bias']
     np.testing.assert_allclose(sess.run(y, {placeholder: x}), expected, atol=1e-5)
+    assert y.shape.as_list() == [None, 4]
+
+    variables = {v.op.name: v for v in tf.trainable_variables()}
+    dy = np.random.normal(size=[7, 4])
+    gradients = tf.gradients(y, [placeholder, variables['linear/Matrix'], variables['linear/bias']],
+                             tf.constant(dy, tf.float32))
+    for found, expected in zip(sess.run(gradients, {placeholder: x}),
+                               (dy @ values['linear/Matrix'].T, x.T @ dy, dy.sum(0)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_lrelu_and_hw_flatten_values(sess):
