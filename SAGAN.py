@@ -177,31 +177,33 @@ class SAGAN:
         self.train_step = tf.train.AdamOptimizer(self.g_lr * self.lr_scale, beta1=self.beta1).minimize(
             self.g_loss, var_list=tf.trainable_variables('generator/'))
 
-        self.averages = []
+        self.averages, sampled = [], {}  # sampled: what takes a variable's place when sampling
         if self.ema:
             ema = tf.train.ExponentialMovingAverage(self.ema, num_updates=self.step)
             with tf.name_scope('averages'), tf.control_dependencies([self.train_step]):
                 self.train_step = ema.apply(g_variables)
             self.averages = [ema.average(variable) for variable in g_variables]
-
-        def sampled(variable):
-            use_average = self.weights == 'ema' and variable in g_variables
-            return ema.average(variable) if use_average else variable
+            if self.weights == 'ema':
+                sampled = {variable.op.name: average if variable.trainable else tf.Variable(
+                    average.read_value(), trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
+                    for variable, average in zip(g_variables, self.averages, strict=True)}
 
         def sampling_getter(getter, *args, **kwargs):
-            return sampled(getter(*args, **kwargs))
+            variable = getter(*args, **kwargs)
+            return sampled.get(variable.op.name, variable)
 
         self.fake_images = self.generator(self.z, is_training=False, reuse=True, custom_getter=sampling_getter)
-        with tf.name_scope('averages'):
-            moves_statistics = self.generator(self.z, reuse=True, custom_getter=sampling_getter)
-        self.move_statistics = moves_statistics.op if self.weights == 'ema' else tf.no_op()
+        self.reset_statistics, self.move_statistics = tf.local_variables_initializer(), tf.no_op()
+        if sampled:
+            with tf.name_scope('averages'):
+                self.move_statistics = self.generator(self.z, reuse=True, custom_getter=sampling_getter).op
         self.discriminator(self.inputs, is_training=False, reuse=True)
 
         self.losses = {'d_loss': self.d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake,
                        'g_loss': self.g_loss, 'd_real': d_real, 'd_fake': d_fake}
         gammas = {f'{v.op.name[0]}_gamma': v for v in tf.trainable_variables() if v.op.name.endswith('attention/gamma')}
         self.gammas = {name: gamma[0] for name, gamma in gammas.items()}
-        self.sampled_gammas = {name: sampled(gamma)[0] for name, gamma in gammas.items()}
+        self.sampled_gammas = {name: sampled.get(gamma.op.name, gamma)[0] for name, gamma in gammas.items()}
         self.columns = ['step', *self.losses, *self.gammas, 'frechet_distance', 'classifier_score']  # of the history
         self.saver, self.best_saver = tf.train.Saver(max_to_keep=3), tf.train.Saver(max_to_keep=1)
 
@@ -387,9 +389,10 @@ class SAGAN:
     def refresh_statistics(self):
         """Take the batch norms' statistics that go with the averaged weights from images that these make.
 
-        The average of the moving statistics, which they are until then, belongs to the weights of many steps, not to
-        the average of these.
+        They start at the average of the moving statistics, which belongs to many generators, not to the averaged one.
+        To be called before sampling where the weights have changed; what is trained and saved does not change by it.
         """
+        self.sess.run(self.reset_statistics)
         for number in range(STATISTICS_BATCHES):
             z = draw_z(SAMPLE_BATCH, self.z_dim, self.seed, STATISTICS_Z, number)
             self.sess.run(self.move_statistics, {self.z: z})
