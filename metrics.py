@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from scipy import linalg
 from scipy.spatial.distance import cdist
-from scipy.stats import entropy
+from scipy.special import entr, rel_entr
 from tqdm import tqdm
 
 from ops import bn, conv2d, linear
@@ -111,7 +111,7 @@ def classifier_score(probabilities, splits=10):
     """Mean and standard deviation over splits of exp(mean KL(p(y|x) || p(y))), from 1 to 10 (Salimans et al. 2016)."""
     need(len(probabilities), splits, 'The classifier score')
     parts = np.array_split(probabilities, splits)
-    scores = [np.exp(entropy(part, part.mean(0)[None], axis=1).mean()) for part in parts]
+    scores = [np.exp(rel_entr(part, part.mean(0)).sum(1).mean()) for part in parts]
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -180,7 +180,7 @@ def all_scores(features, probabilities, train_features, test_features):
         'frechet_to_test': frechet_distance(features, test_features),
         'classifier_score': score, 'classifier_score_std': spread,
         'precision': precision, 'recall': recall, 'density': density, 'coverage': coverage,
-        'class_entropy': float(entropy(histogram)), 'confidence': float(probabilities.max(1).mean()),
+        'class_entropy': float(entr(histogram).sum()), 'confidence': float(probabilities.max(1).mean()),
         'class_histogram': histogram.tolist()}
 
 
