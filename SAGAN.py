@@ -45,8 +45,8 @@ WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between tw
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
 FIGURE_ROWS = 4  # images a network of the figure of attention maps
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
-SAMPLE_BATCH = 256  # images that one call makes when sampling, to bound the memory
-STATISTICS_BATCHES = 10  # of SAMPLE_BATCH images, that the statistics of the averaged weights are taken from
+SAMPLE_BATCH = 512  # images that one call makes when sampling, to bound the memory
+STATISTICS_BATCHES = 12  # of SAMPLE_BATCH images, to take the statistics of the averaged weights from
 
 
 class SAGAN:
