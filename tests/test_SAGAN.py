@@ -130,7 +130,7 @@ def test_training_step_is_the_two_call_loop(build, sess):
             if name.endswith(('w', 'Matrix', 'gamma', 'beta')):
                 # On average: Adam turns the rounding of a gradient near 0 into a whole step of a single weight.
                 expected, moved = other.run(variable), abs(weights[name] - initial[name]).mean()
-                assert moved > 0 and abs(weights[name] - expected).mean() < 0.02 * moved, name
+                assert moved > 0 and abs(weights[name] - expected).mean() < 0.1 * moved, name
 
 
 def test_the_moving_statistics_are_part_of_the_training_step(build, sess):
