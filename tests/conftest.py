@@ -6,18 +6,19 @@ import subprocess
 import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+# A proxy where nothing listens, so that no test reaches a network, nor does what it starts.
+os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='',
+                  PYTHONDONTWRITEBYTECODE='1')
 
 import pytest
 import tensorflow.compat.v1 as tf
 
+import main
 import utils
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
-# A proxy where nothing listens, so that no test reaches a network.
-OFFLINE = {**os.environ, 'http_proxy': 'http://127.0.0.1:9', 'https_proxy': 'http://127.0.0.1:9', 'no_proxy': '',
-           'PYTHONDONTWRITEBYTECODE': '1'}
 
 
 @pytest.fixture
@@ -40,16 +41,23 @@ def small_data(tmp_path_factory):
 def start(tmp_path):
     """Start main.py in an empty folder -> the process; its standard output and error are pipes."""
     def start_main(*options, **kwargs):
-        return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, env=OFFLINE, text=True,
+        return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
     return start_main
 
 
 @pytest.fixture
-def run(start):
-    """Run main.py in an empty folder to its end -> (exit code, standard output, standard error)."""
-    def run_main(*options, **kwargs):
-        process = start(*options, **kwargs)
-        out, err = process.communicate(timeout=200)
-        return process.returncode, out, err
+def run(tmp_path, monkeypatch, capfd):
+    """Run main.py's main in an empty folder, in this process -> (exit code, standard output, standard error)."""
+    def run_main(*options):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', ['main.py', *map(str, options)])
+        capfd.readouterr()
+        with tf.Graph().as_default():
+            try:
+                main.main()
+                code = 0
+            except SystemExit as error:
+                code = error.code
+        return code, *capfd.readouterr()
     return run_main

@@ -14,8 +14,10 @@ from utils import UserError, load_mnist, read_history
 
 
 @pytest.fixture
-def build(sess, tmp_path, small_data):
+def build(sess, tmp_path, small_data, monkeypatch):
     """Build a SAGAN whose folders lie in an empty folder, its variables at their initial values."""
+    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 1)
+
     def build_model(**options):
         model = SAGAN(sess, **{'checkpoint_dir': str(tmp_path / 'checkpoint'), 'result_dir': str(tmp_path / 'results'),
                                'log_dir': str(tmp_path / 'logs'), 'data_dir': str(small_data), **options})
@@ -108,10 +110,10 @@ def test_sigmoid_loss(sess):
 def test_training_step_is_the_two_call_loop(build, sess):
     """One call a step gives the weights of: update D; then, in a second call, update G through the updated D."""
     model = build(batch_size=16)
-    initial = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+    initial = sess.run({v.op.name: v for v in tf.trainable_variables()})
     steps = [images_and_z(model, 16, step) for step in range(3)]
     losses = [sess.run([model.losses, model.train_step], feed)[0] for feed in steps]
-    weights = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+    weights = sess.run({v.op.name: v for v in tf.trainable_variables()})
 
     with tf.Graph().as_default(), tf.Session() as other:
         x, z, d_step, d_loss, g_step, g_loss = two_call_loop(SAGAN(other))
@@ -125,11 +127,10 @@ def test_training_step_is_the_two_call_loop(build, sess):
             assert fused['d_loss'] == pytest.approx(d_value, rel=1e-3)
             assert fused['g_loss'] == pytest.approx(g_value, rel=1e-3)
             assert abs(fused['g_loss'] - stale) > 0.01  # what a G that sees the D of before would get
-        for variable in tf.trainable_variables():
-            name = variable.op.name
+        for name, expected in other.run({v.op.name: v for v in tf.trainable_variables()}).items():
             if name.endswith(('w', 'Matrix', 'gamma', 'beta')):
                 # On average: Adam turns the rounding of a gradient near 0 into a whole step of a single weight.
-                expected, moved = other.run(variable), abs(weights[name] - initial[name]).mean()
+                moved = abs(weights[name] - initial[name]).mean()
                 assert moved > 0 and abs(weights[name] - expected).mean() < 0.1 * moved, name
 
 
@@ -144,7 +145,7 @@ def test_the_moving_statistics_are_part_of_the_training_step(build, sess):
     assert not any((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
 
 
-def test_average_of_the_generator(build, sess):
+def test_average_of_the_generator(build, sess, monkeypatch):
     """20 steps, with the warm-up at first and the full decay at last, against the average's definition."""
     model = build(image_shape=SMALL, batch_size=4, ema=0.6)
     variables = [v for v in tf.global_variables('generator/') if not v.op.name.endswith(('Adam', 'Adam_1', 'Average'))]
@@ -163,6 +164,7 @@ def test_average_of_the_generator(build, sess):
     value = dict(zip(names, expected, strict=True))
     moving = [name for name in names if 'moving' in name]
     before = sess.run(tf.global_variables())
+    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 12)
     model.refresh_statistics()
     refreshed = sess.run(tf.local_variables())
     z = draw_z(200, 62, 2)
@@ -197,8 +199,9 @@ def test_average_of_the_generator(build, sess):
     assert gammas == pytest.approx(sess.run(model.gammas), abs=1e-6)
 
 
-def test_averages_leave_training_alone(small_data):
+def test_averages_leave_training_alone(small_data, monkeypatch):
     """The weights as trained are the same bits with and without averages, and so are the optimizers' variables."""
+    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 1)
     trained, sampled = [], []
     for options in dict(ema=0.), dict(ema=0.999, weights='raw'), dict(ema=0.999):
         with tf.Graph().as_default(), tf.Session() as other:
@@ -208,7 +211,7 @@ def test_averages_leave_training_alone(small_data):
             model.refresh_statistics()
             for step in range(4):
                 other.run(model.train_step, images_and_z(model, 16, step))
-            trained.append({v.op.name: other.run(v) for v in tf.global_variables() if v not in model.averages})
+            trained.append(other.run({v.op.name: v for v in tf.global_variables() if v not in model.averages}))
             sampled.append(model.sample(draw_z(3, 62, 0)))
     assert len(trained[0]) == 52 + 22 + 104 + 4
     for other in trained[1:]:
@@ -220,14 +223,15 @@ def test_averages_leave_training_alone(small_data):
 def test_learning_rates_fall_linearly(build, sess, monkeypatch, capsys):
     assert [linear_decay(step, 8) for step in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
     model = build(batch_size=4, epoch=1, iteration=7, lr_decay='linear', sample_num=1)
-    before = {v.op.name: sess.run(v) for v in tf.trainable_variables()}
+    before = sess.run({v.op.name: v for v in tf.trainable_variables()})
     model.save(0)
     seen = []
     monkeypatch.setattr(module, 'linear_decay', lambda *args: seen.append(args) or 0.)
     model.train()
     assert seen == [(step, 7) for step in range(7)]
     assert 'constant to step 3, then falling to zero at step 7' in capsys.readouterr().out
-    assert all((sess.run(v) == before[v.op.name]).all() for v in tf.trainable_variables())
+    after = sess.run({v.op.name: v for v in tf.trainable_variables()})
+    assert all((after[name] == before[name]).all() for name in before)
     # Adam's first step is the learning rate, whatever the gradient.
     assert model.load(0) == (True, 0)
     sess.run(model.train_step, {**images_and_z(model, 4), model.lr_scale: 0.5})
@@ -372,17 +376,15 @@ def test_checkpoint_without_averages(build, sess, capsys):
     for step in range(3):
         sess.run(model.train_step, images_and_z(model, 8, step))
     trained = [v for v in tf.global_variables() if v not in model.averages]
-    expected = {v.op.name: sess.run(v) for v in trained}
+    expected = sess.run({v.op.name: v for v in trained})
     model.saver = tf.train.Saver(trained)  # as --ema 0 has it
     model.save(3)
-    for variable in tf.global_variables():
-        variable.load(np.zeros(variable.shape), sess)
+    sess.run(tf.global_variables_initializer())
     assert model.load() == (True, 3)
     assert 'SAGAN.model-3 has no averaged weights: the raw ones take their place' in capsys.readouterr().out
     assert model.weights == 'raw'
-    assert all((sess.run(v) == expected[v.op.name]).all() for v in trained)
-    for average in model.averages:
-        assert (sess.run(average) == expected[average.op.name.removesuffix('/ExponentialMovingAverage')]).all()
+    for name, value in sess.run({v.op.name: v for v in tf.global_variables()}).items():
+        assert (value == expected[name.removesuffix('/ExponentialMovingAverage')]).all(), name
 
 
 def test_save_and_load_all_variables(build, sess):
