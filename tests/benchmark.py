@@ -127,7 +127,7 @@ def matrix_product(size, dtype):
     return lambda: sess.run(corner)
 
 
-def whole_loop(blocks=4, steps=200):
+def whole_loop(blocks=2, steps=300):
     """(seconds a step of SAGAN.train with all that surrounds a step, of the bare step), in alternating blocks.
 
     What is printed, summed up, noted and drawn is as often as by default; the time is that between the printed lines.
