@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from metrics import classifier_score, frechet_distance, load_classifier
 from SAGAN import SAGAN, TEST_Z, draw_z, session_config
-from utils import COLOURS, load_mnist, save_figure
+from utils import COLOURS, UserError, load_mnist, save_figure
 
 # precision, attention, seed, and the epochs after which it is scored
 RUNS = [*(('bfloat16', False, seed, (1, 2, 3)) for seed in (0, 1, 2)), ('bfloat16', True, 0, (1, 2, 3, 5, 10, 20)),
@@ -38,12 +38,12 @@ WEIGHTS = 'raw', 'ema'
 def take_scores(folder, data_dir):
     """Train and score what study.csv lacks -> (its rows, {column: value of the real test split})."""
     path = os.path.join(folder, 'study.csv')
-    os.makedirs(folder, exist_ok=True)
     rows = []
     if os.path.exists(path):
         with open(path, newline='') as file:
             rows = list(csv.DictReader(file))
     (images, labels), (test_images, _) = load_mnist('mnist', data_dir)
+    os.makedirs(folder, exist_ok=True)
     classify = load_classifier('mnist', images, labels, os.path.join(folder, 'checkpoint'))
     real_features, _ = classify(images)
     features, probabilities = classify(test_images)
@@ -145,7 +145,12 @@ def main():
     parser.add_argument('--data_dir', default='data')
     parser.add_argument('--folder', default='study')
     args = parser.parse_args()
-    rows, real = take_scores(args.folder, args.data_dir)
+    try:
+        rows, real = take_scores(args.folder, args.data_dir)
+    except (UserError, OSError) as error:
+        parser.exit(2, f'study.py: {error}\n')
+    except subprocess.CalledProcessError as error:  # main.py has said what is wrong
+        sys.exit(error.returncode)
 
     lines = {f'{name}, {weights}': dict(precision='bfloat16', attention=attention, weights=weights)
              for name, attention in (('with attention', True), ('without attention', False)) for weights in WEIGHTS}
