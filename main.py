@@ -96,6 +96,7 @@ def fail(message):
 def import_tensorflow():
     """Import TensorFlow with its start-up chatter kept off the screen."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')  # else it imports Keras, which nothing here uses
     # Its libraries write to the file descriptor before they read any setting.
     screen = os.dup(2)
     with open(os.devnull, 'w') as nowhere:
