@@ -217,7 +217,7 @@ class SAGAN:
         On Ctrl-C or SIGTERM it saves and ends the program with exit code 130 or 143.
         Raises UserError or OSError for what the user can put right.
         """
-        (images, labels), _ = load_mnist(self.dataset_name, self.data_dir)
+        images, labels = load_mnist(self.dataset_name, self.data_dir)[0]
         steps_a_pass = len(images) // self.batch_size
         if steps_a_pass == 0:
             raise UserError(f'--batch_size {self.batch_size} is more than the {len(images)} images of '
