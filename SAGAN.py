@@ -15,7 +15,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from tqdm import tqdm
 
 from metrics import all_scores, classifier_score, frechet_distance, load_classifier, nearest, print_scores
-from ops import attention, bn, conv2d, deconv2d, linear, lrelu
+from ops import BFLOAT16_GRADIENTS, attention, bn, conv2d, deconv2d, linear, lrelu
 from utils import (
     UserError,
     check_folder,
@@ -156,8 +156,9 @@ class SAGAN:
         self.step = tf.placeholder_with_default(0., [], name='step')
         self.lr_scale = tf.placeholder_with_default(1., [], name='lr_scale')
 
+        gradients = BFLOAT16_GRADIENTS if self.precision == 'bfloat16' else {}
         # A scope of its own, so that <network>/attention/attention_map:0 is the map to draw, not one of these.
-        with tf.name_scope('training'):
+        with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
             fake = self.generator(self.z)
             g_variables = tf.global_variables('generator/')
             _, real_logit, _ = self.discriminator(self.inputs)

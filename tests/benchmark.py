@@ -90,7 +90,7 @@ def training_step(batch_size, precision='float32', two_calls=False, ema=0.999):
     """Build one variant of training in a graph of its own -> the function that takes a step."""
     with tf.Graph().as_default():
         sess = tf.Session(config=session_config(precision))
-        model = SAGAN(sess, batch_size=batch_size, ema=ema)
+        model = SAGAN(sess, batch_size=batch_size, precision=precision, ema=ema)
         images = np.random.rand(batch_size, *model.image_shape)
         z = np.random.uniform(-1, 1, [batch_size, model.z_dim])
         if two_calls:
@@ -105,10 +105,10 @@ def training_step(batch_size, precision='float32', two_calls=False, ema=0.999):
     return lambda: [sess.run(call, feed) for call in calls]
 
 
-def sampling(count, precision='float32'):
+def sampling(count):
     """-> the function that makes count images."""
     with tf.Graph().as_default():
-        sess = tf.Session(config=session_config(precision))
+        sess = tf.Session(config=session_config('float32'))
         model = SAGAN(sess)
         model.z = tf.placeholder(tf.float32, [None, model.z_dim])
         model.fake_images = model.generator(model.z, is_training=False)

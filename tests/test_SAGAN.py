@@ -305,6 +305,14 @@ def test_bfloat16_where_it_is_fast(tmp_path, monkeypatch, capsys):
     assert not session_config('float32').graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16
 
 
+@pytest.mark.parametrize('precision, operations', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
+def test_gradients_to_kernels_are_convolutions_in_bfloat16(build, sess, precision, operations):
+    model = build(precision=precision)
+    step = tf.graph_util.extract_sub_graph(sess.graph_def, [model.train_step.name])
+    # Five layers each of D, D on G(z) and G; those of the last pass through D, which only G learns from, are not run.
+    assert sum(node.op == 'Conv2DBackpropFilter' for node in step.node) == operations
+
+
 def test_attention_is_drawn_on_real_images_where_there_are_any(build, sess):
     model = build()
     z = draw_z(2, 62, 0)

@@ -8,7 +8,7 @@ from conftest import MAIN
 from scipy.signal import correlate
 from scipy.special import softmax
 
-from ops import attention, bn, conv2d, deconv2d, hw_flatten, linear, lrelu
+from ops import BFLOAT16_GRADIENTS, attention, bn, conv2d, deconv2d, hw_flatten, linear, lrelu
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +143,25 @@ def test_deconv2d_of_one_point(sess):
     expected = np.zeros([6, 6, 2])
     expected[1:5, 1:5] = values['deconv2d/w'][:, :, :, 0]
     np.testing.assert_allclose(sess.run(y, {placeholder: x})[0], expected + values['deconv2d/biases'], rtol=1e-6)
+
+
+@pytest.mark.parametrize('height, width, kernel, stride', [(8, 8, 5, 2), (7, 9, 4, 2), (6, 5, 4, 1), (9, 7, 3, 3)])
+def test_gradients_for_bfloat16_are_tensorflows(sess, height, width, kernel, stride):
+    placeholder = tf.placeholder(tf.float32, [None, height, width, 3])
+    small = conv2d(placeholder, 4, kernel, kernel, stride, stride)
+    output_shape = [tf.shape(placeholder)[0], height * stride, width * stride, 2]
+    large = deconv2d(placeholder, output_shape, kernel, kernel, stride, stride)
+    with tf.get_default_graph().gradient_override_map(BFLOAT16_GRADIENTS), tf.variable_scope('', reuse=True):
+        others = (conv2d(placeholder, 4, kernel, kernel, stride, stride),
+                  deconv2d(placeholder, output_shape, kernel, kernel, stride, stride))
+    randomize(sess)
+    inputs = [placeholder, *tf.trainable_variables()]
+    assert len(inputs) == 5
+    feed = {placeholder: np.random.normal(size=[6, height, width, 3])}
+    expected, found = (sess.run(tf.gradients([tf.sin(y) for y in outputs], inputs), feed)
+                       for outputs in ((small, large), others))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4 * abs(one).max())
 
 
 def test_linear_values(sess):
