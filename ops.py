@@ -70,8 +70,8 @@ def deconv2d_gradient(op, dy):
     return None, kernel_gradient(dy, x, w, strides), tf.nn.conv2d(dy, w, strides, 'SAME')
 
 
-# For tf.Graph.gradient_override_map over SAME convolutions without dilation. In bfloat16 oneDNN's convolution is twice as
-# fast as its gradient to a kernel; in float32 it is no faster.
+# For tf.Graph.gradient_override_map, over SAME convolutions without dilation. In bfloat16 oneDNN's convolution is twice
+# as fast as its gradient to a kernel; in float32 it is no faster.
 BFLOAT16_GRADIENTS = {'Conv2D': 'Conv2DInBfloat16', 'Conv2DBackpropInput': 'Conv2DBackpropInputInBfloat16'}
 
 
