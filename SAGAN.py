@@ -431,12 +431,13 @@ class SAGAN:
         Returns the writers of what follows step: of the summaries, and of the history, a CSV file.
         """
         run_dir = check_folder(os.path.join(self.checkpoint_dir, self.model_dir))
-        with replacing(os.path.join(run_dir, 'config.json')) as part:
-            pathlib.Path(part).write_text(json.dumps(self.config, indent=2) + '\n')
         writer = tf.summary.FileWriter(check_folder(os.path.join(self.log_dir, self.model_dir)), self.sess.graph)
         # Makes TensorBoard drop what an interrupted run wrote after this step.
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
         history = open_history(self.result_path('history.csv'), step, self.columns)
+        # Last, so that a folder that cannot be made leaves the options of the run as they were.
+        with replacing(os.path.join(run_dir, 'config.json')) as part:
+            pathlib.Path(part).write_text(json.dumps(self.config, indent=2) + '\n')
         return writer, history
 
     def save(self, step, best=False):

@@ -253,11 +253,14 @@ def test_bad_data(run, small_data, tmp_path, file, content, word):
 
 
 @pytest.mark.parametrize('option', ['--checkpoint_dir', '--result_dir', '--log_dir', '--data_dir'])
-def test_folder_that_cannot_be_written(run, small_data, tmp_path, option):
+def test_folder_that_cannot_be_written(finished, run, small_data, tmp_path, option):
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / 'file').touch()
+    before = snapshot(tmp_path)
     data = [] if option == '--data_dir' else ['--data_dir', small_data]
     dataset = 'digits' if option == '--data_dir' else 'mnist'
     one_line_error(run('--dataset', dataset, *data, option, 'file/folder', '--batch_size', 7), 'file/folder')
+    assert snapshot(tmp_path) == before
 
 
 def test_full_disk(run, start, small_data, tmp_path):
