@@ -134,6 +134,29 @@ def test_training_step_is_the_two_call_loop(build, sess):
                 assert moved > 0 and abs(weights[name] - expected).mean() < 0.1 * moved, name
 
 
+def test_two_builds_of_the_graph_are_the_same_bits():
+    """The same seed gives the same initial weights, losses of 3 steps and weights after them; another seed does not."""
+    def bits(seed):
+        with tf.Graph().as_default(), tf.Session() as other:
+            model = SAGAN(other, image_shape=SMALL, seed=seed)
+            model.build_model()
+            other.run(tf.global_variables_initializer())
+            found = other.run({f'initial {v.op.name}': v for v in tf.global_variables()})
+            for step in range(3):
+                feed = {model.inputs: np.random.default_rng(step).random([8, *SMALL]),
+                        model.z: draw_z(8, 62, 0, step), model.step: step}
+                _, losses = other.run([model.train_step, model.losses], feed)
+                found.update({f'{name} {step}': value for name, value in losses.items()})
+            return {**found, **other.run({v.op.name: v for v in tf.global_variables()})}
+
+    first, second, others = bits(0), bits(0), bits(1)
+    assert first.keys() == second.keys() == others.keys()
+    for name in first:
+        assert (first[name] == second[name]).all(), name
+        if name.endswith(('w', 'Matrix')) or 'loss' in name:
+            assert (first[name] != others[name]).any(), name
+
+
 def test_the_moving_statistics_are_part_of_the_training_step(build, sess):
     model = build(batch_size=8)
     moving = [v for v in tf.global_variables() if v.op.name.endswith(('moving_mean', 'moving_variance'))]
