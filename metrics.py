@@ -12,7 +12,8 @@ from scipy.special import entr, rel_entr
 from tqdm import tqdm
 
 from ops import bn, conv2d, linear
-from utils import UserError, check_folder, replacing
+from options import UserError
+from utils import check_folder, replacing
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 4, 100, 0.002  # of the classifier
 BLOCK = 1000  # images classified, or rows of a matrix of distances, at once
@@ -84,6 +85,36 @@ def train_classifier(sess, x, images, labels):
     for number, batch in enumerate(tqdm(batches, desc='Training the classifier', leave=False, disable=None)):
         shifted = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
         sess.run(train_step, {x: shifted / 255, y: labels[batch], rate: LEARNING_RATE * (1 - number / len(batches))})
+
+
+def load_scorer(dataset_name, images, labels, checkpoint_dir):
+    """Load the classifier, as load_classifier does -> a function that takes the quick scores of samples.
+
+    It takes uint8 [M, 28, 28, 1] and returns {'frechet_distance': that to images, 'classifier_score': ...}.
+    """
+    classify = load_classifier(dataset_name, images, labels, checkpoint_dir)
+    real_features, _ = classify(images)
+
+    def score(samples):
+        features, probabilities = classify(samples)
+        return {'frechet_distance': frechet_distance(features, real_features),
+                'classifier_score': classifier_score(probabilities)[0]}
+
+    return score
+
+
+def compare(samples, dataset_name, train, test, checkpoint_dir):
+    """Every score of samples uint8 [M, 28, 28, 1] and of the real test split.
+
+    train, test: (images uint8 [N, 28, 28, 1], labels [N]). Returns ({name: number or list} of the samples, the same of
+    the test split, the share of the test split that the classifier recognises).
+    """
+    classify = load_classifier(dataset_name, *train, checkpoint_dir)
+    train_features, _ = classify(train[0])
+    test_features, test_probabilities = classify(test[0])
+    generated = all_scores(*classify(samples), train_features, test_features)
+    real = all_scores(test_features, test_probabilities, train_features, test_features)
+    return generated, real, float((test_probabilities.argmax(1) == test[1]).mean())
 
 
 ##################################################################################

@@ -3,10 +3,38 @@
 Importing this module switches eager execution off: nothing else is needed to build a graph with these functions.
 """
 
+import collections
+import os
+import pathlib
+
 import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 tf.disable_eager_execution()
 tf.enable_resource_variables()
+
+# What attention enters, at each call, into the graph's collection ATTENTION: the name of its scope, the map, gamma, the
+# rows and columns of the positions that look and of those that are looked at, and whether it is for training.
+AttentionLayer = collections.namedtuple('AttentionLayer', 'name map gamma queries keys is_training')
+ATTENTION = 'attention'
+
+
+def session_config(precision):
+    """Configuration of a session that computes in float32, or lets TensorFlow turn what gains by it to bfloat16."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    if precision == 'bfloat16':
+        if has_fast_bfloat16():
+            config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
+        else:
+            print('This processor or this TensorFlow has no fast bfloat16: going on in float32')
+    return config
+
+
+def has_fast_bfloat16(cpuinfo='/proc/cpuinfo'):
+    """Whether oneDNN, TensorFlow's library for CPUs, is in use and the processor multiplies bfloat16 by itself."""
+    if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0' or not os.path.exists(cpuinfo):
+        return False
+    return not {'amx_bf16', 'avx512_bf16', 'bf16'}.isdisjoint(pathlib.Path(cpuinfo).read_text().split())
 
 
 def conv2d(x, output_dim, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='conv2d'):
@@ -137,11 +165,11 @@ def attention(x, is_training=True, scope='attention', reuse=False):
     has 1x1 convolutions. is_training: as in bn.
 
     The attention map beta [B, N, N], N = H*W, is the tensor <scope>/attention_map:0. Its row j is a distribution over
-    the N positions: where position j looks.
+    the N positions: where position j looks. The graph's collection ATTENTION gets an AttentionLayer.
     Variables: those of f_conv, f_bn, g_conv, g_bn, h_conv, h_bn, and gamma [1].
     """
     _, height, width, channels = x.shape.as_list()
-    with tf.variable_scope(scope, reuse=reuse):
+    with tf.variable_scope(scope, reuse=reuse) as layer:
         f = tf.nn.relu(bn(conv2d(x, channels // 8, 4, 4, 1, 1, name='f_conv'), is_training, 'f_bn'))  # [B, H, W, C/8]
         g = tf.nn.relu(bn(conv2d(x, channels // 8, 4, 4, 1, 1, name='g_conv'), is_training, 'g_bn'))  # [B, H, W, C/8]
         h = tf.nn.relu(bn(conv2d(x, channels, 4, 4, 1, 1, name='h_conv'), is_training, 'h_bn'))  # [B, H, W, C]
@@ -149,5 +177,7 @@ def attention(x, is_training=True, scope='attention', reuse=False):
 
         s = tf.matmul(hw_flatten(g), hw_flatten(f), transpose_b=True)  # [B, N, N]
         beta = tf.nn.softmax(s, name='attention_map')  # [B, N, N]
+        tf.add_to_collection(ATTENTION, AttentionLayer(
+            layer.name, beta, gamma, (height, width), (height, width), is_training))
         o = tf.reshape(tf.matmul(beta, hw_flatten(h)), [-1, height, width, channels])  # [B, H, W, C]
         return gamma * o + x

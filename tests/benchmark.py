@@ -23,9 +23,10 @@ from main import import_tensorflow
 
 tf = import_tensorflow()
 
-import utils
-from ops import attention
-from SAGAN import SAGAN, session_config, sigmoid_loss
+import datasets
+from losses import sigmoid_loss
+from ops import attention, session_config
+from SAGAN import SAGAN
 
 ROUNDS = 12
 STEPS = 3  # steps of a variant in a round
@@ -134,11 +135,11 @@ def whole_loop(blocks=2, steps=300):
     """
     with tempfile.TemporaryDirectory() as folder, tf.Graph().as_default(), tf.Session() as sess:
         os.makedirs(f'{folder}/digits')
-        utils.make_digits(f'{folder}/digits', train=20000, test=100)
+        datasets.make_digits(f'{folder}/digits', train=20000, test=100)
         model = SAGAN(sess, dataset_name='digits', data_dir=folder, checkpoint_dir=folder, result_dir=folder,
                       log_dir=folder, iteration=steps, epoch=0)
         model.build_model()
-        (images, _), _ = utils.load_mnist('digits', folder)
+        (images, _), _ = datasets.load_mnist('digits', folder)
         feed = {model.inputs: images[:64] / 255, model.z: np.random.uniform(-1, 1, [64, model.z_dim])}
         loop, bare = [], []
         for _ in range(blocks):

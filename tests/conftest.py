@@ -13,8 +13,10 @@ os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1
 import pytest
 import tensorflow.compat.v1 as tf
 
+import datasets
 import main
-import utils
+import SAGAN
+from utils import draw_z
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 
@@ -33,7 +35,7 @@ def small_data(tmp_path_factory):
     """A data_dir with 300 + 100 digits under the name of mnist; tests that change it take a copy."""
     folder = tmp_path_factory.mktemp('data')
     (folder / 'mnist').mkdir()
-    utils.make_digits(str(folder / 'mnist'), train=300, test=100)
+    datasets.make_digits(str(folder / 'mnist'), train=300, test=100)
     return folder
 
 
@@ -61,3 +63,30 @@ def run(tmp_path, monkeypatch, capfd):
                 code = error.code
         return code, *capfd.readouterr()
     return run_main
+
+
+@pytest.fixture
+def build(sess, tmp_path, small_data, monkeypatch):
+    """Build a SAGAN whose folders lie in an empty folder, its variables at their initial values."""
+    monkeypatch.setattr(SAGAN, 'STATISTICS_BATCHES', 1)
+
+    def build_model(**options):
+        folders = {f'{kind}_dir': str(tmp_path / kind) for kind in ('checkpoint', 'log')}
+        folders.update(result_dir=str(tmp_path / 'results'), data_dir=str(small_data))
+        model = SAGAN.SAGAN(sess, **{**folders, **options})
+        model.build_model()
+        sess.run(tf.global_variables_initializer())
+        model.refresh_statistics()
+        return model
+    return build_model
+
+
+SMALL = 12, 16, 1  # an image_shape that is quick to compute
+
+
+def images_and_z(model, count, step=0):
+    """A batch to train on, as the feed of that step; of each image as much as fits the model's image_shape."""
+    (images, _), _ = datasets.load_mnist('mnist', model.data_dir)
+    height, width, _ = model.image_shape
+    return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,
+            model.z: draw_z(count, model.z_dim, 7, step), model.step: step}

@@ -22,9 +22,15 @@ tf = import_tensorflow()
 
 from matplotlib.figure import Figure
 
-from metrics import classifier_score, frechet_distance, load_classifier
-from SAGAN import SAGAN, TEST_Z, draw_z, session_config
-from utils import COLOURS, UserError, load_mnist, save_figure
+from datasets import load_mnist
+from figures import COLOURS
+from metrics import load_scorer
+from ops import session_config
+from options import UserError
+from records import write_grid
+from runs import save_figure
+from SAGAN import SAGAN
+from utils import Use, check_folder, draw_z, to_uint8
 
 # precision, attention, seed, and the epochs after which it is scored
 RUNS = [*(('bfloat16', False, seed, (1, 2, 3)) for seed in (0, 1, 2)), ('bfloat16', True, 0, (1, 2, 3, 5, 10, 20)),
@@ -44,11 +50,8 @@ def take_scores(folder, data_dir):
             rows = list(csv.DictReader(file))
     (images, labels), (test_images, _) = load_mnist('mnist', data_dir)
     os.makedirs(folder, exist_ok=True)
-    classify = load_classifier('mnist', images, labels, os.path.join(folder, 'checkpoint'))
-    real_features, _ = classify(images)
-    features, probabilities = classify(test_images)
-    real = {'frechet_distance': frechet_distance(features, real_features),
-            'classifier_score': classifier_score(probabilities)[0]}
+    score = load_scorer('mnist', images, labels, os.path.join(folder, 'checkpoint'))
+    real = score(test_images)
 
     for precision, attention, seed, epochs in RUNS:
         for epoch in epochs:
@@ -66,8 +69,10 @@ def take_scores(folder, data_dir):
                                   result_dir=os.path.join(folder, 'results'))
                     model.build_model()
                     model.restore(epoch * (len(images) // model.batch_size))
-                    scores = model.quick_scores(classify, real_features, COUNT)
-                    model.save_samples(draw_z(model.sample_num, model.z_dim, seed, TEST_Z, 0), f'{epoch:02d}_{weights}')
+                    scores = score(to_uint8(model.sample(draw_z(COUNT, model.z_dim, seed, Use.EVAL_Z))))
+                    check_folder(model.run.results)
+                    z = draw_z(model.sample_num, model.z_dim, seed, Use.TEST_Z, 0)
+                    write_grid(model.run, f'{epoch:02d}_{weights}', model.sample(z))
                 rows.append({'precision': precision, 'attention': str(attention), 'seed': str(seed),
                              'epoch': str(epoch), 'weights': weights, **scores})
                 print(*rows[-1].values(), flush=True)

@@ -16,7 +16,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import MAIN
 
-import utils
+import datasets
 
 # A run of 2 epochs of 42 steps on the small data set, quick to train.
 QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 40,
@@ -187,8 +187,9 @@ def test_checkpoint_of_the_lineage_without_config(finished, run, tmp_path):
 def test_help_does_not_import_tensorflow(run):
     code, out, _ = run('--help')
     assert code == 0 and '--batch_size' in out
-    script = f"import runpy, sys; sys.argv = ['main.py', '--help']\ntry: runpy.run_path({str(MAIN)!r}, " \
-             "run_name='__main__')\nexcept SystemExit: print({'tensorflow', 'numpy'} & set(sys.modules))"
+    script = f"import runpy, sys; sys.argv = ['main.py', '--help']; sys.path[0] = {str(MAIN.parent)!r}\n" \
+             f"try: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n" \
+             "except SystemExit: print({'tensorflow', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True).stdout
     assert out.endswith('set()\n')
 
@@ -216,21 +217,21 @@ def test_batch_larger_than_the_data_set(run, small_data):
 
 
 def test_mnist_without_a_network(run, tmp_path):
-    one_line_error(run('--dataset', 'mnist'), os.path.join('data', 'mnist'), *utils.FILES, '--dataset digits')
+    one_line_error(run('--dataset', 'mnist'), os.path.join('data', 'mnist'), *datasets.FILES, '--dataset digits')
     assert not list(tmp_path.iterdir())
 
 
 def test_one_file_of_mnist_is_missing(run, small_data, tmp_path):
     shutil.copytree(small_data, tmp_path / 'data')
-    (tmp_path / 'data' / 'mnist' / f'{utils.FILES[1]}.gz').unlink()
+    (tmp_path / 'data' / 'mnist' / f'{datasets.FILES[1]}.gz').unlink()
     before = snapshot(tmp_path)
-    one_line_error(run('--dataset', 'mnist'), f'{utils.FILES[1]}.gz: ', os.path.join('data', 'mnist'))
+    one_line_error(run('--dataset', 'mnist'), f'{datasets.FILES[1]}.gz: ', os.path.join('data', 'mnist'))
     assert snapshot(tmp_path) == before
 
 
 def test_auto_without_a_network(run, tmp_path):
     (tmp_path / 'data' / 'digits').mkdir(parents=True)
-    utils.make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
+    datasets.make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
     code, out, err = run('--batch_size', 2, '--epoch', 1, '--iteration', 1)
     assert (code, err) == (0, '')
     lines = out.splitlines()
@@ -245,7 +246,7 @@ def test_auto_without_a_network(run, tmp_path):
     (3, gzip.compress(np.array([0x801, 2], '>u4').tobytes() + bytes(2)), 'do not belong together')], ids=range(4))
 def test_bad_data(run, small_data, tmp_path, file, content, word):
     shutil.copytree(small_data, tmp_path / 'data')
-    path = tmp_path / 'data' / 'mnist' / f'{utils.FILES[file]}.gz'
+    path = tmp_path / 'data' / 'mnist' / f'{datasets.FILES[file]}.gz'
     path.write_bytes(path.read_bytes()[:5000] if content == b'truncated' else content)
     before = snapshot(tmp_path)
     one_line_error(run('--dataset', 'auto'), word, os.path.join('data', 'mnist'))

@@ -5,6 +5,7 @@ import pytest
 from scipy import linalg
 
 import metrics
+from datasets import load_mnist
 from metrics import (
     all_scores,
     classifier_score,
@@ -14,7 +15,7 @@ from metrics import (
     nearest,
     precision_recall,
 )
-from utils import UserError, load_mnist
+from options import UserError
 
 
 @pytest.fixture(autouse=True)

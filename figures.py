@@ -1,0 +1,131 @@
+"""Figures: from arrays and rows of numbers to figures of matplotlib, which other files write.
+
+They are laid out by numbers: matplotlib's own layouts differ by fractions of a pixel from run to run.
+"""
+
+import itertools
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # told apart by the colour-blind (Okabe and Ito 2008)
+
+
+def draw_curves(rows):
+    """Draw a history, rows {column: text}, '' for no value -> a figure: losses, probabilities, gammas, scores."""
+    gammas = {name: {'g': 'generator', 'd': 'discriminator'}[name[0]] + name[7:].replace('_', ' ')
+              for name in (rows[0] if rows else {}) if name[1:].startswith('_gamma')}
+    panels = {
+        'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, both'},
+        "D's mean probability of being real": {'d_real': 'real images', 'd_fake': 'generated images'},
+        'Gamma of the attention layers': gammas,
+        'Fréchet distance to the training images': {'frechet_distance': 'generated images'}}
+    panels = {title: {name: label for name, label in lines.items() if any(row.get(name) for row in rows)}
+              for title, lines in panels.items()}
+    panels = {title: lines for title, lines in panels.items() if lines} or {'No row yet': {}}
+
+    height = 2.2 * len(panels) + 0.3
+    figure = Figure(figsize=(8, height))
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.07, right=0.78, bottom=0.5 / height, top=1 - 0.3 / height, hspace=0.25)
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
+        for (name, label), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+            points = [(int(row['step']), float(row[name])) for row in rows if row.get(name)]
+            axis.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1,
+                      marker='.' if len(points) < 50 else '')
+        axis.set_title(title, fontsize=10, loc='left')
+        axis.grid(alpha=0.3)
+        if lines:
+            axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes[-1].set_xlabel('training step')
+    return figure
+
+
+def query_points(image, grid):
+    """Choose the positions of an attention map whose looks are drawn, from the ink of an image [H, W] in [0, 1].
+
+    grid: rows and columns of the positions; one stands for a block of H/rows x W/columns pixels. Returns {what it is:
+    position}: the block with the most ink; the first and the last block, row by row, with at least half as much; and,
+    of the blocks with the least ink, the one nearest to the middle.
+    """
+    rows, columns = grid
+    ink = np.nan_to_num(image).reshape(rows, image.shape[0] // rows, columns, image.shape[1] // columns).mean((1, 3))
+    inked = np.argwhere(ink >= ink.max() / 2)
+    empty = np.argwhere(ink <= ink.min() + 0.01)
+    middle = np.array([(rows - 1) / 2, (columns - 1) / 2])
+    points = {'stroke': np.argwhere(ink == ink.max())[0], 'top end': inked[0], 'bottom end': inked[-1],
+              'background': empty[((empty - middle) ** 2).sum(1).argmin()]}
+    return {name: (int(row), int(column)) for name, (row, column) in points.items()}
+
+
+def draw_attention(sections, title):
+    """Draw where the query points of images look -> a figure, one row an image.
+
+    sections: [(what they are, images [K, H, W, 1] in [0, 1], maps [K, rows, columns, rows of keys, columns of keys])];
+    maps[k, i, j] says where position (i, j) of image k looks. The maps lie under the outline of the image. One colour
+    scale serves all of them.
+    """
+    count = sum(len(images) for _, images, _ in sections)
+    looks = [[(name, point, beta[point]) for name, point in query_points(image[:, :, 0], beta.shape[:2]).items()]
+             for _, images, maps in sections for image, beta in zip(images, maps, strict=True)]
+    highest = max(np.nan_to_num(look).max() for row in looks for _, _, look in row)
+
+    height = 1.7 * count + 0.35 * len(sections) + 1.1  # inches: of a row 1.7, of a section's title 0.35
+    figure = Figure(figsize=(8, height))
+    figure.suptitle(title, fontsize=11, y=1 - 0.15 / height)
+    remaining = iter(looks)
+    top = height - 0.3
+    for what, images, maps in sections:
+        figure.text(0.5, (top - 0.2) / height, what, fontsize=10, ha='center')
+        bottom = top - 0.35 - 1.7 * len(images)
+        axes = figure.add_gridspec(len(images), 5, left=0.01, right=0.99, bottom=bottom / height,
+                                   top=(top - 0.5) / height, wspace=0.02, hspace=0.18).subplots(squeeze=False)
+        top = bottom
+        for row, image in zip(axes, images[:, :, :, 0], strict=True):
+            block = image.shape[0] // maps.shape[1], image.shape[1] // maps.shape[2]
+            shown = draw_looks(row, image, next(remaining), block, highest or 1)
+    place = figure.add_axes([0.05, 0.5 / height, 0.9, 0.12 / height])
+    bar = figure.colorbar(shown, cax=place, orientation='horizontal')
+    even = sorted({1 / math.prod(maps.shape[3:]) for _, _, maps in sections})
+    bar.set_label('share of the attention of the framed block (evenly spread: '
+                  f'{", ".join(f"{share:.3f}" for share in even)})', fontsize=9)
+    return figure
+
+
+def draw_looks(axes, image, looks, block, highest):
+    """Draw an image [H, W] on the first of the axes and, on the others, where its points look -> the last picture.
+
+    looks: [(name, position, map)] of its points; block: height and width in pixels of what a position stands for.
+    """
+    axes[0].imshow(image, cmap='gray', vmin=0, vmax=1)
+    frame = -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5  # enlarges a map to the image's size
+    for axis, colour, (name, (i, j), look) in zip(axes[1:], COLOURS, looks, strict=True):
+        shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest, extent=frame)
+        if image.min() < 0.5 < image.max():
+            axis.contour(image, [0.5], colors='white', linewidths=0.8)
+        for place in axes[0], axis:
+            place.add_patch(Rectangle((block[1] * j - 0.5, block[0] * i - 0.5), block[1], block[0], fill=False,
+                                      color=colour, linewidth=2))
+        axis.set_title(name, fontsize=9)
+    for axis in axes:
+        axis.set_axis_off()
+    return shown
+
+
+def draw_neighbours(images, neighbours, title):
+    """Draw images uint8 [N, H, W, 1] beside their neighbours [N, K, H, W, 1], nearest first -> a figure."""
+    height = 1.1 * len(images) + 0.6
+    figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
+    figure.suptitle(f'{title}: samples and the training images nearest to them, by pixels', fontsize=9,
+                    y=1 - 0.15 / height)
+    axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.55 / height, wspace=0.05, hspace=0.05)
+    axes[0][0].set_title('sample', fontsize=9)
+    axes[0][1].set_title('nearest', fontsize=9)
+    for row, image, found in zip(axes, images, neighbours, strict=True):
+        for axis, shown in zip(row, [image, *found], strict=True):
+            axis.imshow(shown[:, :, 0], cmap='gray', vmin=0, vmax=255)
+            axis.set_axis_off()
+    return figure

@@ -1,0 +1,231 @@
+"""Every option once, in OPTIONS, and what follows from it: the parser, the run's name, what config.json may hold."""
+
+import argparse
+import re
+from typing import Any, NamedTuple
+
+
+class UserError(Exception):
+    """Something that the user can put right: its text is one line that says what is wrong and what to do."""
+
+
+##################################################################################
+# What an option takes
+##################################################################################
+
+class Kind(NamedTuple):
+    """What an option takes: as --help shows it, as an error tells it, and text -> value or ValueError."""
+    shown: str
+    told: str
+    read: Any
+
+
+def whole(low, high=1000000):
+    """A whole number from low to high."""
+    def read(text):
+        if not re.fullmatch('[0-9]+', text) or not low <= int(text) <= high:
+            raise ValueError
+        return int(text)
+    return Kind(f'{low}..{high}', f'a whole number from {low} to {high}', read)
+
+
+def real(low, high):
+    """A number from low up and below high."""
+    def read(text):
+        if not text.isascii() or not low <= float(text) < high:
+            raise ValueError
+        return float(text)
+    return Kind(f'{low:g}..{high:g}', f'a number from {low:g} up and below {high:g}', read)
+
+
+def one_of(*choices):
+    """One of these words."""
+    def read(text):
+        if text not in choices:
+            raise ValueError
+        return text
+    return Kind(f'{{{",".join(choices)}}}', f'one of {", ".join(choices)}', read)
+
+
+def matching(shown, told, pattern):
+    """A text that matches a pattern as a whole."""
+    def read(text):
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
+    return Kind(shown, told, read)
+
+
+def read_truth(text):
+    return {'true': True, 'false': False}[text.lower()]
+
+
+def read_checkpoint(text):
+    return text if text in ('latest', 'best') else whole(0, 10**12).read(text)
+
+
+TRUTH = Kind('{true,false}', 'true or false', read_truth)
+CHECKPOINT = Kind('{latest,best,STEP}', 'latest, best, or a step', read_checkpoint)
+FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
+RUN = matching('NAME', 'a name of at most 100 letters, digits and ._- that begins with a letter or digit, and not with '
+               'classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
+
+##################################################################################
+# The table
+##################################################################################
+
+
+class Option(NamedTuple):
+    """An option: typed as --name, where a trailing _name is left out, and an attribute of SAGAN."""
+    name: str
+    default: Any
+    takes: Kind
+    group: str  # of --help
+    help: str
+    suffix: str = ''  # of the run's name, where the value is not the default; '' is _<name><value>
+
+
+GROUPS = 'run', 'network', 'objective', 'data', 'output'
+
+# By their role: what names a run; what trains it otherwise, and stands in its name where it is not the article's; what
+# plans it, and may change when it goes on; what a sample may take otherwise than its run; where files lie; and what is
+# for this one command, which SAGAN does not know.
+OPTIONS = {
+    'names': [
+        Option('dataset_name', 'auto', one_of('auto', 'mnist', 'fashion-mnist', 'digits'), 'data',
+               'auto is mnist where it is at hand or can be downloaded, else the built-in digits'),
+        Option('batch_size', 64, whole(1), 'data', 'images a step'),
+        Option('z_dim', 62, whole(1), 'network', 'length of the noise vector')],
+    'trains': [
+        Option('precision', 'float32', one_of('float32', 'bfloat16'), 'network',
+               'number format of the heavy operations; bfloat16 is faster where the processor has it', '_{}'),
+        Option('attention', True, TRUTH, 'network', 'whether the networks have the layer', '_noattention'),
+        Option('g_lr', 0.001, real(1e-9, 1), 'objective', "the generator's learning rate"),
+        Option('d_lr', 0.0002, real(1e-9, 1), 'objective', "the discriminator's learning rate"),
+        Option('beta1', 0.5, real(0, 1), 'objective', "Adam's decay of the mean gradient"),
+        Option('lr_decay', 'none', one_of('none', 'linear'), 'objective',
+               'linear lets both learning rates fall to zero over the second half of the steps'),
+        Option('seed', 0, whole(0, 2**31 - 1), 'run', 'seed of all random numbers; in test and eval of z')],
+    'plans': [
+        Option('epoch', 20, whole(1), 'run', 'epochs; a larger number continues a finished run'),
+        Option('iteration', 0, whole(0), 'run', 'steps an epoch; 0 is a whole pass through the data'),
+        Option('ema', 0.999, real(0, 1), 'objective', "decay of the average of the generator's weights; 0 is none"),
+        Option('print_freq', 50, whole(1), 'output', 'steps between two lines of losses'),
+        Option('sample_freq', 300, whole(1), 'output', 'steps between two grids'),
+        Option('save_freq', 1000, whole(1), 'output', 'steps between two checkpoints'),
+        Option('eval_freq', 0, whole(0), 'output', 'epochs between two scores while training; 0 is never')],
+    'samples': [
+        Option('weights', 'ema', one_of('ema', 'raw'), 'output',
+               'what to sample with: the moving average of the weights, or the weights as trained'),
+        Option('sample_num', 64, whole(1), 'output', 'images in a grid'),
+        Option('test_num', 10, whole(1), 'output', 'grids that test writes'),
+        Option('attention_of', 'both', one_of('generator', 'discriminator', 'both'), 'output',
+               'whose attention maps test draws'),
+        Option('export', 0, whole(0), 'output', 'single images that test writes'),
+        Option('eval_num', 10000, whole(1), 'output', 'images that eval scores')],
+    'places': [
+        Option('name', '', RUN, 'run', "name of the run's folder, instead of one made of the options"),
+        Option('data_dir', 'data', FOLDER, 'data', 'folder of the data sets'),
+        Option('checkpoint_dir', 'checkpoint', FOLDER, 'output', 'folder of the checkpoints'),
+        Option('result_dir', 'results', FOLDER, 'output', 'folder of the grids and figures'),
+        Option('log_dir', 'logs', FOLDER, 'output', 'folder of the TensorBoard summaries')],
+    'commands': [
+        Option('phase', 'train', one_of('train', 'test', 'eval'), 'run', 'train, sample what was trained, or score it'),
+        Option('checkpoint', 'latest', CHECKPOINT, 'run',
+               'what test and eval restore; best is what --eval_freq kept')]}
+
+
+def options_of(*roles):
+    """The names of the options that have one of these roles."""
+    return [option.name for role in roles for option in OPTIONS[role]]
+
+
+def flag(name):
+    """An option as it is typed."""
+    return '--' + name.removesuffix('_name')
+
+
+ALL = {option.name: option for role in OPTIONS.values() for option in role}
+KEPT = options_of('names', 'trains', 'plans', 'samples', 'places')  # what SAGAN takes, and config.json holds
+# What an option is where neither the user nor a config.json says it; auto is no data set to train on.
+ARTICLE = {**{name: ALL[name].default for name in KEPT}, 'dataset_name': 'mnist'}
+
+##################################################################################
+# What follows from it
+##################################################################################
+
+
+def parse(arguments=None):
+    """Read a command line, the program's own if it is None -> ({option: value} of all, the same of those typed).
+
+    Raises UserError for what cannot be read; --help prints, and ends the program.
+    """
+    def refuse(message):
+        raise UserError(message)
+
+    parser = argparse.ArgumentParser(description='Self-Attention GAN on MNIST', allow_abbrev=False,
+                                     argument_default=argparse.SUPPRESS)
+    parser.error = refuse
+    groups = {group: parser.add_argument_group(group) for group in GROUPS}
+    for option in ALL.values():
+        default = '' if option.default == '' else f' (default: {shown(option.default)})'
+        groups[option.group].add_argument(flag(option.name), dest=option.name, metavar=option.takes.shown,
+                                          type=reader(option), help=option.help + default)
+    typed = vars(parser.parse_args(arguments))
+    for name, value in typed.items():
+        if isinstance(value, list):  # what argparse makes of --option=--
+            raise UserError(f'argument {flag(name)}: expected one argument')
+    return {**{option.name: option.default for option in ALL.values()}, **typed}, typed
+
+
+def reader(option):
+    """-> the function that reads the text of an option, as argparse wants it."""
+    def read(text):
+        try:
+            return option.takes.read(text)
+        except (ValueError, KeyError):
+            raise argparse.ArgumentTypeError(f'{text!r} is not {option.takes.told}') from None
+    return read
+
+
+def shown(value):
+    """A value as one types it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def resolved(given):
+    """All options that SAGAN takes, those that are not given as the article has them; TypeError for an unknown one."""
+    unknown = set(given) - set(KEPT)
+    if unknown:
+        raise TypeError(f'SAGAN has no option {", ".join(sorted(unknown))}; it takes {", ".join(KEPT)}')
+    return {**ARTICLE, **given}
+
+
+def run_name(options):
+    """The name of the folder of a run: two runs that train differently do not share one."""
+    if options['name']:
+        return options['name']
+    name = 'SAGAN_{dataset_name}_{batch_size}_{z_dim}'.format(**options)
+    for option in OPTIONS['trains']:
+        value = options[option.name]
+        if value != option.default:
+            text = value if isinstance(value, str) else f'{value:g}'
+            name += option.suffix.format(value) or f'_{option.name}{text}'
+    return name
+
+
+def check_config(values, path):
+    """Check what the config.json at path holds -> ({option: value} of the options in it, the rest of it).
+
+    Raises UserError, which names the file, the option and the value, where a value is none that the option takes.
+    """
+    known = {name: value for name, value in values.items() if name in KEPT}
+    for name, value in known.items():
+        option = ALL[name]
+        try:
+            read = option.default if value == '' else option.takes.read(str(value))
+        except (ValueError, KeyError):
+            read = None
+        if read != value:
+            raise UserError(f'{path}: {name} is {value!r}, which is not {option.takes.told}: put it right')
+    return known, {name: value for name, value in values.items() if name not in KEPT}

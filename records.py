@@ -1,0 +1,293 @@
+"""What training, test and eval leave of a run: when a checkpoint is due, history, summaries, grids, figures, scores.
+
+What training writes is a record each: an object with due(step) and write(step, values), where values are the losses of
+that step, {name: number}, to which records may add. SAGAN.records lists them in the order in which they are written.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from tqdm import tqdm
+
+from checkpoints import Checkpoints, one_line
+from figures import draw_attention, draw_curves, draw_neighbours
+from metrics import nearest
+from options import UserError
+from runs import MODEL, Run, open_history, read_history, save_figure, write_json, write_progress
+from utils import Use, check_folder, draw_z, grid_size, save_images, to_uint8
+
+QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
+WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
+NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
+
+
+def training_records(run, options, step, steps_an_epoch, last_step, stops, *, graph, sample, score, losses, gammas,
+                     checkpoints, best):
+    """What a training of a run leaves from a step on, in the order of writing: what reads a value comes after it.
+
+    options: all of config.json, which this writes; stops: true once training is asked to stop. graph: of TensorFlow;
+    sample: z -> images; score: images, uint8 -> {name: number}, used where --eval_freq says so; losses: their names;
+    gammas: {name: tensor}; checkpoints and best: Checkpoints, of every save_freq steps, and of the best score.
+    """
+    def z_of(use, *key, count=options['sample_num']):
+        return draw_z(count, options['z_dim'], options['seed'], use, *key)
+
+    epoch, scored = (steps_an_epoch,), (steps_an_epoch * options['eval_freq'],)
+    noted = (options['print_freq'], *scored)
+    check_folder(run.results)
+    summaries = Summaries(noted, run.logs, step, graph)
+    columns = ['step', *losses, *gammas, 'frechet_distance', 'classifier_score']
+    history = History(noted, run.path('history.csv'), step, columns, lambda: checkpoints.sess.run(gammas))
+    distances = [float(row['frechet_distance']) for row in read_history(history.file.name) if row['frechet_distance']]
+    run.write_config(options)  # last, so that a folder that cannot be made leaves it as it was
+    return [
+        Scores(scored, sample, score, z_of(Use.EVAL_Z, count=QUICK_EVAL_NUM)),
+        Best(scored, best, min(distances, default=np.inf)), history, summaries,
+        Progress(noted, steps_an_epoch, options['batch_size']),
+        Grid((options['sample_freq'],), run, sample, z_of(Use.FIXED_Z), steps_an_epoch, summaries),
+        EpochGrid(epoch, run, sample, lambda number: z_of(Use.EPOCH_Z, number), steps_an_epoch),
+        Curves(epoch, run), Film(epoch, run),
+        Saves((options['save_freq'],), checkpoints, last_step, stops)]
+
+
+@contextlib.contextmanager
+def writing(records):
+    """Within, a function (step, values) that writes the records that are due, in their order; at the end, closes them.
+
+    One that fails does not keep the others, checkpoints among them, from being written. It is told in a line; what the
+    user must put right, an OSError of the system or a UserError, is raised when all have been tried.
+    """
+    def write_due(step, values):
+        failure = None
+        for record in records:
+            try:
+                if record.due(step):
+                    record.write(step, values)
+            except Exception as error:
+                if isinstance(error, UserError) or getattr(error, 'errno', None):
+                    failure = error
+                else:
+                    print(f'{type(record).__name__} of step {step} is not written: {one_line(error)}', flush=True)
+        if failure:
+            raise failure
+
+    try:
+        yield write_due
+    finally:
+        for record in records:
+            record.close()
+
+
+@dataclasses.dataclass
+class Record:
+    """Something that is written whenever so many steps were taken, or so many, each a number of steps; 0 is never."""
+    every: tuple
+
+    def due(self, step):
+        return any(steps and step % steps == 0 for steps in self.every)
+
+    def close(self):
+        pass
+
+
+@dataclasses.dataclass
+class Scores(Record):
+    """Two scores of samples, always of the same z, which the records after it read."""
+    sample: Any  # z -> images
+    score: Any  # images, uint8 -> {name: number}
+    z: Any
+
+    def write(self, step, values):
+        values.update(self.score(to_uint8(self.sample(self.z))))
+
+
+@dataclasses.dataclass
+class Best(Record):
+    """The checkpoint with the least Fréchet distance that the history knows."""
+    checkpoints: Checkpoints
+    least: float
+
+    def write(self, step, values):
+        if values.get('frechet_distance', np.inf) < self.least:
+            self.checkpoints.check(step)
+            self.checkpoints.save(step)
+            self.least = values['frechet_distance']
+
+
+class History(Record):
+    """A row of all values, in a CSV file that loses what an interrupted run wrote after step; adds the gammas."""
+
+    def __init__(self, every, path, step, columns, gammas):
+        super().__init__(every)
+        self.columns, self.gammas = columns, gammas  # gammas: a function -> {name: number}
+        self.file = open_history(path, step, columns)
+
+    def write(self, step, values):
+        values.update(self.gammas())
+        print(step, *(values.get(name, '') for name in self.columns[1:]), sep=',', file=self.file, flush=True)
+
+    def close(self):
+        self.file.close()
+
+
+class Summaries(Record):
+    """All values and the graph, for TensorBoard, which drops what an interrupted run wrote after step."""
+
+    def __init__(self, every, folder, step, graph):
+        super().__init__(every)
+        self.writer = tf.summary.FileWriter(check_folder(folder), graph)
+        self.writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
+
+    def write(self, step, values):
+        self.writer.add_summary(tf.Summary(value=[
+            tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step)
+
+    def add_image(self, step, path):
+        image = tf.Summary.Image(encoded_image_string=pathlib.Path(path).read_bytes())
+        self.writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag='samples', image=image)]), step)
+
+    def close(self):
+        self.writer.close()
+
+
+class Progress(Record):
+    """What training shows: a bar an epoch on a terminal, lines elsewhere, and the scores."""
+
+    def __init__(self, every, steps_an_epoch, batch_size):
+        super().__init__(every)
+        self.steps_an_epoch, self.batch_size = steps_an_epoch, batch_size
+        self.start_time, self.bar = time.time(), None
+
+    def due(self, step):
+        return True  # the bar moves
+
+    def write(self, step, values):
+        epoch, index = place(step, self.steps_an_epoch)
+        if self.bar is None:
+            self.bar = tqdm(desc=f'Epoch {epoch:2d}', initial=index - 1, total=self.steps_an_epoch, unit=' images',
+                            unit_scale=self.batch_size, disable=not sys.stdout.isatty())
+        self.bar.update()
+        if super().due(step):
+            self.bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()
+                                  if tag.endswith('_loss') or '_gamma' in tag})
+            if 'frechet_distance' in values:
+                self.bar.write(f'Step {step}: Fréchet distance {values["frechet_distance"]:.3f}, '
+                               f'classifier score {values["classifier_score"]:.3f}')
+            if self.bar.disable:
+                print(f'Epoch: [{epoch:2d}] [{index:4d}/{self.steps_an_epoch:4d}] time: '
+                      f'{time.time() - self.start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '
+                      f'g_loss: {values["g_loss"]:.8f}', flush=True)
+        if index == self.steps_an_epoch:
+            self.close()
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+@dataclasses.dataclass
+class Grid(Record):
+    """A grid of images of the same z, for TensorBoard too."""
+    run: Run
+    sample: Any
+    z: Any
+    steps_an_epoch: int
+    summaries: Summaries
+
+    def write(self, step, values):
+        epoch, index = place(step, self.steps_an_epoch)
+        self.summaries.add_image(step, write_grid(self.run, f'train_{epoch:02d}_{index:04d}', self.sample(self.z)))
+
+
+@dataclasses.dataclass
+class EpochGrid(Record):
+    """A grid of new z after each epoch."""
+    run: Run
+    sample: Any
+    z_of: Any  # number of an epoch -> z
+    steps_an_epoch: int
+
+    def write(self, step, values):
+        epoch, _ = place(step, self.steps_an_epoch)
+        write_grid(self.run, f'epoch{epoch:03d}_test_all_classes', self.sample(self.z_of(epoch)))
+
+
+@dataclasses.dataclass
+class Curves(Record):
+    """The history as a figure."""
+    run: Run
+
+    def write(self, step, values):
+        save_figure(draw_curves(read_history(self.run.path('history.csv'))), self.run.path('curves.png'))
+
+
+@dataclasses.dataclass
+class Film(Record):
+    """The grids of the same z as a film."""
+    run: Run
+
+    def write(self, step, values):
+        write_progress(self.run.results, MODEL)
+
+
+@dataclasses.dataclass
+class Saves(Record):
+    """Checkpoints: also after the last step, and when training is asked to stop."""
+    checkpoints: Checkpoints
+    last_step: int
+    stops: Any  # true once training is asked to stop
+
+    def due(self, step):
+        return super().due(step) or step == self.last_step or bool(self.stops)
+
+    def write(self, step, values):
+        self.checkpoints.check(step)
+        self.checkpoints.save(step)
+
+
+def place(step, steps_an_epoch):
+    """Where a step stands, the first being 1 -> (epoch from 0, index in it from 1)."""
+    epoch, index = divmod(step - 1, steps_an_epoch)
+    return epoch, index + 1
+
+
+##################################################################################
+# What test and eval write
+##################################################################################
+
+def write_grid(run, name, images):
+    """Write images [N, H, W, C] in [0, 1] as a grid -> its path."""
+    path = run.path(f'{name}.png')
+    save_images(images, grid_size(len(images)), path)
+    return path
+
+
+def write_walks(run, sample, z):
+    """Write the images on straight walks between the first and the second half of z [2 * WALKS, z_dim], a row each."""
+    start, end = z.reshape(2, WALKS, 1, -1)
+    part = np.linspace(0, 1, WALK_STEPS, dtype=np.float32)[:, None]  # [WALK_STEPS, 1]
+    walks = ((1 - part) * start + part * end).reshape(WALKS * WALK_STEPS, -1)  # [WALKS * WALK_STEPS, z_dim]
+    save_images(sample(walks), (WALKS, WALK_STEPS), run.path('interpolation.png'))
+
+
+def write_attention(run, step, sections):
+    """Write the figure of the attention maps in sections, as draw_attention takes them, where there are any."""
+    if sections:
+        figure = draw_attention(sections, f'{run.name}, step {step}: where the framed blocks look')
+        save_figure(figure, run.path('attention.png'))
+
+
+def write_scores(run, scores, images, train_images):
+    """Write scores, {name: what}, step among them, and the neighbours of images, uint8, in the training split."""
+    write_json(scores, run.path('scores.json'))
+    images = images[:NEIGHBOUR_ROWS]
+    found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
+    figure = draw_neighbours(images, found, f'{run.name}, step {scores["step"]}')
+    save_figure(figure, run.path('neighbours.png'))

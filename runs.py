@@ -1,0 +1,218 @@
+"""A run on disk: its folders, its lock, its config.json, finding one, and how its other files are written and read."""
+
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+
+import imageio.v3 as imageio
+import numpy as np
+
+from options import ARTICLE, UserError, check_config, flag, options_of, run_name, shown
+from utils import check_folder, replacing, to_uint8, write_image
+
+MODEL = 'SAGAN'  # begins the names of what a run writes
+
+
+class Run:
+    """The folders of a run, <checkpoint_dir>/<name>, <result_dir>/<name> and <log_dir>/<name>; options: all of them."""
+
+    def __init__(self, options):
+        self.name = run_name(options)
+        self.folder, self.results, self.logs = (
+            os.path.join(options[place], self.name) for place in ('checkpoint_dir', 'result_dir', 'log_dir'))
+        self.config_path = os.path.join(self.folder, 'config.json')
+
+    def path(self, name):
+        """Where the result of that name is written."""
+        return os.path.join(self.results, f'{MODEL}_{name}')
+
+    @contextlib.contextmanager
+    def held(self):
+        """Hold the lock of the run: it has one writer, and goes with the process. Clears what a kill left half-written.
+
+        Raises UserError, which names the holder, where another process has it.
+        """
+        with open(os.path.join(check_folder(self.folder), 'lock'), 'a+') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise UserError(f'{self.folder} is being trained by {lock.read().strip() or "another process"}: wait '
+                                'for its end, or give this run a --name of its own') from None
+            lock.truncate(0)
+            print(f'process {os.getpid()} on {socket.gethostname()}', file=lock, flush=True)
+            try:
+                for folder in self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results:
+                    clear(folder)
+                yield
+            finally:
+                lock.truncate(0)
+
+    def check(self, options):
+        """Raise UserError where the folder holds a run that was trained otherwise; tells what it has beyond these."""
+        if not os.path.exists(self.config_path) or not checkpoint_steps(f'{self.folder}/{MODEL}'):
+            return
+        known, rest = read_config(self.config_path)
+        before = {**ARTICLE, **known}
+        other = [f'{flag(name)} {shown(before[name])}' for name in options_of('names', 'trains')
+                 if before[name] != options[name]]
+        if other:
+            raise UserError(f'{self.folder} holds a run with {", ".join(other)}: give the same, or another --name')
+        tell_rest(self.config_path, rest)
+
+    def write_config(self, options):
+        """Write config.json; what it has that is no option stays in it."""
+        rest = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
+        write_json({**rest, **options}, self.config_path)
+
+
+def clear(folder):
+    """Remove what a kill left half-written in a folder; other programs, still at work, keep theirs."""
+    for pattern in '*.part', '*.tempstate*', 'checkpoint.tmp*':
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            writer = re.search(r'\.(\d+)\.part$', path)
+            if writer and int(writer[1]) != os.getpid() and os.path.exists(f'/proc/{writer[1]}'):
+                continue
+            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+
+def read_config(path):
+    """What a config.json says -> ({option: value}, the rest of it). Raises UserError where it cannot be understood."""
+    try:
+        return check_config(dict(json.loads(pathlib.Path(path).read_text())), path)
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is damaged ({error}): delete it, or put it right') from error
+
+
+def tell_rest(path, rest):
+    """Tell what a config.json has that is no option; image_shape was in those of older runs."""
+    if names := ', '.join(sorted(set(rest) - {'image_shape'})):
+        print(f'{path} has what this program does not know, and leaves alone: {names}')
+
+
+def checkpoint_steps(folder):
+    """The steps of the checkpoints SAGAN.model-<step> in a folder, newest first."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    found = [re.fullmatch(MODEL + r'\.model-([0-9]+)\.index', name) for name in names]
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def find_run(checkpoint_dir, wanted):
+    """Find, below checkpoint_dir, the run trained last among those whose options agree with wanted.
+
+    wanted: {option: value}; name is that of the folder; a seed only decides between runs that differ in nothing else.
+    Returns the options of the run: what its config.json says, or what its folder's name says where it has none, as
+    the folders of older repositories; and as name that of its folder, where the options would make another.
+    Raises UserError where there is no such run.
+    """
+    runs = []
+    for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
+        steps = checkpoint_steps(folder / MODEL)
+        named = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', folder.name)
+        options, rest = {}, {}
+        if steps and (folder / 'config.json').exists():
+            options, rest = read_config(folder / 'config.json')
+        elif steps and named:
+            options = {'dataset_name': named[1], 'batch_size': int(named[2]), 'z_dim': int(named[3])}
+        else:
+            continue
+        if run_name({**ARTICLE, **options}) != folder.name:
+            options['name'] = folder.name
+        trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
+        full = {**ARTICLE, **options, 'name': folder.name}
+        runs.append((full['seed'] == wanted.get('seed'), trained, full, options, folder / 'config.json', rest))
+    fixed = {option: value for option, value in wanted.items() if option != 'seed'}
+    agreeing = [run for run in runs if all(run[2][option] == value for option, value in fixed.items())]
+    if not agreeing:
+        there_is = ', '.join(run[2]['name'] for run in runs) or 'nothing'
+        typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in fixed.items())
+        raise UserError(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
+                        'train first, with --phase train')
+    *_, options, path, rest = max(agreeing, key=lambda run: run[:2])
+    tell_rest(path, rest)
+    return options
+
+
+##################################################################################
+# Files
+##################################################################################
+
+def write_json(content, path):
+    with replacing(path) as part:
+        pathlib.Path(part).write_text(json.dumps(content, indent=2) + '\n')
+
+
+def open_history(path, step, columns):
+    """Open the CSV file of a run to append rows to it, without the rows that an interrupted run wrote after step.
+
+    columns: step first; the rows before keep what they have of them.
+    """
+    rows = [row for row in read_history(path) if int(row['step']) <= step]
+    with replacing(path) as part, open(part, 'w') as file:
+        for row in [dict(zip(columns, columns, strict=True)), *rows]:
+            print(*(row.get(name, '') for name in columns), sep=',', file=file)
+    return open(path, 'a')
+
+
+def read_history(path):
+    """The whole rows of the CSV file that open_history keeps: a list of {column: text}, none where there is no file."""
+    if not os.path.exists(path):
+        return []
+    columns, *rows = pathlib.Path(path).read_text(errors='replace').splitlines() or ['']
+    rows = [dict(zip(columns.split(','), row.split(','), strict=False)) for row in rows
+            if row.count(',') == columns.count(',')]
+    return [row for row in rows if re.fullmatch('[0-9]+', row.get('step', '')) and all(map(is_number, row.values()))]
+
+
+def is_number(text):
+    """Whether the text of a history is a number, or '' for none."""
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return text == ''
+
+
+def write_progress(folder, prefix):
+    """Write the grids <prefix>_train_<epoch>_<step>.png of a folder, in that order, as <prefix>_progress.gif."""
+    found = [re.fullmatch(re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png', name) for name in os.listdir(folder)]
+    names = [match[0] for match in sorted(filter(None, found), key=lambda match: (int(match[1]), int(match[2])))]
+    grids = []
+    for name in names:
+        with contextlib.suppress(Exception):  # there is no end to what a damaged picture makes Pillow raise
+            grids.append(imageio.imread(os.path.join(folder, name)))
+    # A run that went on with another --sample_num has grids of two sizes; a GIF holds one.
+    grids = [grid for grid in grids if grid.shape == grids[-1].shape]
+    if grids:
+        with replacing(os.path.join(folder, f'{prefix}_progress.gif')) as part:
+            imageio.imwrite(part, np.stack(grids), extension='.gif', duration=200, loop=0)
+
+
+def save_figure(figure, path):
+    """Write a figure of matplotlib as PNG."""
+    with replacing(path) as part:
+        figure.savefig(part, format='png', dpi=100)
+
+
+def export_images(folder, images, z):
+    """Write images [N, H, W, C] in [0, 1] as folder/00000.png ... and, with their z [N, z_dim], as folder/samples.npz.
+
+    samples.npz holds the arrays images, uint8 [N, H, W, C], and z. What was exported there before is replaced.
+    """
+    part = f'{folder}.{os.getpid()}.part'
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        os.makedirs(part)
+        pixels = to_uint8(images)
+        for number, image in enumerate(pixels):
+            write_image(os.path.join(part, f'{number:05d}.png'), image)
+        np.savez_compressed(os.path.join(part, 'samples.npz'), images=pixels, z=z)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,80 @@
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import figures
+from ops import attention
+from runs import read_history, save_figure
+
+
+def one_place_attention(sess, query, key):
+    """beta [1, 12, 12] of the layer on a map of 3 x 4 where position query looks at position key and nowhere else."""
+    x = np.zeros([1, 3, 4, 8], np.float32)
+    x[0, key[0], key[1], 0] = x[0, query[0], query[1], 1] = 10
+    attention(tf.constant(x), is_training=False)
+    for variable in tf.global_variables():
+        value = np.ones if variable.op.name.endswith(('bn/gamma', 'moving_variance')) else np.zeros
+        variable.load(value(variable.shape), sess)
+    for name, channel in ('f', 0), ('g', 1):  # the kernel's middle tap copies a channel
+        w = next(v for v in tf.global_variables() if v.op.name == f'attention/{name}_conv/w')
+        kernel = np.zeros(w.shape)
+        kernel[1, 1, channel] = 1
+        w.load(kernel, sess)
+    return sess.run('attention/attention_map:0')
+
+
+def test_the_map_drawn_for_a_point_is_its_row_of_the_tensor(sess, monkeypatch):
+    query, key = (1, 3), (2, 0)
+    beta = one_place_attention(sess, query, key)
+    beta = beta.reshape(1, 3, 4, 3, 4)
+    look = beta[0][query]
+    assert look[key] == pytest.approx(1) and look.sum() == pytest.approx(1)
+    np.testing.assert_allclose(beta[0, 0, 0], 1 / 12)  # the others look everywhere alike
+
+    monkeypatch.setattr(figures, 'query_points', lambda image, grid: {'a': query, 'b': (0, 0), 'c': key, 'd': (1, 1)})
+    figure = figures.draw_attention([('what', np.zeros([1, 12, 16, 1]), beta)], 'title')
+    images = [axis.images[0] for axis in figure.axes if axis.images]
+    np.testing.assert_allclose(images[1].get_array(), look)
+    np.testing.assert_allclose(images[2].get_array(), 1 / 12)
+    assert images[1].get_extent() == images[0].get_extent()  # enlarged to the image
+    assert {image.get_clim() for image in images[1:5]} == {(0, look.max())}
+
+
+def test_query_points():
+    image = np.zeros([12, 16])
+    image[0:4, 4:8] = 0.6
+    image[4:8, 8:12] = 1
+    image[8:12, 12:16] = 0.6
+    image[8:12, 0:4] = 0.3  # too faint for an end
+    assert figures.query_points(image, (3, 4)) == {
+        'stroke': (1, 2), 'top end': (0, 1), 'bottom end': (2, 3), 'background': (1, 1)}
+
+
+def test_figure_of_attention_holds_both_networks_and_survives_a_failed_run():
+    images, maps = np.random.rand(2, 28, 28, 1), np.full([2, 7, 7, 7, 7], 1 / 49)
+    figure = figures.draw_attention([('one', images, maps), ('two', images, maps)], 'title')
+    assert len(figure.axes) == 2 * 2 * 5 + 1
+    assert [text.get_text() for text in figure.texts] == ['title', 'one', 'two']
+    figures.draw_attention([('nan', np.full([1, 28, 28, 1], np.nan), np.full([1, 7, 7, 7, 7], np.nan))], 'title')
+
+
+HISTORY = 'step,d_loss,d_loss_real,d_loss_fake,g_loss,d_real,d_fake'
+
+
+@pytest.mark.parametrize('rows', ['', '1,1,2,3,4,.5,.5,0,0', '1' + 8 * ',nan' + '\n2,1,2,3,inf,.5,.5,0,0'])
+def test_curves_of_a_degenerate_run(tmp_path, rows):
+    (tmp_path / 'history.csv').write_text(f'{HISTORY},g_gamma,d_gamma\n{rows}')
+    for name in 'a.png', 'b.png':
+        save_figure(figures.draw_curves(read_history(tmp_path / 'history.csv')), tmp_path / name)
+    assert imageio.imread(tmp_path / 'a.png').std() > 0
+    assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
+def test_curves_show_the_history(tmp_path):
+    (tmp_path / 'history.csv').write_text(f'{HISTORY}\n50,1,2,3,4,.5,.6\n100,7,8,9,10,.7,.8\n')  # without attention
+    figure = figures.draw_curves(read_history(tmp_path / 'history.csv'))
+    lines = {line.get_label(): line.get_xydata().tolist() for axis in figure.axes for line in axis.lines}
+    assert lines == {'G': [[50, 4], [100, 10]], 'D on real': [[50, 2], [100, 8]], 'D on fake': [[50, 3], [100, 9]],
+                     'D, both': [[50, 1], [100, 7]], 'real images': [[50, .5], [100, .7]],
+                     'generated images': [[50, .6], [100, .8]]}
