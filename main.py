@@ -10,11 +10,11 @@ import contextlib
 import os
 import sys
 
-from options import ARTICLE, UserError, options_of, parse
+from options import ARTICLE, KEPT, UserError, options_of, parse
 
 
 def fail(message):
-    print(f'main.py: {message}', file=sys.stderr)
+    print('main.py:', *str(message).split('\n'), file=sys.stderr)  # on one line, whatever a path has in it
     sys.exit(2)
 
 
@@ -89,7 +89,6 @@ def built_model(options):
     """A SAGAN of these options, its graph built, in a session."""
     tf = import_tensorflow()
     from ops import session_config
-    from options import KEPT
     from SAGAN import SAGAN
     options = {option: value for option, value in options.items() if option in KEPT}
     with tf.Session(config=session_config(options.get('precision', 'float32'))) as sess:

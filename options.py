@@ -57,7 +57,7 @@ def matching(shown, told, pattern):
 
 
 def read_truth(text):
-    return {'true': True, 'false': False}[text.lower()]
+    return one_of('true', 'false').read(text.lower()) == 'true'
 
 
 def read_checkpoint(text):
@@ -87,10 +87,14 @@ class Option(NamedTuple):
 
 GROUPS = 'run', 'network', 'objective', 'data', 'output'
 
-# By their role: what names a run; what trains it otherwise, and stands in its name where it is not the article's; what
-# plans it, and may change when it goes on; what a sample may take otherwise than its run; where files lie; and what is
-# for this one command, which SAGAN does not know.
+# By their role: what is for one command alone, and SAGAN does not know; what names a run; what trains it otherwise, and
+# stands in its name where it is not the article's; what plans it, and may change when it goes on; what a sample may
+# take otherwise than its run; and where files lie.
 OPTIONS = {
+    'commands': [
+        Option('phase', 'train', one_of('train', 'test', 'eval'), 'run', 'train, sample what was trained, or score it'),
+        Option('checkpoint', 'latest', CHECKPOINT, 'run',
+               'what test and eval restore; best is what --eval_freq kept')],
     'names': [
         Option('dataset_name', 'auto', one_of('auto', 'mnist', 'fashion-mnist', 'digits'), 'data',
                'auto is mnist where it is at hand or can be downloaded, else the built-in digits'),
@@ -128,11 +132,7 @@ OPTIONS = {
         Option('data_dir', 'data', FOLDER, 'data', 'folder of the data sets'),
         Option('checkpoint_dir', 'checkpoint', FOLDER, 'output', 'folder of the checkpoints'),
         Option('result_dir', 'results', FOLDER, 'output', 'folder of the grids and figures'),
-        Option('log_dir', 'logs', FOLDER, 'output', 'folder of the TensorBoard summaries')],
-    'commands': [
-        Option('phase', 'train', one_of('train', 'test', 'eval'), 'run', 'train, sample what was trained, or score it'),
-        Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'what test and eval restore; best is what --eval_freq kept')]}
+        Option('log_dir', 'logs', FOLDER, 'output', 'folder of the TensorBoard summaries')]}
 
 
 def options_of(*roles):
@@ -183,7 +183,7 @@ def reader(option):
     def read(text):
         try:
             return option.takes.read(text)
-        except (ValueError, KeyError):
+        except ValueError:
             raise argparse.ArgumentTypeError(f'{text!r} is not {option.takes.told}') from None
     return read
 
@@ -223,9 +223,9 @@ def check_config(values, path):
     for name, value in known.items():
         option = ALL[name]
         try:
-            read = option.default if value == '' else option.takes.read(str(value))
-        except (ValueError, KeyError):
-            read = None
-        if read != value:
+            agrees = value == option.default == '' or option.takes.read(str(value)) == value
+        except ValueError:
+            agrees = False
+        if not agrees:
             raise UserError(f'{path}: {name} is {value!r}, which is not {option.takes.told}: put it right')
     return known, {name: value for name, value in values.items() if name not in KEPT}

@@ -185,7 +185,7 @@ def write_progress(folder, prefix):
     grids = []
     for name in names:
         with contextlib.suppress(Exception):  # there is no end to what a damaged picture makes Pillow raise
-            grids.append(imageio.imread(os.path.join(folder, name)))
+            grids.append(imageio.imread(os.path.join(folder, name), plugin='pillow'))
     # A run that went on with another --sample_num has grids of two sizes; a GIF holds one.
     grids = [grid for grid in grids if grid.shape == grids[-1].shape]
     if grids:

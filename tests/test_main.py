@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import imageio.v3 as imageio
 import numpy as np
@@ -165,6 +166,38 @@ def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_p
     code, out, _ = run(*options, '--epoch', 3, '--iteration', 29)
     assert code == 0 and 'Going on from step 84 of 87' in out
     assert (weights(tmp_path, 87)['generator/g_fc1/Matrix'] != expected['generator/g_fc1/Matrix']).any()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_start_ends_the_program_at_once(start, small_data, tmp_path, number):
+    """While it imports, and between what it prints: killed by the signal itself, without a word."""
+    for wait in None, 'Data set', '52 trainable variables':
+        process = start('--dataset', 'mnist', '--data_dir', small_data, *QUICK)
+        for state in True, False:  # Python's own handler comes first, then main.py's first line
+            while process.poll() is None and catches_ctrl_c(process.pid) != state:
+                time.sleep(0.001)
+        assert wait is None or any(wait in line for line in process.stdout)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == -number and err == '' and 'Epoch' not in out
+
+
+def catches_ctrl_c(pid):
+    with open(f'/proc/{pid}/status') as file:
+        return any(line.startswith('SigCgt') and int(line.split()[1], 16) >> (signal.SIGINT - 1) & 1 for line in file)
+
+
+def test_a_second_training_of_the_same_run_is_refused(start, run, small_data, tmp_path):
+    options = ['--dataset', 'mnist', '--data_dir', small_data, *QUICK]
+    first = start(*options)
+    assert any('Epoch: [ 0] [   1/' in line for line in first.stdout)
+    one_line_error(run(*options), f'{RUN} is being trained by process {first.pid} on ', '--name')
+    assert run(*options, '--name', 'other', '--iteration', 1, '--epoch', 1)[0] == 0
+    first.kill()
+    first.communicate()
+    one_line_error(run(*options, '--name', 'other', '--seed', 3), 'other holds a run with --seed 0', '--name')
+    code, out, _ = run('--phase', 'test', '--name', 'other', '--test_num', 1)
+    assert code == 0 and 'Run: other\n' in out
 
 
 @pytest.mark.parametrize('batch_size, sample_num', [(1, 1), (100, 100)])

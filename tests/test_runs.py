@@ -1,13 +1,15 @@
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 
 import runs
-from options import UserError
+from options import ARTICLE, UserError
 from utils import save_images
 
 
@@ -77,3 +79,134 @@ def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
 def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
     make_run(tmp_path / 'SAGAN_fashion-mnist_32_100', 0)
     assert runs.find_run(tmp_path, {}) == {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100}
+
+
+def test_find_run_looks_at_every_folder_with_a_config_and_checkpoints(tmp_path):
+    make_run(tmp_path / 'mine', 10, {'seed': 3, 'batch_size': 8})
+    make_run(tmp_path / 'SAGAN_mnist_64_62', 20, {'attention': False})
+    make_run(tmp_path / 'stranger', 0)  # neither a config.json nor a name that tells
+    assert runs.find_run(tmp_path, {}) == {'seed': 3, 'batch_size': 8, 'name': 'mine'}
+    assert runs.find_run(tmp_path, {'name': 'mine'})['batch_size'] == 8
+    # Renamed by hand: the folder's name, not the one that the options make.
+    assert runs.find_run(tmp_path, {'attention': False}) == {'attention': False, 'name': 'SAGAN_mnist_64_62'}
+    # What a config.json lacks is the article's.
+    assert runs.find_run(tmp_path, {'lr_decay': 'none', 'batch_size': 64})['name'] == 'SAGAN_mnist_64_62'
+    with pytest.raises(UserError, match='with --attention true --lr_decay linear in .*mine'):
+        runs.find_run(tmp_path, {'attention': True, 'lr_decay': 'linear'})
+
+
+def test_find_run_tells_once_what_it_does_not_know_and_refuses_what_it_does_not_understand(tmp_path, capsys):
+    make_run(tmp_path / 'a', 10, {'image_shape': [28, 28, 1]})
+    assert runs.find_run(tmp_path, {}) == {'name': 'a'} and capsys.readouterr().out == ''
+    make_run(tmp_path / 'b', 0, {'colour': 'red', 'image_shape': [28, 28, 1]})
+    runs.find_run(tmp_path, {})
+    out = capsys.readouterr().out
+    assert out.count('\n') == 1 and 'b/config.json' in out and out.endswith(': colour\n')
+    for content in '{"epoch": ', '[]x', '3', '"text"', '{"z_dim": "many"}', '\0':
+        (tmp_path / 'b' / 'config.json').write_text(content)
+        with pytest.raises(UserError, match='b/config.json'):
+            runs.find_run(tmp_path, {})
+    (tmp_path / 'b' / 'config.json').write_bytes(b'\xff')
+    with pytest.raises(UserError, match='b/config.json is damaged'):
+        runs.find_run(tmp_path, {})
+
+
+##################################################################################
+# One writer
+##################################################################################
+
+@pytest.fixture
+def run(tmp_path):
+    """A run, with no folder yet."""
+    return runs.Run({**ARTICLE, 'name': 'it', 'checkpoint_dir': str(tmp_path / 'c'), 'result_dir': str(tmp_path / 'r')})
+
+
+HOLD = ("import sys, time; from options import ARTICLE; from runs import Run\n"
+        "with Run({**ARTICLE, 'name': 'it', 'checkpoint_dir': sys.argv[1]}).held():\n"
+        "    print('held', flush=True); time.sleep(60)")
+
+
+def test_lock(run, tmp_path):
+    """A second writer is told who holds it; it is free when the holder ends, however that ends."""
+    lock = tmp_path / 'c' / 'it' / 'lock'
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path / 'c')], stdout=subprocess.PIPE,
+                              cwd=pathlib.Path(runs.__file__).parent) as holder:
+            assert holder.stdout.readline() == b'held\n'
+            assert lock.read_text() == f'process {holder.pid} on {os.uname().nodename}\n'
+            with pytest.raises(UserError, match=f'it is being trained by process {holder.pid} on .*--name'), run.held():
+                pass
+            assert lock.read_text()
+            holder.kill()
+    with run.held():
+        assert lock.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
+    assert lock.read_text() == ''
+    with pytest.raises(ZeroDivisionError), run.held():
+        raise ZeroDivisionError
+    with run.held():
+        pass
+
+
+def test_leftovers_of_a_kill_are_cleared_by_the_holder_of_the_lock(run):
+    results, folder = pathlib.Path(run.results), pathlib.Path(run.folder)
+    checkpoints = folder / 'SAGAN'
+    gone = subprocess.Popen(['true'])
+    gone.wait()
+    for path in results, checkpoints, folder / 'best', results / f'samples.{gone.pid}.part':
+        path.mkdir(parents=True)
+    left = [results / 'SAGAN_curves.png.part', results / f'SAGAN_curves.png.{gone.pid}.part',
+            results / f'samples.{gone.pid}.part' / '0.png', folder / f'config.json.{gone.pid}.part',
+            checkpoints / 'SAGAN.model-20.data-00000-of-00001.tempstate123', folder / 'best' / 'x.index.tempstate9',
+            checkpoints / 'checkpoint.tmp4']
+    kept = [results / 'SAGAN_curves.png', checkpoints / 'SAGAN.model-20.index', checkpoints / 'checkpoint',
+            results / 'SAGAN_test_000.png.1.part']  # of a program that is still at work
+    for path in left + kept:
+        path.touch()
+    with run.held():
+        assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
+    assert not (results / f'samples.{gone.pid}.part').exists()
+
+
+def test_a_run_that_was_trained_otherwise_is_refused(run, capsys):
+    options = {**ARTICLE, 'name': 'it'}
+    run.check(options)  # nothing there
+    os.makedirs(run.folder)
+    run.write_config({**options, 'seed': 3, 'attention': False})
+    run.check(options)  # no checkpoint that could be lost
+    make_run(pathlib.Path(run.folder), 0)
+    with pytest.raises(UserError, match='it holds a run with --attention false, --seed 3: .*--name'):
+        run.check(options)
+    run.write_config({**options, 'epoch': 3, 'save_freq': 2, 'colour': 'red'})
+    run.check(options)
+    assert 'leaves alone: colour' in capsys.readouterr().out
+    run.write_config(options)
+    assert json.loads(pathlib.Path(run.config_path).read_text()) == {**options, 'colour': 'red'}
+
+
+##################################################################################
+# Files are input too
+##################################################################################
+
+def test_history_that_was_damaged_keeps_its_whole_rows(tmp_path):
+    path = tmp_path / 'history.csv'
+    path.write_bytes(b'step,d_loss,g_loss\n50,1.5,\n\xff\x00,1,2\n60,x,1\n70,1\n80,nan,2\n"90,1,2\n\n100,1,2,3\n-1,2,3\n')
+    assert [row['step'] for row in runs.read_history(path)] == ['50', '80']
+    # With a column more, the rows that were there are kept.
+    with runs.open_history(path, 80, ['step', 'd_loss', 'g_gamma', 'g_loss']) as file:
+        file.write('90,1,2,3\n')
+    assert path.read_text() == 'step,d_loss,g_gamma,g_loss\n50,1.5,,\n80,nan,,2\n90,1,2,3\n'
+    for content in b'', b'\n\n', b'\x89PNG':
+        path.write_bytes(content)
+        assert runs.read_history(path) == []
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_of_the_film(tmp_path):
+    for number in range(1, 6):
+        save_images(np.full([1, 8, 8, 1], number / 5), (1, 1), tmp_path / f'SAGAN_train_00_{number:04d}.png')
+    whole = (tmp_path / 'SAGAN_train_00_0002.png').read_bytes()
+    for number, content in (2, whole[:50]), (3, b''), (4, b'no picture'):
+        (tmp_path / f'SAGAN_train_00_{number:04d}.png').write_bytes(content)
+    (tmp_path / 'SAGAN_train_00_0006.png').mkdir()
+    runs.write_progress(str(tmp_path), 'SAGAN')
+    frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
+    assert [round(frame.mean() / 255 * 5) for frame in frames] == [1, 5]

@@ -1,0 +1,56 @@
+"""Which file may import which, and how long files and functions may grow."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+# From the top down: a file imports only what stands below it.
+ORDER = ['main', 'SAGAN', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'losses', 'datasets', 'figures', 'utils',
+         'options']
+STRANGERS = {
+    'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
+    'records': {'SAGAN'}, 'metrics': {'SAGAN', 'records', 'runs'}, 'ops': {'losses'}, 'losses': {'utils', 'options'},
+    'datasets': {'tensorflow'}, 'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(ROOT.glob('*.py'))
+
+
+def imports(nodes):
+    """The modules that these nodes import, without what stands behind their first dot."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {name.name.split('.')[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module.split('.')[0])
+    return found
+
+
+def loops(node):
+    """How deep loops are nested in a node."""
+    deepest = max(map(loops, ast.iter_child_nodes(node)), default=0)
+    return deepest + isinstance(node, (ast.For, ast.While))
+
+
+def test_every_file_has_its_place():
+    assert sorted(ORDER) == [path.stem for path in FILES]
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
+def test_file(path):
+    text = path.read_text()
+    tree = ast.parse(text)
+    below = set(ORDER[ORDER.index(path.stem) + 1:])
+    assert imports(ast.walk(tree)) & set(ORDER) <= below
+    assert not imports(tree.body) & STRANGERS.get(path.stem, set())
+    if path.stem == 'options':
+        assert imports(ast.walk(tree)) <= sys.stdlib_module_names
+    assert 'import *' not in text
+    assert text.count('\n') <= 350 and max(map(len, text.splitlines())) <= 120
+    assert loops(tree) <= 3
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 50, node.name
