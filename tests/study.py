@@ -1,7 +1,7 @@
-"""The study behind the scores of the README: python tests/study.py
+"""The study behind the scores of RESULTS.md: python tests/study.py
 
 It trains the runs of RUNS on MNIST, scores the checkpoint of each of their EPOCHS, with the weights as trained and with
-their average, and writes into --folder: study.csv, a row a score; grids of samples; and the two figures of the README,
+their average, and writes into --folder: study.csv, a row a score; grids of samples; and the two figures of RESULTS.md,
 whose tables it prints. A score that stands in study.csv is not taken again, so that it goes on where it was stopped.
 """
 

@@ -85,4 +85,4 @@ def test_table_of_the_readme():
     for row in table.splitlines()[2:]:
         names, defaults, _ = row.strip('| ').split(' | ', 2)
         found += zip(re.findall('`(--[a-z_0-9]+)`', names), defaults.replace('`', '').split(', '), strict=True)
-    assert sorted(found) == sorted((flag(name), shown(option.default)) for name, option in ALL.items())
+    assert sorted(found) == sorted((flag(name), shown(option.default) or 'none') for name, option in ALL.items())
