@@ -84,8 +84,9 @@ class Checkpoints:
 
 
 def one_line(error):
-    """What is said of an error, without the graph that TensorFlow prints below."""
-    return (str(getattr(error, 'message', error)).strip() or type(error).__name__).splitlines()[0]
+    """What is said of an error, without the graph that TensorFlow prints around it."""
+    said = str(getattr(error, 'message', error)).split('\n\t [[')[0].strip()
+    return (said or type(error).__name__).splitlines()[-1]
 
 
 def not_finite(what, step):

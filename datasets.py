@@ -22,6 +22,7 @@ from tqdm import tqdm
 from options import UserError
 from utils import Use, check_folder, replacing
 
+CLASSES = 10  # of each data set
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
 # Where the files, gzipped, come from, and the digests that tell that they arrived whole, in the order of FILES.
@@ -258,14 +259,14 @@ def steps_of_a_pass(count, batch_size, dataset_name):
     return count // batch_size
 
 
-def batch(images, batch_size, seed, step):
-    """The images of a step: float32 [batch_size, H, W, C] in [0, 1], of images uint8 [N, H, W, C].
+def batch(images, labels, batch_size, seed, number):
+    """Batch number number of images uint8 [N, H, W, C] and labels [N] -> float32 [B, H, W, C] in [0, 1], labels [B].
 
-    The order depends on the seed alone: each pass through the data, of N // batch_size steps, has its own.
+    The order depends on the seed alone: each pass through the data, of N // batch_size batches, has its own.
     """
-    data_pass, number = divmod(step, len(images) // batch_size)
-    order = shuffled(seed, data_pass, len(images))
-    return images[order[number * batch_size:(number + 1) * batch_size]].astype(np.float32) / 255
+    data_pass, part = divmod(number, len(images) // batch_size)
+    chosen = shuffled(seed, data_pass, len(images))[part * batch_size:(part + 1) * batch_size]
+    return images[chosen].astype(np.float32) / 255, labels[chosen]
 
 
 @functools.lru_cache(maxsize=1)

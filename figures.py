@@ -13,13 +13,14 @@ from matplotlib.patches import Rectangle
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # told apart by the colour-blind (Okabe and Ito 2008)
 
 
-def draw_curves(rows):
-    """Draw a history, rows {column: text}, '' for no value -> a figure: losses, probabilities, gammas, scores."""
+def draw_curves(rows, output="D's mean probability of being real"):
+    """Draw a history, rows {column: text}, '' for no value -> a figure: losses, D's output, gammas, scores."""
     gammas = {name: {'g': 'generator', 'd': 'discriminator'}[name[0]] + name[7:].replace('_', ' ')
               for name in (rows[0] if rows else {}) if name[1:].startswith('_gamma')}
     panels = {
         'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, both'},
-        "D's mean probability of being real": {'d_real': 'real images', 'd_fake': 'generated images'},
+        'Gradient penalty, before its weight': {'d_penalty': 'D'},
+        output: {'d_real': 'real images', 'd_fake': 'generated images'},
         'Gamma of the attention layers': gammas,
         'Fréchet distance to the training images': {'frechet_distance': 'generated images'}}
     panels = {title: {name: label for name, label in lines.items() if any(row.get(name) for row in rows)}
@@ -64,8 +65,8 @@ def draw_attention(sections, title):
     """Draw where the query points of images look -> a figure, one row an image.
 
     sections: [(what they are, images [K, H, W, 1] in [0, 1], maps [K, rows, columns, rows of keys, columns of keys])];
-    maps[k, i, j] says where position (i, j) of image k looks. The maps lie under the outline of the image. One colour
-    scale serves all of them.
+    maps[k, i, j] says where position (i, j) of image k looks: at keys, positions or, pooled, 2 x 2 of them. The maps
+    lie under the outline of the image. One colour scale serves all of them.
     """
     count = sum(len(images) for _, images, _ in sections)
     looks = [[(name, point, beta[point]) for name, point in query_points(image[:, :, 0], beta.shape[:2]).items()]
@@ -78,14 +79,17 @@ def draw_attention(sections, title):
     remaining = iter(looks)
     top = height - 0.3
     for what, images, maps in sections:
-        figure.text(0.5, (top - 0.2) / height, what, fontsize=10, ha='center')
+        block = images.shape[1] // maps.shape[1], images.shape[2] // maps.shape[2]  # pixels of a position
+        key = [-(-positions // keys) * size for positions, keys, size in
+               zip(maps.shape[1:3], maps.shape[3:5], block, strict=True)]  # pixels of a key
+        pooled = f'; what it looks at is pooled to {key[0]} x {key[1]} pixels' if key != list(block) else ''
+        figure.text(0.5, (top - 0.2) / height, what + pooled, fontsize=10, ha='center')
         bottom = top - 0.35 - 1.7 * len(images)
         axes = figure.add_gridspec(len(images), 5, left=0.01, right=0.99, bottom=bottom / height,
                                    top=(top - 0.5) / height, wspace=0.02, hspace=0.18).subplots(squeeze=False)
         top = bottom
         for row, image in zip(axes, images[:, :, :, 0], strict=True):
-            block = image.shape[0] // maps.shape[1], image.shape[1] // maps.shape[2]
-            shown = draw_looks(row, image, next(remaining), block, highest or 1)
+            shown = draw_looks(row, image, next(remaining), block, key, highest or 1)
     place = figure.add_axes([0.05, 0.5 / height, 0.9, 0.12 / height])
     bar = figure.colorbar(shown, cax=place, orientation='horizontal')
     even = sorted({1 / math.prod(maps.shape[3:]) for _, _, maps in sections})
@@ -94,15 +98,18 @@ def draw_attention(sections, title):
     return figure
 
 
-def draw_looks(axes, image, looks, block, highest):
+def draw_looks(axes, image, looks, block, key, highest):
     """Draw an image [H, W] on the first of the axes and, on the others, where its points look -> the last picture.
 
-    looks: [(name, position, map)] of its points; block: height and width in pixels of what a position stands for.
+    looks: [(name, position, map)] of its points; block, key: height and width in pixels of a position, and of a key.
     """
     axes[0].imshow(image, cmap='gray', vmin=0, vmax=1)
-    frame = -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5  # enlarges a map to the image's size
+    frame = -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5
     for axis, colour, (name, (i, j), look) in zip(axes[1:], COLOURS, looks, strict=True):
-        shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest, extent=frame)
+        rows, columns = look.shape[0] * key[0], look.shape[1] * key[1]  # more than the image where keys stand out
+        shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest,
+                            extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
+        axis.axis(frame)
         if image.min() < 0.5 < image.max():
             axis.contour(image, [0.5], colors='white', linewidths=0.8)
         for place in axes[0], axis:

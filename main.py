@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from options import ARTICLE, KEPT, UserError, options_of, parse
+from options import ARTICLE, KEPT, RECIPES, UserError, options_of, parse
 
 
 def fail(message):
@@ -48,6 +48,7 @@ def noting_signals(stops):
 
 def train(args, typed):
     from datasets import find_dataset
+    args = {**args, **RECIPES[args['recipe']], **typed}
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
     with built_model(args) as model:
@@ -76,8 +77,9 @@ def settings_of_a_run(args, typed):
     """The options of the run that those typed choose; nothing of it needs to be typed again."""
     from runs import find_run
     choosing = [*options_of('names', 'trains'), 'name']
-    run = find_run(args['checkpoint_dir'], {option: typed[option] for option in choosing
-                                            if typed.get(option, 'auto') != 'auto'})
+    wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
+    run = find_run(args['checkpoint_dir'], {option: wanted[option] for option in choosing
+                                            if wanted.get(option, 'auto') != 'auto'})
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}
     sampling = {option: typed[option] for option in options_of('samples', 'places') if option in typed}
@@ -88,11 +90,12 @@ def settings_of_a_run(args, typed):
 def built_model(options):
     """A SAGAN of these options, its graph built, in a session."""
     tf = import_tensorflow()
+    from datasets import CLASSES
     from ops import session_config
     from SAGAN import SAGAN
     options = {option: value for option, value in options.items() if option in KEPT}
     with tf.Session(config=session_config(options.get('precision', 'float32'))) as sess:
-        model = SAGAN(sess, **options)
+        model = SAGAN(sess, classes=CLASSES, **options)
         model.build_model()
         yield model
 

@@ -103,18 +103,23 @@ def load_scorer(dataset_name, images, labels, checkpoint_dir):
     return score
 
 
-def compare(samples, dataset_name, train, test, checkpoint_dir):
+def compare(samples, labels, dataset_name, train, test, checkpoint_dir):
     """Every score of samples uint8 [M, 28, 28, 1] and of the real test split.
 
-    train, test: (images uint8 [N, 28, 28, 1], labels [N]). Returns ({name: number or list} of the samples, the same of
-    the test split, the share of the test split that the classifier recognises).
+    labels [M]: the classes that were asked for, None where none were. train, test: (images uint8 [N, 28, 28, 1], labels
+    [N]). Returns ({name: number or list} of the samples, the same of the test split, the share of the test split that
+    the classifier recognises).
     """
     classify = load_classifier(dataset_name, *train, checkpoint_dir)
     train_features, _ = classify(train[0])
     test_features, test_probabilities = classify(test[0])
-    generated = all_scores(*classify(samples), train_features, test_features)
+    features, probabilities = classify(samples)
+    generated = all_scores(features, probabilities, train_features, test_features)
     real = all_scores(test_features, test_probabilities, train_features, test_features)
-    return generated, real, float((test_probabilities.argmax(1) == test[1]).mean())
+    if labels is not None:
+        generated.update(class_scores(features, probabilities, labels, train_features, train[1]))
+        real.update(class_scores(test_features, test_probabilities, test[1], train_features, train[1]))
+    return generated, real, recognised(test_probabilities, test[1])
 
 
 ##################################################################################
@@ -215,6 +220,18 @@ def all_scores(features, probabilities, train_features, test_features):
         'class_histogram': histogram.tolist()}
 
 
+def recognised(probabilities, labels):
+    """The share of images whose most probable class is their label; probabilities [N, K], labels [N]."""
+    return float((probabilities.argmax(1) == labels).mean())
+
+
+def class_scores(features, probabilities, labels, train_features, train_labels):
+    """Scores of images of which each was to be of a class, labels [N] -> {name: number}."""
+    distances = [frechet_distance(features[labels == label], train_features[train_labels == label])
+                 for label in np.unique(labels)]
+    return {'recognised': recognised(probabilities, labels), 'frechet_within_classes': float(np.mean(distances))}
+
+
 def print_scores(generated, real):
     """Print the scores of all_scores for generated images beside those of the real test split."""
     labels = {
@@ -223,9 +240,11 @@ def print_scores(generated, real):
         'classifier_score': 'classifier score (of 10)', 'classifier_score_std': '  its deviation over 10 splits',
         'precision': f'precision (k = 3, {SUBSET} images)', 'recall': 'recall', 'density': 'density (k = 5)',
         'coverage': 'coverage', 'class_entropy': f'entropy of the classes (of {np.log(10):.3f})',
-        'confidence': 'mean confidence'}
+        'confidence': 'mean confidence',
+        'recognised': 'recognised as the class asked for',
+        'frechet_within_classes': 'Fréchet distance within a class, mean'}
     print(f'{"":<42}{"generated":>12}{"real test":>12}')
-    for name, label in labels.items():
+    for name, label in ((name, label) for name, label in labels.items() if name in generated):
         print(f'{label:<42}{generated[name]:>12.3f}{real[name]:>12.3f}')
     for digit, shares in enumerate(zip(generated['class_histogram'], real['class_histogram'], strict=True)):
         print(f'{f"share of the digit {digit}":<42}{shares[0]:>12.3f}{shares[1]:>12.3f}')

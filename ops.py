@@ -13,10 +13,9 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 tf.disable_eager_execution()
 tf.enable_resource_variables()
 
-# What attention enters, at each call, into the graph's collection ATTENTION: the name of its scope, the map, gamma, the
-# rows and columns of the positions that look and of those that are looked at, and whether it is for training.
+# What attention enters, at each call, into the graph's collection of that name: the name of its scope, the map, gamma,
+# the rows and columns of the positions that look and of those that are looked at, and whether it is for training.
 AttentionLayer = collections.namedtuple('AttentionLayer', 'name map gamma queries keys is_training')
-ATTENTION = 'attention'
 
 
 def session_config(precision):
@@ -37,30 +36,33 @@ def has_fast_bfloat16(cpuinfo='/proc/cpuinfo'):
     return not {'amx_bf16', 'avx512_bf16', 'bf16'}.isdisjoint(pathlib.Path(cpuinfo).read_text().split())
 
 
-def conv2d(x, output_dim, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='conv2d'):
+def conv2d(x, output_dim, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='conv2d', sn=None):
     """Convolution of x [B, H, W, C] with SAME padding -> [B, ceil(H/d_h), ceil(W/d_w), output_dim].
 
-    k_h, k_w: size of the kernel; d_h, d_w: strides. Variables: w [k_h, k_w, C, output_dim], biases [output_dim].
+    k_h, k_w: size of the kernel; d_h, d_w: strides; sn: as in sigma_of. Variables: w [k_h, k_w, C, output_dim],
+    biases [output_dim].
     """
     channels = x.shape.as_list()[-1]
     with tf.variable_scope(name):
         w = tf.get_variable('w', [k_h, k_w, channels, output_dim],
                             initializer=tf.truncated_normal_initializer(stddev=stddev))
         biases = tf.get_variable('biases', [output_dim], initializer=tf.zeros_initializer())
+        w = normalized(w, sn)
         return tf.nn.bias_add(tf.nn.conv2d(x, w, strides=[1, d_h, d_w, 1], padding='SAME'), biases)
 
 
-def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='deconv2d'):
+def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='deconv2d', sn=None):
     """Transposed convolution of x [B, H, W, C] with SAME padding -> output_shape, a list [B, H*d_h, W*d_w, C'].
 
     output_shape[0] may be a tensor, for a batch size that the graph does not know. k_h, k_w: size of the kernel;
-    d_h, d_w: strides. Variables: w [k_h, k_w, C', C], biases [C'].
+    d_h, d_w: strides; sn: as in sigma_of. Variables: w [k_h, k_w, C', C], biases [C'].
     """
     batch_size, _, _, channels = x.shape.as_list()
     with tf.variable_scope(name):
         w = tf.get_variable('w', [k_h, k_w, output_shape[-1], channels],
                             initializer=tf.random_normal_initializer(stddev=stddev))
         biases = tf.get_variable('biases', [output_shape[-1]], initializer=tf.zeros_initializer())
+        w = normalized(w, sn, columns=2)
         y = tf.nn.conv2d_transpose(x, w, output_shape=tf.stack(output_shape), strides=[1, d_h, d_w, 1], padding='SAME')
         y.set_shape([batch_size] + list(output_shape[1:]))
         return tf.nn.bias_add(y, biases)
@@ -107,38 +109,150 @@ BFLOAT16_GRADIENTS = {'Conv2D': 'Conv2DInBfloat16', 'Conv2DBackpropInput': 'Conv
 def matmul(x, w):
     """Matrix product of x [B, D] and w [D, E] -> [B, E]; on several cores its gradient is faster than tf.matmul's."""
     def gradient(dy):  # [B, E] -> [B, D], [D, E]
-        # A batch of one: oneDNN shares that among the cores, and the product of few rows with a transpose it does not.
-        return tf.matmul(dy[None], w[None], transpose_b=True)[0], tf.matmul(x, dy, transpose_a=True)
+        return times_transpose(dy, w), tf.matmul(x, dy, transpose_a=True)
     return tf.matmul(x, w), gradient
 
 
-def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0):
-    """Fully connected layer on x [B, D] -> [B, output_size]. Variables: Matrix [D, output_size], bias [output_size]."""
+def times_transpose(dy, w):
+    """Matrix product of dy [B, E] and the transpose of w [D, E] -> [B, D]."""
+    # A batch of one: oneDNN shares that among the cores, and the product of few rows with a transpose it does not.
+    return tf.matmul(dy[None], w[None], transpose_b=True)[0]
+
+
+def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0, sn=None):
+    """Fully connected layer on x [B, D] -> [B, output_size]; sn: None, or as in sigma_of.
+
+    Variables: Matrix [D, output_size], bias [output_size].
+    """
     with tf.variable_scope(scope):
         matrix = tf.get_variable('Matrix', [x.shape.as_list()[-1], output_size],
                                  initializer=tf.random_normal_initializer(stddev=stddev))
         bias = tf.get_variable('bias', [output_size], initializer=tf.constant_initializer(bias_start))
-        return tf.nn.bias_add(matmul(x, matrix), bias)
+        if sn is None:
+            return tf.nn.bias_add(matmul(x, matrix), bias)
+        sigma = sigma_of(matrix, sn)
+        return tf.nn.bias_add(normalized_matmul(x, matrix, sigma.v, sigma.product), bias)
 
 
-def bn(x, is_training, scope):
+def embedding(labels, classes, size, scope='embedding', stddev=0.02, sn=None):
+    """A learned vector for each label [B], from 0 to classes - 1 -> [B, size]; sn: None, or as in sigma_of.
+
+    Variable: w [classes, size].
+    """
+    with tf.variable_scope(scope):
+        w = tf.get_variable('w', [classes, size], initializer=tf.random_normal_initializer(stddev=stddev))
+        return rows_of(normalized(w, sn), labels)
+
+
+def rows_of(table, labels):
+    """The rows of table [K, C] at labels [B] -> [B, C]."""
+    # A product, because the gradient of a lookup by index is sparse, and Adam has another rule for these.
+    return tf.matmul(tf.one_hot(labels, table.shape[0]), table)
+
+
+# What sigma_of notes of a layer: the vectors of the power iteration, v [1, K] and product = v w [1, C], whose length is
+# sigma; the variable u [1, C] that goes into it, and what u is to become.
+Sigma = collections.namedtuple('Sigma', 'v product u new_u')
+
+
+def sigma_of(w, sn, columns=-1):
+    """The largest singular value of the weight w of the layer whose scope this is -> Sigma.
+
+    w counts as a matrix with the output channels, its axis columns, as columns. It takes one step of power iteration
+    (Miyato et al. 2018, arXiv:1802.05957, algorithm 1) from u, whose vectors are constant to the gradient.
+    sn: {scope of a layer: Sigma}, which the first pass of an update fills and the others read. Who owns it moves all u
+    once an update, after these passes, by move.
+    Variable: u [1, C], not trained.
+    """
+    scope = tf.get_variable_scope().name
+    if scope not in sn:
+        size = w.shape.as_list()[columns]
+        u = tf.get_variable('u', [1, size], initializer=tf.random_normal_initializer(), trainable=False)
+        matrix = tf.reshape(w if columns == -1 else tf.transpose(w, [0, 1, 3, 2]), [-1, size])  # [K, C]
+        v = tf.stop_gradient(unit(tf.transpose(exact_matmul(matrix, tf.transpose(u)))))  # [1, K]
+        product = vector_matmul(v, matrix)  # [1, C]
+        sn[scope] = Sigma(v, product, u, tf.stop_gradient(unit(product)))
+    return sn[scope]
+
+
+def exact_matmul(x, w):
+    """Matrix product of x [B, D] and w [D, E] -> [B, E], in float32 whatever the precision."""
+    # Of the operations that multiply matrices this one is left as it is; it is no slower for one row or column.
+    return tf.squeeze(tf.raw_ops.BatchMatMulV3(x=tf.expand_dims(x, 0), y=tf.expand_dims(w, 0), Tout=tf.float32), 0)
+
+
+@tf.custom_gradient
+def vector_matmul(v, matrix):
+    """Product of a constant v [1, K] and matrix [K, C] -> [1, C]."""
+    def gradient(dy):
+        return None, tf.transpose(v) * dy
+    return exact_matmul(v, matrix), gradient
+
+
+def normalized(w, sn, columns=-1):
+    """A weight divided by sigma_of(w); just w if sn is None."""
+    return w if sn is None else w / length(sigma_of(w, sn, columns).product)
+
+
+@tf.custom_gradient
+def normalized_matmul(x, w, v, product):
+    """matmul of x [B, D] and w [D, E] / sigma -> [B, E]; v [1, D], product [1, E]: those of sigma_of(w).
+
+    The same as a product with the normalized weight, but that a large weight is not written to memory once more,
+    neither here nor in the gradient.
+    """
+    sigma = length(product)
+    x = x / sigma
+    y = tf.matmul(x, w)
+
+    def gradient(dy):
+        # dw = x^T dy - sum(dy y) v^T u / sigma, with u = product / sigma, as one product: v and u are a row more.
+        more = -tf.reduce_sum(dy * y) / sigma ** 2 * product  # [1, E]
+        dw = tf.matmul(tf.concat([x, v], 0), tf.concat([dy, more], 0), transpose_a=True)
+        return times_transpose(dy, w) / sigma, dw, None, None
+    return y, gradient
+
+
+def length(x):
+    """Euclidean norm of x, with a derivative at 0 too."""
+    return tf.sqrt(tf.reduce_sum(x ** 2) + 1e-12)
+
+
+def unit(x):
+    """x at length 1."""
+    return x / length(x)
+
+
+def move(sn, operation):
+    """The operation and, after it, a move of all u that sigma_of has noted in sn; None has none."""
+    with tf.control_dependencies([operation]):
+        return tf.group(operation, *(sigma.u.assign(sigma.new_u) for sigma in (sn or {}).values()))
+
+
+def bn(x, is_training, scope, labels=None, classes=0):
     """Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) of x [B, C] or [B, H, W, C] -> same shape.
 
     is_training (a Python bool): True normalizes each channel by the mean and the biased variance of the batch and, as
     a side effect of computing the output, moves moving_mean and moving_variance a tenth of the way to the batch's
     mean and unbiased variance; False normalizes by these two and leaves them alone.
-    Variables, each [C]: beta, gamma, moving_mean, moving_variance.
+    Variables, each [C]: beta, gamma, moving_mean, moving_variance. With labels [B], from 0 to classes - 1, beta and
+    gamma are [classes, C], a row a class (Dumoulin et al. 2017, arXiv:1610.07629, equation 5).
     """
-    shape = x.shape.as_list()[-1:]
+    channels = x.shape.as_list()[-1:]
+    shape = channels if labels is None else [classes, *channels]
     with tf.variable_scope(scope):
         beta = tf.get_variable('beta', shape, initializer=tf.zeros_initializer())
         gamma = tf.get_variable('gamma', shape, initializer=tf.ones_initializer())
-        mean = tf.get_variable('moving_mean', shape, initializer=tf.zeros_initializer(), trainable=False)
-        variance = tf.get_variable('moving_variance', shape, initializer=tf.ones_initializer(), trainable=False)
+        mean = tf.get_variable('moving_mean', channels, initializer=tf.zeros_initializer(), trainable=False)
+        variance = tf.get_variable('moving_variance', channels, initializer=tf.ones_initializer(), trainable=False)
 
         y = x if x.shape.ndims == 4 else x[:, None, None, :]  # [B, H, W, C]
+        scale, offset = (gamma, beta) if labels is None else (tf.ones(channels), tf.zeros(channels))
         y, new_mean, new_variance = tf.nn.fused_batch_norm(
-            y, gamma, beta, mean, variance, epsilon=1e-5, is_training=is_training, exponential_avg_factor=0.1)
+            y, scale, offset, mean, variance, epsilon=1e-5, is_training=is_training, exponential_avg_factor=0.1)
+        if labels is not None:
+            scale, offset = (tf.reshape(rows_of(table, labels), [-1, 1, 1, *channels]) for table in (gamma, beta))
+            y = y * scale + offset
         if x.shape.ndims == 2:
             y = y[:, 0, 0, :]  # [B, C]
         if not is_training:
@@ -158,26 +272,78 @@ def hw_flatten(x):
     return tf.reshape(x, [-1, height * width, channels])
 
 
-def attention(x, is_training=True, scope='attention', reuse=False):
+def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=None):
     """Self-attention over the positions of x [B, H, W, C], C a multiple of 8 -> same shape.
 
     Zhang et al. 2018 (arXiv:1805.08318), equations 1 to 3, with 4x4 convolutions, batch norm and relu where the paper
-    has 1x1 convolutions. is_training: as in bn.
+    has 1x1 convolutions. is_training: as in bn; norm: whether there is batch norm; sn: None, or as in sigma_of.
 
     The attention map beta [B, N, N], N = H*W, is the tensor <scope>/attention_map:0. Its row j is a distribution over
-    the N positions: where position j looks. The graph's collection ATTENTION gets an AttentionLayer.
+    the N positions: where position j looks. The graph's collection 'attention' gets an AttentionLayer.
     Variables: those of f_conv, f_bn, g_conv, g_bn, h_conv, h_bn, and gamma [1].
     """
-    _, height, width, channels = x.shape.as_list()
-    with tf.variable_scope(scope, reuse=reuse) as layer:
-        f = tf.nn.relu(bn(conv2d(x, channels // 8, 4, 4, 1, 1, name='f_conv'), is_training, 'f_bn'))  # [B, H, W, C/8]
-        g = tf.nn.relu(bn(conv2d(x, channels // 8, 4, 4, 1, 1, name='g_conv'), is_training, 'g_bn'))  # [B, H, W, C/8]
-        h = tf.nn.relu(bn(conv2d(x, channels, 4, 4, 1, 1, name='h_conv'), is_training, 'h_bn'))  # [B, H, W, C]
-        gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
+    channels = x.shape.as_list()[-1]
+    with tf.variable_scope(scope, reuse=reuse):
+        def project(name, output_dim):
+            y = conv2d(x, output_dim, 4, 4, 1, 1, name=f'{name}_conv', sn=sn)
+            return tf.nn.relu(bn(y, is_training, f'{name}_bn') if norm else y)
 
-        s = tf.matmul(hw_flatten(g), hw_flatten(f), transpose_b=True)  # [B, N, N]
-        beta = tf.nn.softmax(s, name='attention_map')  # [B, N, N]
-        tf.add_to_collection(ATTENTION, AttentionLayer(
-            layer.name, beta, gamma, (height, width), (height, width), is_training))
-        o = tf.reshape(tf.matmul(beta, hw_flatten(h)), [-1, height, width, channels])  # [B, H, W, C]
-        return gamma * o + x
+        f, g = project('f', channels // 8), project('g', channels // 8)  # keys and queries [B, H, W, C/8]
+        h = project('h', channels)  # values [B, H, W, C]
+        gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
+        return gamma * attend(f, g, h, gamma, is_training) + x
+
+
+def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=None):
+    """Self-attention as the authors of Zhang et al. 2018 have it in their code; arguments as in attention.
+
+    The convolutions are 1x1, without batch norm; keys and values are pooled, so that the map beta is [B, N, M] with
+    M = ceil(H/2) * ceil(W/2): a key stands for 2 x 2 positions.
+    Variables: those of f_conv, g_conv, h_conv, attn_conv, and gamma [1].
+    """
+    channels = x.shape.as_list()[-1]
+    with tf.variable_scope(scope, reuse=reuse):
+        f = pool(conv2d(x, channels // 8, 1, 1, 1, 1, name='f_conv', sn=sn))  # keys [B, H/2, W/2, C/8]
+        g = conv2d(x, channels // 8, 1, 1, 1, 1, name='g_conv', sn=sn)  # queries [B, H, W, C/8]
+        h = pool(conv2d(x, channels // 2, 1, 1, 1, 1, name='h_conv', sn=sn))  # values [B, H/2, W/2, C/2]
+        gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
+        o = attend(f, g, h, gamma, is_training)  # [B, H, W, C/2]
+        return gamma * conv2d(o, channels, 1, 1, 1, 1, name='attn_conv', sn=sn) + x
+
+
+def attend(f, g, h, gamma, is_training):
+    """Values h at the keys f, weighed by how much each query g matches these -> [B, H, W, C], H and W those of g.
+
+    f [B, h, w, D], g [B, H, W, D], h [B, h, w, C]; gamma, is_training: for the AttentionLayer.
+    """
+    queries, keys = g.shape.as_list()[1:3], f.shape.as_list()[1:3]
+    s = tf.matmul(hw_flatten(g), hw_flatten(f), transpose_b=True)  # [B, N, M]
+    beta = tf.nn.softmax(s, name='attention_map')  # [B, N, M]
+    tf.add_to_collection('attention', AttentionLayer(
+        tf.get_variable_scope().name, beta, gamma, queries, keys, is_training))
+    return tf.reshape(tf.matmul(beta, hw_flatten(h)), [-1, *queries, h.shape.as_list()[-1]])  # [B, H, W, C]
+
+
+def pool(x):
+    """Maximum of each 2 x 2 positions of x [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
+    return tf.nn.max_pool2d(x, 2, 2, 'SAME')
+
+
+ATTENTIONS = {'article': attention, 'paper': paper_attention, 'none': lambda x, *args, **kwargs: x}
+
+
+def attention_layers():
+    """The AttentionLayer of each call of an attention layer in the graph, in their order."""
+    return tf.get_collection('attention')
+
+
+def gammas_of(layers):
+    """The gammas of attention layers, AttentionLayer each -> {column of the history: scalar}, one a layer.
+
+    The columns are g_gamma and d_gamma, and g_gamma_2 and so on where a network has several layers.
+    """
+    gammas = {}
+    for name, gamma in {layer.name: layer.gamma for layer in layers}.items():
+        number = 1 + sum(column[0] == name[0] for column in gammas)
+        gammas[f'{name[0]}_gamma' + (f'_{number}' if number > 1 else '')] = gamma[0]
+    return gammas

@@ -60,11 +60,16 @@ def read_truth(text):
     return one_of('true', 'false').read(text.lower()) == 'true'
 
 
+def read_attention(text):
+    return {'true': 'article', 'false': 'none'}.get(text.lower()) or one_of('article', 'paper', 'none').read(text)
+
+
 def read_checkpoint(text):
     return text if text in ('latest', 'best') else whole(0, 10**12).read(text)
 
 
 TRUTH = Kind('{true,false}', 'true or false', read_truth)
+ATTENTION = Kind('{article,paper,none}', 'one of article (or true), paper, none (or false)', read_attention)
 CHECKPOINT = Kind('{latest,best,STEP}', 'latest, best, or a step', read_checkpoint)
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 RUN = matching('NAME', 'a name of at most 100 letters, digits and ._- that begins with a letter or digit, and not with '
@@ -82,7 +87,7 @@ class Option(NamedTuple):
     takes: Kind
     group: str  # of --help
     help: str
-    suffix: str = ''  # of the run's name, where the value is not the default; '' is _<name><value>
+    suffixes: Any = {}  # of the run's name, {value: suffix}; else it is _<name><value>
 
 
 GROUPS = 'run', 'network', 'objective', 'data', 'output'
@@ -94,7 +99,10 @@ OPTIONS = {
     'commands': [
         Option('phase', 'train', one_of('train', 'test', 'eval'), 'run', 'train, sample what was trained, or score it'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'what test and eval restore; best is what --eval_freq kept')],
+               'what test and eval restore; best is what --eval_freq kept'),
+        Option('recipe', 'article', one_of('article', 'paper'), 'run',
+               "defaults of other options: the article's, or the paper's objective, attention, spectral normalization, "
+               'classes, rates and z')],
     'names': [
         Option('dataset_name', 'auto', one_of('auto', 'mnist', 'fashion-mnist', 'digits'), 'data',
                'auto is mnist where it is at hand or can be downloaded, else the built-in digits'),
@@ -102,14 +110,26 @@ OPTIONS = {
         Option('z_dim', 62, whole(1), 'network', 'length of the noise vector')],
     'trains': [
         Option('precision', 'float32', one_of('float32', 'bfloat16'), 'network',
-               'number format of the heavy operations; bfloat16 is faster where the processor has it', '_{}'),
-        Option('attention', True, TRUTH, 'network', 'whether the networks have the layer', '_noattention'),
+               'number format of the heavy operations; bfloat16 is faster where the processor has it',
+               {'bfloat16': '_bfloat16'}),
+        Option('attention', 'article', ATTENTION, 'network', "the article's layer, the paper's, or none",
+               {'none': '_noattention'}),
         Option('g_lr', 0.001, real(1e-9, 1), 'objective', "the generator's learning rate"),
         Option('d_lr', 0.0002, real(1e-9, 1), 'objective', "the discriminator's learning rate"),
         Option('beta1', 0.5, real(0, 1), 'objective', "Adam's decay of the mean gradient"),
         Option('lr_decay', 'none', one_of('none', 'linear'), 'objective',
                'linear lets both learning rates fall to zero over the second half of the steps'),
-        Option('seed', 0, whole(0, 2**31 - 1), 'run', 'seed of all random numbers; in test and eval of z')],
+        Option('seed', 0, whole(0, 2**31 - 1), 'run', 'seed of all random numbers; in test and eval of z'),
+        Option('gan_type', 'gan', one_of('gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'), 'objective',
+               'what D and G minimise'),
+        Option('ld', 10., real(0, 1e6), 'objective', 'weight of the gradient penalty of wgan-gp, wgan-lp and dragan'),
+        Option('n_critic', 1, whole(1, 1000), 'objective', "updates of D for each of G's"),
+        Option('beta2', 0.999, real(0, 1), 'objective', "Adam's decay of the mean square of the gradient"),
+        Option('z_name', 'uniform', one_of('uniform', 'normal'), 'network', 'what z is drawn from',
+               {'normal': '_znormal'}),
+        Option('sn', False, TRUTH, 'network', 'spectral normalization of both networks', {True: '_sn'}),
+        Option('conditional', False, TRUTH, 'network', 'whether both networks know the classes',
+               {True: '_conditional'})],
     'plans': [
         Option('epoch', 20, whole(1), 'run', 'epochs; a larger number continues a finished run'),
         Option('iteration', 0, whole(0), 'run', 'steps an epoch; 0 is a whole pass through the data'),
@@ -121,7 +141,9 @@ OPTIONS = {
     'samples': [
         Option('weights', 'ema', one_of('ema', 'raw'), 'output',
                'what to sample with: the moving average of the weights, or the weights as trained'),
-        Option('sample_num', 64, whole(1), 'output', 'images in a grid'),
+        Option('label', '', matching('CLASS', 'the number of a class', '[0-9]+'), 'output',
+               'the class that test and eval sample, of a conditional run'),
+        Option('sample_num', 64, whole(1), 'output', 'images in a grid; with classes up to a whole row of them'),
         Option('test_num', 10, whole(1), 'output', 'grids that test writes'),
         Option('attention_of', 'both', one_of('generator', 'discriminator', 'both'), 'output',
                'whose attention maps test draws'),
@@ -149,6 +171,11 @@ ALL = {option.name: option for role in OPTIONS.values() for option in role}
 KEPT = options_of('names', 'trains', 'plans', 'samples', 'places')  # what SAGAN takes, and config.json holds
 # What an option is where neither the user nor a config.json says it; auto is no data set to train on.
 ARTICLE = {**{name: ALL[name].default for name in KEPT}, 'dataset_name': 'mnist'}
+
+# What a recipe sets where the user does not.
+RECIPES = {'article': {}, 'paper': {
+    'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0., 'beta2': 0.9,
+    'z_dim': 128, 'z_name': 'normal', 'conditional': True}}
 
 ##################################################################################
 # What follows from it
@@ -198,7 +225,12 @@ def resolved(given):
     unknown = set(given) - set(KEPT)
     if unknown:
         raise TypeError(f'SAGAN has no option {", ".join(sorted(unknown))}; it takes {", ".join(KEPT)}')
-    return {**ARTICLE, **given}
+    return {**ARTICLE, **{name: typed_value(name, value) for name, value in given.items()}}
+
+
+def typed_value(name, value):
+    """The value of an option that may be true or false, as attention once was, as if it had been typed."""
+    return ALL[name].takes.read(shown(value)) if isinstance(value, bool) and ALL[name].takes is ATTENTION else value
 
 
 def run_name(options):
@@ -210,7 +242,7 @@ def run_name(options):
         value = options[option.name]
         if value != option.default:
             text = value if isinstance(value, str) else f'{value:g}'
-            name += option.suffix.format(value) or f'_{option.name}{text}'
+            name += option.suffixes.get(value, f'_{option.name}{text}')
     return name
 
 
@@ -219,7 +251,7 @@ def check_config(values, path):
 
     Raises UserError, which names the file, the option and the value, where a value is none that the option takes.
     """
-    known = {name: value for name, value in values.items() if name in KEPT}
+    known = {name: typed_value(name, value) for name, value in values.items() if name in KEPT}
     for name, value in known.items():
         option = ALL[name]
         try:

@@ -17,27 +17,24 @@ from tqdm import tqdm
 
 from checkpoints import Checkpoints, one_line
 from figures import draw_attention, draw_curves, draw_neighbours
-from metrics import nearest
+from metrics import nearest, print_scores
 from options import UserError
 from runs import MODEL, Run, open_history, read_history, save_figure, write_json, write_progress
-from utils import Use, check_folder, draw_z, grid_size, save_images, to_uint8
+from utils import Use, check_folder, save_images
 
-QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
 
 
-def training_records(run, options, step, steps_an_epoch, last_step, stops, *, graph, sample, score, losses, gammas,
-                     checkpoints, best):
+def training_records(run, options, step, steps_an_epoch, last_step, stops, *, graph, sample, draw, score, losses,
+                     gammas, output, checkpoints, best):
     """What a training of a run leaves from a step on, in the order of writing: what reads a value comes after it.
 
     options: all of config.json, which this writes; stops: true once training is asked to stop. graph: of TensorFlow;
-    sample: z -> images; score: images, uint8 -> {name: number}, used where --eval_freq says so; losses: their names;
-    gammas: {name: tensor}; checkpoints and best: Checkpoints, of every save_freq steps, and of the best score.
+    sample: (z, labels) -> images; draw: use, ... -> (z, labels, size) of a grid; score: () -> {name: number}, for
+    --eval_freq; losses: their names; gammas: {name: tensor}; output: what D's output is; checkpoints and best:
+    Checkpoints, of every save_freq steps, and of the best score.
     """
-    def z_of(use, *key, count=options['sample_num']):
-        return draw_z(count, options['z_dim'], options['seed'], use, *key)
-
     epoch, scored = (steps_an_epoch,), (steps_an_epoch * options['eval_freq'],)
     noted = (options['print_freq'], *scored)
     check_folder(run.results)
@@ -47,12 +44,10 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
     distances = [float(row['frechet_distance']) for row in read_history(history.file.name) if row['frechet_distance']]
     run.write_config(options)  # last, so that a folder that cannot be made leaves it as it was
     return [
-        Scores(scored, sample, score, z_of(Use.EVAL_Z, count=QUICK_EVAL_NUM)),
-        Best(scored, best, min(distances, default=np.inf)), history, summaries,
+        Scores(scored, score), Best(scored, best, min(distances, default=np.inf)), history, summaries,
         Progress(noted, steps_an_epoch, options['batch_size']),
-        Grid((options['sample_freq'],), run, sample, z_of(Use.FIXED_Z), steps_an_epoch, summaries),
-        EpochGrid(epoch, run, sample, lambda number: z_of(Use.EPOCH_Z, number), steps_an_epoch),
-        Curves(epoch, run), Film(epoch, run),
+        Grid((options['sample_freq'],), run, sample, draw(Use.FIXED_Z), steps_an_epoch, summaries),
+        EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output), Film(epoch, run),
         Saves((options['save_freq'],), checkpoints, last_step, stops)]
 
 
@@ -98,13 +93,11 @@ class Record:
 
 @dataclasses.dataclass
 class Scores(Record):
-    """Two scores of samples, always of the same z, which the records after it read."""
-    sample: Any  # z -> images
-    score: Any  # images, uint8 -> {name: number}
-    z: Any
+    """Scores of samples, always of the same z, which the records after it read."""
+    score: Any  # () -> {name: number}
 
     def write(self, step, values):
-        values.update(self.score(to_uint8(self.sample(self.z))))
+        values.update(self.score())
 
 
 @dataclasses.dataclass
@@ -196,14 +189,15 @@ class Progress(Record):
 class Grid(Record):
     """A grid of images of the same z, for TensorBoard too."""
     run: Run
-    sample: Any
-    z: Any
+    sample: Any  # (z, labels) -> images
+    drawn: tuple  # z, labels and size of the grid
     steps_an_epoch: int
     summaries: Summaries
 
     def write(self, step, values):
         epoch, index = place(step, self.steps_an_epoch)
-        self.summaries.add_image(step, write_grid(self.run, f'train_{epoch:02d}_{index:04d}', self.sample(self.z)))
+        path = write_grid(self.run, f'train_{epoch:02d}_{index:04d}', self.sample, *self.drawn)
+        self.summaries.add_image(step, path)
 
 
 @dataclasses.dataclass
@@ -211,21 +205,22 @@ class EpochGrid(Record):
     """A grid of new z after each epoch."""
     run: Run
     sample: Any
-    z_of: Any  # number of an epoch -> z
+    draw: Any  # use, number of an epoch -> z, labels and size of the grid
     steps_an_epoch: int
 
     def write(self, step, values):
         epoch, _ = place(step, self.steps_an_epoch)
-        write_grid(self.run, f'epoch{epoch:03d}_test_all_classes', self.sample(self.z_of(epoch)))
+        write_grid(self.run, f'epoch{epoch:03d}_test_all_classes', self.sample, *self.draw(Use.EPOCH_Z, epoch))
 
 
 @dataclasses.dataclass
 class Curves(Record):
     """The history as a figure."""
     run: Run
+    output: str
 
     def write(self, step, values):
-        save_figure(draw_curves(read_history(self.run.path('history.csv'))), self.run.path('curves.png'))
+        save_figure(draw_curves(read_history(self.run.path('history.csv')), self.output), self.run.path('curves.png'))
 
 
 @dataclasses.dataclass
@@ -262,19 +257,23 @@ def place(step, steps_an_epoch):
 # What test and eval write
 ##################################################################################
 
-def write_grid(run, name, images):
-    """Write images [N, H, W, C] in [0, 1] as a grid -> its path."""
+def write_grid(run, name, sample, z, labels, size):
+    """Write what sample makes of z [N, z_dim] and labels [N] as a grid of size (rows, columns) -> its path."""
     path = run.path(f'{name}.png')
-    save_images(images, grid_size(len(images)), path)
+    save_images(sample(z, labels), size, path)
     return path
 
 
-def write_walks(run, sample, z):
-    """Write the images on straight walks between the first and the second half of z [2 * WALKS, z_dim], a row each."""
+def write_walks(run, sample, z, labels):
+    """Write the images on straight walks between the first and the second half of z [2 * WALKS, z_dim], a row each.
+
+    labels [WALKS]: the class of a walk; None where there are none.
+    """
     start, end = z.reshape(2, WALKS, 1, -1)
     part = np.linspace(0, 1, WALK_STEPS, dtype=np.float32)[:, None]  # [WALK_STEPS, 1]
     walks = ((1 - part) * start + part * end).reshape(WALKS * WALK_STEPS, -1)  # [WALKS * WALK_STEPS, z_dim]
-    save_images(sample(walks), (WALKS, WALK_STEPS), run.path('interpolation.png'))
+    labels = None if labels is None else np.repeat(labels, WALK_STEPS)
+    save_images(sample(walks, labels), (WALKS, WALK_STEPS), run.path('interpolation.png'))
 
 
 def write_attention(run, step, sections):
@@ -285,7 +284,10 @@ def write_attention(run, step, sections):
 
 
 def write_scores(run, scores, images, train_images):
-    """Write scores, {name: what}, step among them, and the neighbours of images, uint8, in the training split."""
+    """Print and write scores, {name: what}, and the neighbours of images, uint8, among train_images."""
+    print(f'{scores["eval_num"]} images of step {scores["step"]}, {scores["weights"]} weights, scored by a classifier '
+          f'that is right on {scores["classifier_accuracy"]:.2%} of the test split')
+    print_scores(scores['generated'], scores['real'])
     write_json(scores, run.path('scores.json'))
     images = images[:NEIGHBOUR_ROWS]
     found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]

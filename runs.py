@@ -190,7 +190,8 @@ def write_progress(folder, prefix):
     grids = [grid for grid in grids if grid.shape == grids[-1].shape]
     if grids:
         with replacing(os.path.join(folder, f'{prefix}_progress.gif')) as part:
-            imageio.imwrite(part, np.stack(grids), extension='.gif', duration=200, loop=0)
+            film = imageio.imwrite('<bytes>', np.stack(grids), extension='.gif', duration=200, loop=0)
+            pathlib.Path(part).write_bytes(film)
 
 
 def save_figure(figure, path):
@@ -199,10 +200,11 @@ def save_figure(figure, path):
         figure.savefig(part, format='png', dpi=100)
 
 
-def export_images(folder, images, z):
+def export_images(folder, images, z, labels=None):
     """Write images [N, H, W, C] in [0, 1] as folder/00000.png ... and, with their z [N, z_dim], as folder/samples.npz.
 
-    samples.npz holds the arrays images, uint8 [N, H, W, C], and z. What was exported there before is replaced.
+    samples.npz holds the arrays images, uint8 [N, H, W, C], z and, where they have a class, labels [N]. What was
+    exported there before is replaced.
     """
     part = f'{folder}.{os.getpid()}.part'
     shutil.rmtree(part, ignore_errors=True)
@@ -211,7 +213,8 @@ def export_images(folder, images, z):
         pixels = to_uint8(images)
         for number, image in enumerate(pixels):
             write_image(os.path.join(part, f'{number:05d}.png'), image)
-        np.savez_compressed(os.path.join(part, 'samples.npz'), images=pixels, z=z)
+        np.savez_compressed(os.path.join(part, 'samples.npz'), images=pixels, z=z,
+                            **({} if labels is None else {'labels': labels}))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
     finally:

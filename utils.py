@@ -15,6 +15,7 @@ from options import UserError
 class Use(enum.IntEnum):
     """What random numbers are for: each use has a stream of its own, so that none depends on how often another is."""
     TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z, STATISTICS_Z = range(10)
+    TRAIN_LABELS, STATISTICS_LABELS = 10, 11
 
 
 @contextlib.contextmanager
@@ -24,6 +25,9 @@ def replacing(path):
     try:
         yield part
         os.replace(part, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk Python says not where
+        raise
     finally:
         pathlib.Path(part).unlink(missing_ok=True)
 
@@ -39,9 +43,16 @@ def check_folder(path):
     return path
 
 
-def draw_z(count, z_dim, *key):
-    """z [count, z_dim] float32, uniform in [-1, 1], that depends on the key, whole numbers, alone."""
-    return np.random.default_rng(key).uniform(-1, 1, [count, z_dim]).astype(np.float32)
+def draw_z(count, z_dim, *key, distribution='uniform'):
+    """z [count, z_dim] float32, uniform in [-1, 1] or standard normal; depends on the key, whole numbers, alone."""
+    rng = np.random.default_rng(key)
+    z = rng.uniform(-1, 1, [count, z_dim]) if distribution == 'uniform' else rng.standard_normal([count, z_dim])
+    return z.astype(np.float32)
+
+
+def draw_labels(count, classes, *key):
+    """Labels [count] from 0 to classes - 1, all alike, that depend on the key alone."""
+    return np.random.default_rng(key).integers(classes, size=count)
 
 
 def merge(images, size):
@@ -76,7 +87,8 @@ def save_images(images, size, path):
 def write_image(path, pixels):
     """Write pixels, uint8 [H, W, C], as PNG."""
     with replacing(path) as part:
-        imageio.imwrite(part, pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, extension='.png')
+        pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+        pathlib.Path(part).write_bytes(imageio.imwrite('<bytes>', pixels, extension='.png'))
 
 
 def show_all_variables():

@@ -26,6 +26,7 @@ tf = import_tensorflow()
 import datasets
 from losses import sigmoid_loss
 from ops import attention, session_config
+from options import RECIPES
 from SAGAN import SAGAN
 
 ROUNDS = 12
@@ -87,11 +88,11 @@ def medians(variants, rounds=ROUNDS):
     return {name: float(np.median(values[STEPS:])) for name, values in times.items()}
 
 
-def training_step(batch_size, precision='float32', two_calls=False, ema=0.999):
+def training_step(batch_size, precision='float32', two_calls=False, **options):
     """Build one variant of training in a graph of its own -> the function that takes a step."""
     with tf.Graph().as_default():
         sess = tf.Session(config=session_config(precision))
-        model = SAGAN(sess, batch_size=batch_size, precision=precision, ema=ema)
+        model = SAGAN(sess, batch_size=batch_size, precision=precision, classes=10, **options)
         images = np.random.rand(batch_size, *model.image_shape)
         z = np.random.uniform(-1, 1, [batch_size, model.z_dim])
         if two_calls:
@@ -103,6 +104,8 @@ def training_step(batch_size, precision='float32', two_calls=False, ema=0.999):
             calls = [[model.train_step, model.losses]]
         sess.run(tf.global_variables_initializer())
     feed = {model.inputs: images, model.z: z}
+    if model.conditional:
+        feed.update({labels: np.arange(batch_size) % 10 for labels in (model.labels, model.z_labels)})
     return lambda: [sess.run(call, feed) for call in calls]
 
 
@@ -111,8 +114,7 @@ def sampling(count):
     with tf.Graph().as_default():
         sess = tf.Session(config=session_config('float32'))
         model = SAGAN(sess)
-        model.z = tf.placeholder(tf.float32, [None, model.z_dim])
-        model.fake_images = model.generator(model.z, is_training=False)
+        model.build_model()
         sess.run(tf.global_variables_initializer())
     z = np.random.uniform(-1, 1, [count, model.z_dim])
     return lambda: model.sample(z)
@@ -168,6 +170,21 @@ def attention_cost(side, batch_size=8, channels=64):
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
 
 
+def print_ratios():
+    """Print what a step with other options takes beside one of the default, as a table."""
+    print('\n| beside the default, of 1 | float32 | bfloat16 |\n|---|---|---|')
+    variants = {'--sn true': dict(sn=True), '--conditional true': dict(conditional=True),
+                '--attention paper': dict(attention='paper'), '--gan_type wgan-gp': dict(gan_type='wgan-gp'),
+                '--recipe paper': RECIPES['paper']}
+    ratios = {}
+    for precision in 'float32', 'bfloat16':
+        times = medians({name: training_step(64, precision, **options) for name, options in
+                         {'default': {}, **variants}.items()}, rounds=8)
+        ratios[precision] = {name: times[name] / times['default'] for name in variants}
+    for name in variants:
+        print(f'| `{name}` | {ratios["float32"][name]:.2f} | {ratios["bfloat16"][name]:.2f} |')
+
+
 def main():
     # First, and each in a process of its own: a peak of memory never falls, and passes on to what a process starts.
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
@@ -195,6 +212,7 @@ def main():
     print(f'\nSampling: {64 / times["sample 64"]:.0f} images/s at batch 64, '
           f'{1000 / times["sample 1000"]:.0f} for 1000.')
 
+    print_ratios()
     loop, bare = whole_loop()
     print(f'\nThe loop of --phase train takes {loop:.3f} s a step, the bare step {bare:.3f} s: '
           f'{bare / loop:.0%} of its rate.')

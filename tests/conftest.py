@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 import datasets
 import main
 import SAGAN
+import sampling
 from utils import draw_z
 
 tf.logging.set_verbosity(tf.logging.ERROR)
@@ -68,7 +69,7 @@ def run(tmp_path, monkeypatch, capfd):
 @pytest.fixture
 def build(sess, tmp_path, small_data, monkeypatch):
     """Build a SAGAN whose folders lie in an empty folder, its variables at their initial values."""
-    monkeypatch.setattr(SAGAN, 'STATISTICS_BATCHES', 1)
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
 
     def build_model(**options):
         folders = {f'{kind}_dir': str(tmp_path / kind) for kind in ('checkpoint', 'log')}

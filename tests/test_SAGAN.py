@@ -9,8 +9,8 @@ from conftest import SMALL, images_and_z
 
 import metrics
 import ops
-import records
 import SAGAN as module
+import sampling
 from datasets import load_mnist, shuffled
 from losses import sigmoid_loss
 from ops import has_fast_bfloat16, session_config
@@ -168,7 +168,7 @@ def test_average_of_the_generator(build, sess, monkeypatch):
     value = dict(zip(names, expected, strict=True))
     moving = [name for name in names if 'moving' in name]
     before = sess.run(tf.global_variables())
-    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 12)
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 12)
     model.refresh_statistics()
     refreshed = sess.run(tf.local_variables())
     z = draw_z(200, 62, 2)
@@ -205,7 +205,7 @@ def test_average_of_the_generator(build, sess, monkeypatch):
 
 def test_averages_leave_training_alone(small_data, monkeypatch):
     """The weights as trained are the same bits with and without averages, and so are the optimizers' variables."""
-    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 1)
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
     trained, sampled = [], []
     for options in dict(ema=0.), dict(ema=0.999, weights='raw'), dict(ema=0.999):
         with tf.Graph().as_default(), tf.Session() as other:
@@ -352,7 +352,7 @@ def test_a_degenerate_run(build, tmp_path):
 
 
 def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, 'QUICK_EVAL_NUM', 50)
+    monkeypatch.setattr(module, 'QUICK_EVAL_NUM', 50)
     monkeypatch.setattr(metrics, 'EPOCHS', 1)
     model = build(batch_size=7, epoch=4, iteration=3, eval_freq=2, print_freq=4)
     scores = iter([{'frechet_distance': 5., 'classifier_score': 2.}, {'frechet_distance': 7., 'classifier_score': 3.}])

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from conftest import SMALL, images_and_z
 
 import figures
-import SAGAN as module
+import sampling
 from ops import attention, deconv2d, linear
 from runs import read_history
 from SAGAN import SAGAN
@@ -18,7 +18,7 @@ from utils import draw_z
 
 def test_build_train_and_sample_without_a_file_an_exit_or_a_handler(sess, monkeypatch, tmp_path, small_data):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 1)
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     model = SAGAN(sess, image_shape=SMALL, batch_size=4, data_dir=str(small_data))
     model.build_model()
@@ -26,7 +26,7 @@ def test_build_train_and_sample_without_a_file_an_exit_or_a_handler(sess, monkey
     z, samples = draw_z(5, 62, 0), []
     for step in range(3):
         feed = images_and_z(model, 4, step)
-        losses = model.train_batch(feed[model.inputs], feed[model.z], step)
+        losses = model.train_batch([(feed[model.inputs], feed[model.z])], step)
         assert set(losses) == {'d_loss', 'd_loss_real', 'd_loss_fake', 'g_loss', 'd_real', 'd_fake'}
         samples.append(model.sample(z))
         assert (samples[-1] == model.sample(z)).all()
@@ -45,7 +45,7 @@ def test_loading_takes_new_statistics(build, sess):
     before = model.sample(z)
     for step in range(3):
         feed = images_and_z(model, 8, step)
-        model.train_batch(feed[model.inputs], feed[model.z], step)
+        model.train_batch([(feed[model.inputs], feed[model.z])], step)
     assert (model.sample(z) != before).mean() > 0.5
     model.load()
     assert (model.sample(z) == before).all()
@@ -59,7 +59,7 @@ def test_an_option_that_does_not_exist(sess):
 class TwoLayers(SAGAN):
     """A generator with an attention layer on each of two maps."""
 
-    def generator(self, z, is_training=True, reuse=False):
+    def generator(self, z, is_training=True, reuse=False, labels=None):
         with tf.variable_scope('generator', reuse=reuse, use_resource=True):
             x = tf.reshape(linear(z, 7 * 7 * 8, 'g_fc1'), [-1, 7, 7, 8])
             x = attention(x, is_training)  # [B, 7, 7, 8]
@@ -69,7 +69,7 @@ class TwoLayers(SAGAN):
 
 
 def test_several_attention_layers_are_in_history_curves_and_figure(sess, small_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, 'STATISTICS_BATCHES', 1)
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
     monkeypatch.chdir(tmp_path)
     model = TwoLayers(sess, batch_size=4, epoch=1, iteration=2, print_freq=1, sample_num=2, test_num=1,
                       data_dir=str(small_data))

@@ -7,11 +7,13 @@ import sys
 import pytest
 
 # From the top down: a file imports only what stands below it.
-ORDER = ['main', 'SAGAN', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'losses', 'datasets', 'figures', 'utils',
-         'options']
+ORDER = ['main', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'losses', 'datasets',
+         'figures', 'utils', 'options']
 STRANGERS = {
     'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
-    'records': {'SAGAN'}, 'metrics': {'SAGAN', 'records', 'runs'}, 'ops': {'losses'}, 'losses': {'utils', 'options'},
+    'sampling': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'matplotlib'},
+    'records': {'SAGAN', 'sampling'}, 'metrics': {'SAGAN', 'records', 'runs'}, 'ops': {'losses'},
+    'losses': {'utils', 'options'},
     'datasets': {'tensorflow'}, 'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -16,6 +16,8 @@ README = pathlib.Path(__file__).parents[1] / 'README.md'
     (dict(epoch=3, iteration=10, save_freq=7, ema=0., sample_num=1), 'SAGAN_mnist_64_62'),
     (dict(precision='bfloat16'), 'SAGAN_mnist_64_62_bfloat16'),
     (dict(attention=False), 'SAGAN_mnist_64_62_noattention'),
+    (dict(gan_type='wgan-gp', n_critic=5, sn=True, attention='paper', z_name='normal', conditional=True, beta2=0.9),
+     'SAGAN_mnist_64_62_attentionpaper_gan_typewgan-gp_n_critic5_beta20.9_znormal_sn_conditional'),
     (dict(g_lr=0.01), 'SAGAN_mnist_64_62_g_lr0.01'),
     (dict(d_lr=1e-05), 'SAGAN_mnist_64_62_d_lr1e-05'),
     (dict(beta1=0.), 'SAGAN_mnist_64_62_beta10'),
@@ -31,6 +33,8 @@ def test_every_option_is_typed_as_its_kind_says_and_nothing_else():
     for option in ALL.values():
         text = 'some-text' if option.takes in (options.FOLDER, options.RUN) else shown(option.default)
         value = 'some-text' if option.takes in (options.FOLDER, options.RUN) else option.default
+        if option.name == 'label':
+            text = value = '7'
         args, typed = parse([f'{flag(option.name)}={text}'])
         assert typed == {option.name: value} and type(typed[option.name]) is type(option.default)
         assert args == {**{other.name: other.default for other in ALL.values()}, option.name: value}
@@ -66,12 +70,16 @@ def test_config_of_every_option_comes_back_as_it_was():
     written = json.loads(json.dumps({**ARTICLE, 'image_shape': [28, 28, 1], 'from_the_future': 3}))
     assert check_config(written, 'config.json') == (ARTICLE, {'image_shape': [28, 28, 1], 'from_the_future': 3})
     assert check_config({'beta1': 0}, 'config.json') == ({'beta1': 0}, {})
+    # As older runs have it.
+    assert [check_config({'attention': value}, '')[0]['attention'] for value in (True, False)] == ['article', 'none']
+    assert resolved({'attention': False})['attention'] == 'none'
 
 
 @pytest.mark.parametrize('name, value', [
     ('batch_size', 'eight'), ('batch_size', '8'), ('batch_size', 8.), ('batch_size', 0), ('batch_size', None),
     ('batch_size', True), ('z_dim', -4), ('dataset_name', 7), ('dataset_name', ''), ('g_lr', 2), ('g_lr', '0.1'),
-    ('g_lr', float('nan')), ('attention', 1), ('attention', 'true'), ('data_dir', 3), ('data_dir', []), ('ema', None),
+    ('g_lr', float('nan')), ('attention', 1), ('attention', 'true'), ('sn', 1), ('label', 7),
+    ('data_dir', 3), ('data_dir', []), ('ema', None),
     ('seed', 2**31), ('name', 'a/b'), ('name', 3), ('weights', 'mean')])
 def test_config_with_a_value_that_the_option_does_not_take(name, value):
     with pytest.raises(UserError, match=f'here/config.json: {name} is {re.escape(repr(value))}'):

@@ -48,7 +48,8 @@ def test_a_record_that_fails_does_not_keep_the_others_from_being_written(capsys)
         write_due(1, {})
         write_due(2, {})
     assert [entry[:2] for entry in seen[:4]] == [(1, 'Noted'), (1, 'Later'), (2, 'Noted'), (2, 'Later')]
-    assert capsys.readouterr().out == ('Noted of step 1 is not written: no\nNoted of step 2 is not written: no\n')
+    assert capsys.readouterr().out == ('Noted of step 1 is not written: such colour\n'
+                                       'Noted of step 2 is not written: such colour\n')
 
 
 @pytest.mark.parametrize('error', [OSError(errno.ENOSPC, 'No space left on device', 'x.png'), UserError('full')])
@@ -85,7 +86,7 @@ def test_results_taken_away_in_mid_run_cost_no_checkpoint(build, monkeypatch):
 
 
 def test_a_figure_that_fails_costs_nothing(build, monkeypatch, capsys):
-    def draw(rows):
+    def draw(rows, output):
         raise ValueError('no such colour')
 
     model = build(**TRAINING)
@@ -117,8 +118,8 @@ def test_weights_that_are_no_numbers_are_not_saved(build, monkeypatch, tmp_path)
     model = build(**TRAINING)
     train_batch = model.train_batch
 
-    def poisoned(images, z, step, lr_scale):
-        values = train_batch(images, z, step, lr_scale)
+    def poisoned(batches, step, lr_scale):
+        values = train_batch(batches, step, lr_scale)
         if step == 3:
             variable = tf.trainable_variables('generator/g_dc4/biases')[0]
             variable.load(np.array([np.nan]), model.sess)

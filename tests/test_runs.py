@@ -83,16 +83,16 @@ def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
 
 def test_find_run_looks_at_every_folder_with_a_config_and_checkpoints(tmp_path):
     make_run(tmp_path / 'mine', 10, {'seed': 3, 'batch_size': 8})
-    make_run(tmp_path / 'SAGAN_mnist_64_62', 20, {'attention': False})
+    make_run(tmp_path / 'SAGAN_mnist_64_62', 20, {'attention': 'none'})
     make_run(tmp_path / 'stranger', 0)  # neither a config.json nor a name that tells
     assert runs.find_run(tmp_path, {}) == {'seed': 3, 'batch_size': 8, 'name': 'mine'}
     assert runs.find_run(tmp_path, {'name': 'mine'})['batch_size'] == 8
     # Renamed by hand: the folder's name, not the one that the options make.
-    assert runs.find_run(tmp_path, {'attention': False}) == {'attention': False, 'name': 'SAGAN_mnist_64_62'}
+    assert runs.find_run(tmp_path, {'attention': 'none'}) == {'attention': 'none', 'name': 'SAGAN_mnist_64_62'}
     # What a config.json lacks is the article's.
     assert runs.find_run(tmp_path, {'lr_decay': 'none', 'batch_size': 64})['name'] == 'SAGAN_mnist_64_62'
-    with pytest.raises(UserError, match='with --attention true --lr_decay linear in .*mine'):
-        runs.find_run(tmp_path, {'attention': True, 'lr_decay': 'linear'})
+    with pytest.raises(UserError, match='with --attention article --lr_decay linear in .*mine'):
+        runs.find_run(tmp_path, {'attention': 'article', 'lr_decay': 'linear'})
 
 
 def test_find_run_tells_once_what_it_does_not_know_and_refuses_what_it_does_not_understand(tmp_path, capsys):
@@ -171,10 +171,10 @@ def test_a_run_that_was_trained_otherwise_is_refused(run, capsys):
     options = {**ARTICLE, 'name': 'it'}
     run.check(options)  # nothing there
     os.makedirs(run.folder)
-    run.write_config({**options, 'seed': 3, 'attention': False})
+    run.write_config({**options, 'seed': 3, 'attention': 'none'})
     run.check(options)  # no checkpoint that could be lost
     make_run(pathlib.Path(run.folder), 0)
-    with pytest.raises(UserError, match='it holds a run with --attention false, --seed 3: .*--name'):
+    with pytest.raises(UserError, match='it holds a run with --attention none, --seed 3: .*--name'):
         run.check(options)
     run.write_config({**options, 'epoch': 3, 'save_freq': 2, 'colour': 'red'})
     run.check(options)

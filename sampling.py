@@ -1,0 +1,168 @@
+"""What a trained model is asked for: samples, grids, attention maps, scores. SAGAN is a Sampler that can be trained."""
+
+import contextlib
+import os
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from datasets import load_mnist
+from metrics import compare
+from ops import attention_layers, gammas_of, move
+from options import UserError
+from records import WALKS, write_attention, write_grid, write_scores, write_walks
+from runs import checkpoint_steps, export_images
+from utils import Use, check_folder, draw_labels, draw_z, grid_size, to_uint8
+
+FIGURE_ROWS = 4  # images a layer of the figure of attention maps
+SAMPLE_BATCH = 512  # images that one call makes when sampling, to bound the memory
+STATISTICS_BATCHES = 12  # of SAMPLE_BATCH images, to take the statistics of the averaged weights from
+
+
+class Sampler:
+    """The half of a SAGAN that samples: with the weights as trained, or with their moving average."""
+
+    def build_sampling(self):
+        """Set fake_images, G(z) with is_training=False and the weights to sample with; layers, {network: its attention
+        layers}, as ops.attention enters them, of that G on z and of D on inputs; sampled_gammas, as gammas.
+        """
+        sampled = {}  # what takes a variable's place when sampling
+        if self.averages and self.weights == 'ema':
+            sampled = {variable.op.name: average if variable.trainable else tf.Variable(
+                average.read_value(), trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
+                for variable, average in zip(self.g_variables, self.averages, strict=True)}
+
+        def sampling_getter(getter, *args, **kwargs):
+            variable = getter(*args, **kwargs)
+            return sampled.get(variable.op.name, variable)
+
+        with tf.variable_scope(tf.get_variable_scope(), custom_getter=sampling_getter, auxiliary_name_scope=False):
+            self.sigmas = {} if self.sn else None
+            self.fake_images = self.generator(self.z, is_training=False, reuse=True, labels=self.z_labels)
+            self.reset_statistics, self.move_statistics = tf.local_variables_initializer(), tf.no_op()
+            if sampled:
+                self.sigmas = sigmas = {} if self.sn else None
+                with tf.name_scope('averages'):
+                    images = self.generator(self.z, reuse=True, labels=self.z_labels)
+                    self.move_statistics = move(sigmas, images.op)
+        self.sigmas = {} if self.sn else None
+        self.discriminator(self.inputs, is_training=False, reuse=True, labels=self.labels)
+        layers = [layer for layer in attention_layers() if not layer.is_training]
+        self.layers = {network: [layer for layer in layers if layer.name.startswith(f'{network}/')]
+                       for network in ('generator', 'discriminator')}
+        self.sampled_gammas = gammas_of(layers)
+        self.stale = True  # whether the weights have changed since the statistics to sample with were taken
+
+    def test(self, seed=0, checkpoint='latest'):
+        """Write test_num grids of sample_num images, figures, and export single images.
+
+        checkpoint: as in load. The same seed gives the same files. Raises UserError where there is no checkpoint.
+        """
+        step = self.restore(checkpoint)
+        check_folder(self.run.results)
+        for number in range(self.test_num):
+            write_grid(self.run, f'test_{number:03d}', self.sample, *self.draw_grid(seed, Use.TEST_Z, number))
+        write_walks(self.run, self.sample, self.draw_z(2 * WALKS, seed, Use.WALK_Z), self.labels_of(WALKS))
+        write_attention(self.run, step, self.attention_sections(self.draw_z(FIGURE_ROWS, seed, Use.FIGURE_Z)))
+        if self.export:
+            z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
+            export_images(os.path.join(self.run.results, 'samples'), self.sample(z, labels), z, labels)
+        print(f'{self.test_num} grids and the figures of step {step}, {self.sampled_weights} weights, are in '
+              f'{self.run.results}')
+
+    def evaluate(self, seed=0, checkpoint='latest'):
+        """Print and write the scores of eval_num images, beside those of the real test split, and the neighbours.
+
+        checkpoint: as in load. Raises UserError where there is no checkpoint or no data set.
+        """
+        step = self.restore(checkpoint)
+        check_folder(self.run.results)
+        train, test = load_mnist(self.dataset_name, self.data_dir)
+        labels = self.labels_of(self.eval_num)
+        images = to_uint8(self.sample(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels))
+        generated, real, accuracy = compare(images, labels, self.dataset_name, train, test, self.checkpoint_dir)
+        facts = {'step': step, 'weights': self.sampled_weights, 'seed': seed, 'dataset': self.dataset_name,
+                 'eval_num': self.eval_num, 'classifier_accuracy': accuracy}
+        write_scores(self.run, {**facts, 'generated': generated, 'real': real}, images, train[0])
+        print(f'The scores and the nearest neighbours are in {self.run.results}')
+
+    def restore(self, checkpoint):
+        """Restore a checkpoint to sample from, as load does -> its step. Raises UserError where it is not there."""
+        found, step = self.load(checkpoint)
+        if not found:
+            there_is = ', '.join(map(str, checkpoint_steps(self.checkpoints.folder))) or 'none'
+            raise UserError(f'no checkpoint {checkpoint} in {self.run.folder} (steps: {there_is}): choose one of '
+                            'these, or train first; --eval_freq keeps the best')
+        return step
+
+    @property
+    def sampled_weights(self):
+        """Which weights are sampled: 'ema', the averages, or 'raw', also where what was loaded had no averages."""
+        return self.weights if self.averages and self.loaded.averaged else 'raw'
+
+    def draw_z(self, count, *key):
+        """z [count, z_dim] of the run's distribution; the key: whole numbers on which it depends."""
+        return draw_z(count, self.z_dim, *key, distribution=self.z_name)
+
+    def labels_of(self, count):
+        """The labels [count] to sample with: those of --label, or each class in turn; None unless conditional."""
+        if not self.conditional:
+            return None
+        return np.full(count, int(self.label)) if self.label else np.arange(count) % self.classes
+
+    def draw_grid(self, *key):
+        """What a grid shows -> z, labels, (rows, columns); where it shows all classes, a row is one z as each class."""
+        if not self.conditional or self.label:
+            return self.draw_z(self.sample_num, *key), self.labels_of(self.sample_num), grid_size(self.sample_num)
+        rows = -(-self.sample_num // self.classes)
+        z = np.repeat(self.draw_z(rows, *key), self.classes, 0)
+        return z, self.labels_of(len(z)), (rows, self.classes)
+
+    def sample(self, z, labels=None):
+        """z [N, z_dim] and labels [N], those of labels_of if None -> images [N, H, W, C] in [0, 1], one by one."""
+        labels = self.labels_of(len(z)) if labels is None else labels
+        parts = [slice(start, start + SAMPLE_BATCH) for start in range(0, len(z), SAMPLE_BATCH)]
+        return np.concatenate([self.fetch(self.fake_images, z[part], labels if labels is None else labels[part])
+                               for part in parts])
+
+    def fetch(self, fetches, z, labels=None):
+        """Fetch what the graph for sampling makes of z [N, z_dim], with the statistics that go with the weights."""
+        if self.stale:
+            self.refresh_statistics()
+        return self.sess.run(fetches, self.feed_of(z, labels))
+
+    def feed_of(self, z, labels):
+        return {self.z: z, self.z_labels: labels} if self.conditional else {self.z: z}
+
+    def refresh_statistics(self):
+        """Take the batch norms' statistics that go with the averaged weights from images that these make.
+
+        They start at the average of the moving statistics, which belongs to many generators, not to the averaged one.
+        Sampling does this by itself after load and train_batch; who changes weights otherwise calls it. What is trained
+        and saved does not change by it.
+        """
+        self.sess.run(self.reset_statistics)
+        for number in range(STATISTICS_BATCHES):
+            z = self.draw_z(SAMPLE_BATCH, self.seed, Use.STATISTICS_Z, number)
+            labels = draw_labels(SAMPLE_BATCH, self.classes or 1, self.seed, Use.STATISTICS_LABELS, number)
+            self.sess.run(self.move_statistics, self.feed_of(z, labels))
+        self.stale = False
+
+    def attention_sections(self, z):
+        """What draw_attention needs for the layers of attention_of's networks, on N images; z [N, z_dim]."""
+        maps = {network: [layer.map for layer in layers] for network, layers in self.layers.items()}
+        generated, g_maps = self.fetch([self.fake_images, maps['generator']], z, self.labels_of(len(z)))
+        images, what = generated, 'generated images'
+        with contextlib.suppress(UserError):  # without the data set D looks at what G makes
+            images = load_mnist(self.dataset_name, self.data_dir)[1][0][:len(z)].astype(np.float32) / 255
+            what = 'real test images'
+        d_maps = self.sess.run(maps['discriminator'], {self.inputs: images})
+        gammas = iter(self.sess.run(list(self.sampled_gammas.values())))
+        sections = []
+        for network, title, shown, found in (('generator', 'Generator, on its own images', generated, g_maps),
+                                             ('discriminator', f'Discriminator, on {what}', images, d_maps)):
+            for layer, beta, gamma in zip(self.layers[network], found, gammas, strict=False):
+                if self.attention_of in (network, 'both'):
+                    grid = beta.reshape(len(z), *layer.queries, *layer.keys)
+                    sections.append((f'{title} (gamma {gamma:.3f})', shown, grid))
+        return sections

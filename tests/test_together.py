@@ -1,0 +1,55 @@
+"""Every two values of the options that change the graph stand in one run, which goes on to the bit."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import sampling
+from losses import OBJECTIVES
+from ops import session_config
+from SAGAN import SAGAN
+
+COMBINED = dict(gan_type=list(OBJECTIVES), attention=['article', 'paper', 'none'], sn=[False, True],
+                conditional=[False, True], n_critic=[1, 2], precision=['float32', 'bfloat16'],
+                ema=[0.9, 0.], z_name=['uniform', 'normal'])
+BITS = ['111111', '100000', '000011', '010001', '111001', '100110', '000110', '010001', '111101',
+        '010001', '101110', '011100', '101010', '000111', '011000', '101100', '011110', '100011']
+CASES = [dict(zip(COMBINED, [gan_type, attention, *(COMBINED[name][int(bit)] for name, bit in zip(
+    list(COMBINED)[2:], bits, strict=True))], strict=True))
+    for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['attention']), BITS, strict=True)]
+
+
+def test_every_two_values_occur_together():
+    for one, other in itertools.combinations(COMBINED, 2):
+        assert {(case[one], case[other]) for case in CASES} == set(itertools.product(COMBINED[one], COMBINED[other]))
+
+
+@pytest.mark.parametrize('options', CASES, ids=lambda case: '-'.join(map(str, case.values())))
+def test_two_steps_and_going_on_to_the_bit(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, [40, 4, 4, 1]).astype(np.uint8), rng.integers(0, 10, 40)
+    with tf.Graph().as_default(), tf.Session(config=session_config(options['precision'])) as sess:
+        model = SAGAN(sess, image_shape=(4, 4, 1), classes=10, batch_size=4, **options)
+        model.build_model()
+        sess.run(tf.global_variables_initializer())
+
+        def train(step):
+            first = step * model.n_critic
+            losses = model.train_batch([model.batch(data, first + part) for part in range(model.n_critic)], step)
+            assert np.isfinite(list(losses.values())).all() and ('d_penalty' in losses) == ('-' in model.gan_type or
+                                                                                           model.gan_type == 'dragan')
+            return losses, sess.run({v.op.name: v for v in tf.global_variables()}), model.sample(model.draw_z(3, 1))
+
+        train(0)
+        model.save(1)
+        losses, variables, images = train(1)
+        sess.run(tf.global_variables_initializer())
+        assert model.load() == (True, 1)
+        again, same, drawn = train(1)
+        assert losses == again and (images == drawn).all()
+        assert all((variables[name] == same[name]).all() for name in variables)
+        assert drawn.shape == (3, 4, 4, 1) and drawn.min() >= 0 and drawn.max() <= 1
