@@ -75,7 +75,7 @@ def draw_attention(sections, title):
 
     height = 1.7 * count + 0.35 * len(sections) + 1.1  # inches: of a row 1.7, of a section's title 0.35
     figure = Figure(figsize=(8, height))
-    figure.suptitle(title, fontsize=11, y=1 - 0.15 / height)
+    figure.suptitle(title, fontsize=min(11, 900 / len(title)), y=1 - 0.15 / height)  # a long name still fits
     remaining = iter(looks)
     top = height - 0.3
     for what, images, maps in sections:
@@ -125,8 +125,8 @@ def draw_neighbours(images, neighbours, title):
     """Draw images uint8 [N, H, W, 1] beside their neighbours [N, K, H, W, 1], nearest first -> a figure."""
     height = 1.1 * len(images) + 0.6
     figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
-    figure.suptitle(f'{title}: samples and the training images nearest to them, by pixels', fontsize=9,
-                    y=1 - 0.15 / height)
+    title = f'{title}: samples and the training images nearest to them, by pixels'
+    figure.suptitle(title, fontsize=min(9, 900 / len(title)), y=1 - 0.15 / height)
     axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.55 / height, wspace=0.05, hspace=0.05)
     axes[0][0].set_title('sample', fontsize=9)

@@ -78,3 +78,25 @@ def test_curves_show_the_history(tmp_path):
     assert lines == {'G': [[50, 4], [100, 10]], 'D on real': [[50, 2], [100, 8]], 'D on fake': [[50, 3], [100, 9]],
                      'D, both': [[50, 1], [100, 7]], 'real images': [[50, .5], [100, .7]],
                      'generated images': [[50, .6], [100, .8]]}
+
+
+def test_pooled_keys_are_drawn_as_large_as_what_they_cover():
+    """7 x 7 positions of 4 x 4 pixels that look at 4 x 4 keys: a key covers 8 x 8 pixels, the last half outside."""
+    maps = np.random.default_rng(0).random([1, 7, 7, 4, 4])
+    image = np.zeros([1, 28, 28, 1])
+    plain = np.full([1, 7, 7, 7, 7], 1 / 49)
+    figure = figures.draw_attention([('what', image, maps), ('plain', image, plain)], 'title')
+    assert [text.get_text() for text in figure.texts] == [
+        'title', 'what; what it looks at is pooled to 8 x 8 pixels', 'plain']
+    looks = [axis for axis in figure.axes if axis.images][1:5]
+    for axis, point in zip(looks, figures.query_points(image[0, :, :, 0], (7, 7)).values(), strict=True):
+        assert axis.images[0].get_extent() == [-0.5, 31.5, 31.5, -0.5]
+        assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 27.5), (27.5, -0.5))
+        np.testing.assert_allclose(axis.images[0].get_array(), maps[0][point])
+    assert 'evenly spread: 0.020, 0.062' in [axis.get_xlabel() for axis in figure.axes][-1]
+
+
+def test_curves_say_what_the_output_of_d_is(tmp_path):
+    rows = [{'step': '5', 'd_loss': '1', 'd_real': '2', 'd_fake': '-1', 'd_penalty': '0.5'}]
+    titles = [axis.get_title(loc='left') for axis in figures.draw_curves(rows, "D's mean output").axes]
+    assert titles == ['Losses', 'Gradient penalty, before its weight', "D's mean output"]

@@ -180,10 +180,12 @@ def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_p
 def test_the_papers_recipe(run, small_data, tmp_path):
     """Trained, stopped, gone on with, sampled by class and scored; typed options override the recipe's."""
     options = ['--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 7, '--print_freq', 1, '--save_freq', 2,
-               '--sample_num', 15, '--iteration', 2, '--recipe', 'paper', '--g_lr', 0.001]
+               '--sample_num', 15, '--iteration', 2, '--recipe', 'paper', '--g_lr', 0.001, '--eval_freq', 1,
+               '--lr_decay', 'linear']
     code, out, err = run(*options, '--epoch', 1)
     assert (code, err) == (0, ''), err
-    name = 'SAGAN_mnist_7_128_attentionpaper_d_lr0.0004_beta10_gan_typehinge_beta20.9_znormal_sn_conditional'
+    name = 'SAGAN_mnist_7_128_attentionpaper_d_lr0.0004_beta10_lr_decaylinear_gan_typehinge_beta20.9_znormal_sn' \
+           '_conditional'
     results = tmp_path / 'results' / name
     config = json.loads((tmp_path / 'checkpoint' / name / 'config.json').read_text())
     assert config['gan_type'] == 'hinge' and config['g_lr'] == 0.001 and 'recipe' not in config
@@ -191,10 +193,11 @@ def test_the_papers_recipe(run, small_data, tmp_path):
     assert imageio.imread(results / 'SAGAN_epoch000_test_all_classes.png').shape == (2 * 28, 10 * 28)
     code, out, _ = run(*options, '--epoch', 2)
     assert code == 0 and 'Going on from step 2 of 4' in out
-    assert run(*options[:-4], '--epoch', 1, '--iteration', 1)[0] == 0  # the article's, trained last
+    assert 'Fréchet distance' in out and (tmp_path / 'checkpoint' / name / 'best' / 'checkpoint').exists()
+    assert run(*options[:-8], '--epoch', 1, '--iteration', 1)[0] == 0  # the article's, trained last
 
-    code, out, err = run('--phase', 'test', '--recipe', 'paper', '--g_lr', 0.001, '--test_num', 1, '--label', 7,
-                         '--export', 3)
+    code, out, err = run('--phase', 'test', '--recipe', 'paper', '--g_lr', 0.001, '--lr_decay', 'linear',
+                         '--test_num', 1, '--label', 7, '--export', 3)
     assert (code, err) == (0, '') and f'Run: {name}' in out
     assert imageio.imread(results / 'SAGAN_test_000.png').shape == (4 * 28, 4 * 28)
     assert np.load(results / 'samples' / 'samples.npz')['labels'].tolist() == [7, 7, 7]

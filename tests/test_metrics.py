@@ -8,6 +8,7 @@ import metrics
 from datasets import load_mnist
 from metrics import (
     all_scores,
+    class_scores,
     classifier_score,
     density_coverage,
     frechet_distance,
@@ -89,6 +90,20 @@ def test_density_and_coverage():
     assert density_coverage(real, real + 100) == (0, 0)
     assert density_coverage(real, real)[1] == 1
     assert density_coverage(real, np.repeat(real[:1], 300, 0))[1] < 0.2  # one mode covers little
+
+
+def test_scores_of_classes():
+    """The share that is recognised, and the mean of the distances of each class to that class alone."""
+    labels = np.arange(300) % 3
+    features = np.random.normal(size=[300, 4]) + 10 * labels[:, None]
+    probabilities = np.eye(3)[np.where(np.arange(300) < 30, (labels + 1) % 3, labels)]  # a tenth is taken for another
+    scores = class_scores(features, probabilities, labels, features, labels)
+    assert scores == {'recognised': pytest.approx(0.9), 'frechet_within_classes': pytest.approx(0, abs=1e-6)}
+    turned = class_scores(features, probabilities, labels, features, (labels + 1) % 3)
+    expected = [frechet_distance(features[labels == c], features[labels == (c - 1) % 3]) for c in range(3)]
+    assert turned['frechet_within_classes'] == pytest.approx(np.mean(expected)) and np.mean(expected) > 400
+    with pytest.raises(UserError, match='--eval_num'):
+        class_scores(features[:3], probabilities[:3], labels[:3], features, labels)
 
 
 def test_nearest(monkeypatch):

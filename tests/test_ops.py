@@ -8,7 +8,18 @@ from conftest import MAIN
 from scipy.signal import correlate
 from scipy.special import softmax
 
-from ops import BFLOAT16_GRADIENTS, attention, bn, conv2d, deconv2d, hw_flatten, linear, lrelu
+from ops import (
+    BFLOAT16_GRADIENTS,
+    attention,
+    attention_layers,
+    bn,
+    conv2d,
+    deconv2d,
+    hw_flatten,
+    linear,
+    lrelu,
+    paper_attention,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +63,35 @@ def numpy_attention(x, values, is_training):
     f, g, h = project('f'), project('g'), project('h')
     beta = softmax(g @ f.transpose(0, 2, 1), axis=-1)
     return values['attention/gamma'] * (beta @ h).reshape(x.shape) + x, beta
+
+
+def numpy_pool(x):
+    """Maximum of 2 x 2 positions, the last ones of fewer."""
+    height, width = x.shape[1:3]
+    return np.stack([np.stack([x[:, i:i + 2, j:j + 2].max((1, 2)) for j in range(0, width, 2)], 1)
+                     for i in range(0, height, 2)], 1)
+
+
+@pytest.mark.parametrize('shape', [(6, 8), (7, 7), (1, 3)])
+def test_attention_of_the_paper(sess, shape):
+    """Against NumPy, by the design's formulas; keys and values are pooled, also where a side is odd."""
+    x = np.random.randn(3, *shape, 16).astype(np.float32)
+    y = paper_attention(tf.constant(x), is_training=False)
+    values = {name.removeprefix('attention/'): value for name, value in randomize(sess).items()}
+
+    def project(name, x):
+        return numpy_conv2d(x, values[f'{name}_conv/w'], values[f'{name}_conv/biases'], 1)
+
+    f, g, h = numpy_pool(project('f', x)), project('g', x), numpy_pool(project('h', x))
+    assert f.shape[1:] == (-(-shape[0] // 2), -(-shape[1] // 2), 2) and h.shape[3] == 8
+    beta = softmax(g.reshape(3, -1, 2) @ f.reshape(3, -1, 2).transpose(0, 2, 1), axis=-1)
+    o = (beta @ h.reshape(3, -1, 8)).reshape(3, *shape, 8)
+    np.testing.assert_allclose(sess.run('attention/attention_map:0'), beta, atol=1e-4)
+    np.testing.assert_allclose(sess.run(y), values['gamma'] * project('attn', o) + x, rtol=1e-3, atol=1e-3)
+    layer, = attention_layers()
+    assert layer.name == 'attention' and layer.queries == list(shape) and layer.keys == list(f.shape[1:3])
+    assert sorted(values) == sorted(['gamma', *(f'{name}_conv/{kind}' for name in ('f', 'g', 'h', 'attn')
+                                               for kind in ('w', 'biases'))])
 
 
 @pytest.mark.parametrize('known', [True, False])
