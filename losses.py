@@ -77,7 +77,7 @@ def dragan(logit_of, real, fake, key):
     """Kodali et al. 2017, arXiv:1705.07215, with the noise of its authors' code; arguments as in wgan_gp."""
     deviation = tf.math.reduce_std(real)
     shape = tf.shape(real)
-    share, pixels = noise([shape[0], 1, 1, 1], key), noise(shape, key + [0, 1])
+    share, pixels = noise([shape[0], 1, 1, 1], key), noise(shape, tf.add(key, [0, 1]))
     around = tf.clip_by_value(real + 0.5 * deviation * share * pixels, 0., 1.)
     return tf.reduce_mean((gradient_norm(logit_of, around) - 1) ** 2)
 

@@ -89,6 +89,8 @@ def test_points_of_dragan_are_around_the_real_images(sess):
     assert share.min() < 0.05 and 0.95 < share.max() <= 1 and np.std(share) > 0.2
     noise = (points - real)[share > 0.5] / (share[share > 0.5, None, None, None] * 0.5 * real.std())
     assert noise.min() >= -1e-5 and abs(noise.mean() - 0.5) < 0.02
+    first = ((points - real)[0] / share[0]).ravel()  # the shares are other numbers than the noise
+    assert abs(np.corrcoef(first, share[:len(first)])[0, 1]) < 0.3
 
 
 @pytest.mark.parametrize('sn', [False, True])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import SMALL
 
+import sampling
 from ops import bn, conv2d, deconv2d, embedding, length, linear, move, session_config
 from SAGAN import SAGAN
 
@@ -165,7 +166,27 @@ def test_normalized_weights_keep_to_one_while_training_and_sampling_moves_nothin
     assert len(scopes) == len(local) == 7
     for scope, u in zip(scopes, local, strict=True):
         w = as_matrix(scope, averages.get(f'{scope}/w', averages.get(f'{scope}/Matrix')))
+        expected = averages[f'{scope}/u']
+        for _ in range(sampling.STATISTICS_BATCHES):
+            expected = power_step(w, expected)[1]
+        np.testing.assert_allclose(u, expected, atol=1e-3)
         assert np.linalg.svd(w, compute_uv=False)[0] / power_step(w, u)[0] == pytest.approx(1, rel=0.02), scope
+
+
+def test_generator_learns_from_the_updated_discriminator_over_its_own_sigma(sess):
+    model, _ = build(sess, sn=True, gan_type='hinge', d_lr=0.02)
+    rng = np.random.default_rng(3)
+    feed = {model.inputs: rng.random([8, *SMALL]), model.z: model.draw_z(8, 3)}
+    model.save(0)
+    g_loss = sess.run([model.train_step, model.losses], feed)[1]['g_loss']
+    with tf.variable_scope('', reuse=True):
+        model.sigmas = {}
+        logit = model.discriminator(model.generator(model.z, reuse=True), reuse=True)[1]
+    model.load(0)
+    stale = -sess.run(logit, feed).mean()
+    sess.run(model.d_step, feed)
+    assert g_loss == pytest.approx(-sess.run(logit, feed).mean(), rel=1e-3)
+    assert abs(g_loss - stale) > 0.01
 
 
 @pytest.mark.parametrize('option', [dict(gan_type='wgan-gp'), dict(gan_type='dragan'), dict(sn=True), {}])

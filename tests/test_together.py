@@ -47,6 +47,9 @@ def test_two_steps_and_going_on_to_the_bit(options, tmp_path, monkeypatch):
         train(0)
         model.save(1)
         losses, variables, images = train(1)
+        # D has been updated n_critic times a step, G once: Adam counts them in powers of beta1.
+        for suffix, updates in ('', 2 * model.n_critic), ('_1', 2):
+            assert variables[f'beta1_power{suffix}'] == pytest.approx(model.beta1 ** (updates + 1), rel=1e-5)
         sess.run(tf.global_variables_initializer())
         assert model.load() == (True, 1)
         again, same, drawn = train(1)
