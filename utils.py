@@ -26,7 +26,8 @@ def replacing(path):
         yield part
         os.replace(part, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk Python says not where
+        if error.errno and not error.filename:
+            error.filename = str(path)  # of a full disk Python does not say where
         raise
     finally:
         pathlib.Path(part).unlink(missing_ok=True)

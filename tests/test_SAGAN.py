@@ -271,6 +271,20 @@ def test_training_learns(build, sess, tmp_path):
         'SAGAN_train_00_0100.png']
 
 
+def test_a_batch_depends_on_its_number_and_the_seed_alone(sess):
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, [64, *SMALL]).astype(np.uint8), rng.integers(0, 10, 64)
+    model, other = (SAGAN(sess, image_shape=SMALL, classes=10, batch_size=8, seed=seed) for seed in (0, 1))
+    first = model.batch(data, 3)
+    assert [part.shape for part in first] == [(8, *SMALL), (8, 62), (8,), (8,)]
+    assert all((a == b).all() for a, b in zip(first, model.batch(data, 3), strict=True))
+    for values in model.batch(data, 4), other.batch(data, 3):
+        assert all((a != b).mean() > 0.3 for a, b in zip(first, values, strict=True))
+    # An image keeps its label.
+    for image, label in zip(first[0], first[2], strict=True):
+        assert label in data[1][(data[0] == np.round(255 * image)).all((1, 2, 3))]
+
+
 def test_shuffling_takes_every_image_once_and_differs_by_pass_and_seed():
     assert sorted(shuffled(0, 0, 300)) == list(range(300))
     assert (shuffled(0, 0, 300) == shuffled(0, 0, 300)).all()

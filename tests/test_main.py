@@ -230,12 +230,17 @@ def test_a_second_training_of_the_same_run_is_refused(start, run, small_data, tm
     first = start(*options)
     assert any('Epoch: [ 0] [   1/' in line for line in first.stdout)
     one_line_error(run(*options), f'{RUN} is being trained by process {first.pid} on ', '--name')
-    assert run(*options, '--name', 'other', '--iteration', 1, '--epoch', 1)[0] == 0
     first.kill()
     first.communicate()
-    one_line_error(run(*options, '--name', 'other', '--seed', 3), 'other holds a run with --seed 0', '--name')
-    code, out, _ = run('--phase', 'test', '--name', 'other', '--test_num', 1)
-    assert code == 0 and 'Run: other\n' in out
+
+
+def test_a_run_with_a_name(run, small_data, tmp_path):
+    options = ['--dataset', 'mnist', '--data_dir', small_data, *QUICK, '--iteration', 1, '--epoch', 1, '--name', 'mine']
+    assert run(*options)[0] == 0
+    assert os.listdir(tmp_path / 'checkpoint') == os.listdir(tmp_path / 'results') == ['mine']
+    one_line_error(run(*options, '--seed', 3), 'mine holds a run with --seed 0', '--name')
+    code, out, _ = run('--phase', 'test', '--name', 'mine', '--test_num', 1)
+    assert code == 0 and 'Run: mine\n' in out
 
 
 @pytest.mark.parametrize('batch_size, sample_num', [(1, 1), (100, 100)])
