@@ -130,13 +130,15 @@ def print_table(rows, dataset, variants, **wanted):
           'classifier score, 2 epochs | recognised | gamma of G, of D | minutes |\n' + '|---' * 7 + '|')
     for typed in variants:
         one, two = (dict(dataset=dataset, options=typed, epoch=epoch, **wanted) for epoch in (1, 2))
+        if not values_of(rows, 'frechet_to_train', **two):
+            continue
         minutes = values_of(rows, 'minutes', **one) + values_of(rows, 'minutes', **two)
         print(f'| `{typed or "default"}` | {told(values_of(rows, "frechet_to_train", **one))} | '
               f'{told(values_of(rows, "frechet_to_train", **two))} | '
               f'{told(values_of(rows, "classifier_score", **two))} | '
               f'{told(values_of(rows, "recognised", **two), 4)} | '
               f'{", ".join(told(values_of(rows, name, **two)) for name in ("g_gamma", "d_gamma"))} | '
-              f'{sum(minutes) / (len(minutes) / 2 or 1):.1f} |')
+              f'{told([2 * np.mean(minutes)] if minutes else [], 1)} |')
 
 
 def draw(rows, variants, title):

@@ -55,7 +55,7 @@ def numpy_bn(x, values, name, is_training):
 
 
 def numpy_attention(x, values, is_training):
-    """-> (output [B, H, W, C], map [B, N, N]), by the design's formulas."""
+    """-> (output [B, H, W, C], map [B, N, N]), by the formulas of the paper's equations."""
     def project(name):
         y = numpy_conv2d(x, values[f'attention/{name}_conv/w'], values[f'attention/{name}_conv/biases'], 1)
         return np.maximum(numpy_bn(y, values, f'attention/{name}_bn', is_training), 0).reshape(len(x), -1, y.shape[3])
@@ -74,7 +74,7 @@ def numpy_pool(x):
 
 @pytest.mark.parametrize('shape', [(6, 8), (7, 7), (1, 3)])
 def test_attention_of_the_paper(sess, shape):
-    """Against NumPy, by the design's formulas; keys and values are pooled, also where a side is odd."""
+    """Against NumPy, by the formulas; keys and values are pooled, also where a side is odd."""
     x = np.random.randn(3, *shape, 16).astype(np.float32)
     y = paper_attention(tf.constant(x), is_training=False)
     values = {name.removeprefix('attention/'): value for name, value in randomize(sess).items()}
