@@ -11,15 +11,15 @@ os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1
                   PYTHONDONTWRITEBYTECODE='1')
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 import datasets
 import main
+
+tf = main.import_tensorflow()  # quietly
+
 import SAGAN
 import sampling
 from utils import draw_z
-
-tf.logging.set_verbosity(tf.logging.ERROR)
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 
