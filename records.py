@@ -1,7 +1,7 @@
 """What training, test and eval leave of a run: when a checkpoint is due, history, summaries, grids, figures, scores.
 
 What training writes is a record each: an object with due(step) and write(step, values), where values are the losses of
-that step, {name: number}, to which records may add. SAGAN.records lists them in the order in which they are written.
+that step, {name: number}, to which records may add. training_records lists them in the order of writing.
 """
 
 import contextlib
