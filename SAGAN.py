@@ -160,6 +160,7 @@ class SAGAN(Sampler):
         self.gammas = ops.gammas_of(ops.attention_layers())
 
     def optimizer(self, learning_rate):
+        """Adam at a learning rate, times lr_scale."""
         return tf.train.AdamOptimizer(learning_rate * self.lr_scale, self.beta1, self.beta2)
 
     def build_penalty(self, fake):

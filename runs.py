@@ -144,6 +144,7 @@ def find_run(checkpoint_dir, wanted):
 ##################################################################################
 
 def write_json(content, path):
+    """Write content as JSON to path."""
     with replacing(path) as part:
         pathlib.Path(part).write_text(json.dumps(content, indent=2) + '\n')
 

@@ -132,6 +132,7 @@ class Sampler:
         return self.sess.run(fetches, self.feed_of(z, labels))
 
     def feed_of(self, z, labels):
+        """What to feed to sample from z [N, z_dim] and, in a conditional run, labels [N]."""
         return {self.z: z, self.z_labels: labels} if self.conditional else {self.z: z}
 
     def refresh_statistics(self):
