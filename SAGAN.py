@@ -13,6 +13,7 @@ from losses import OBJECTIVES
 from metrics import load_scorer
 from ops import ATTENTIONS, bn, conv2d, deconv2d, embedding, linear, lrelu
 from options import KEPT, UserError, resolved
+from precision import BFLOAT16_GRADIENTS
 from records import training_records, writing
 from runs import MODEL, Run
 from sampling import Sampler
@@ -122,7 +123,7 @@ class SAGAN(Sampler):
         Sets also losses, {name: scalar}, where g_loss is that of the updated D: fetching it updates D; gammas, {column
         of the history: scalar}; batch_number, a placeholder, on which the noise of a penalty depends.
         """
-        gradients = ops.BFLOAT16_GRADIENTS if self.precision == 'bfloat16' else {}
+        gradients = BFLOAT16_GRADIENTS if self.precision == 'bfloat16' else {}
         # A scope of its own, so that <network>/attention/attention_map:0 is the map to draw, not one of these.
         with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
             self.sigmas = g_sigmas = {} if self.sn else None

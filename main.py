@@ -91,7 +91,7 @@ def built_model(options):
     """A SAGAN of these options, its graph built, in a session."""
     tf = import_tensorflow()
     from datasets import CLASSES
-    from ops import session_config
+    from precision import session_config
     from SAGAN import SAGAN
     options = {option: value for option, value in options.items() if option in KEPT}
     with tf.Session(config=session_config(options.get('precision', 'float32'))) as sess:

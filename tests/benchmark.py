@@ -25,8 +25,9 @@ tf = import_tensorflow()
 
 import datasets
 from losses import sigmoid_loss
-from ops import attention, session_config
+from ops import attention
 from options import RECIPES
+from precision import session_config
 from SAGAN import SAGAN
 
 ROUNDS = 12

@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from datasets import CLASSES, load_mnist
 from figures import COLOURS
 from metrics import classifier_score, frechet_distance, load_classifier, recognised
-from ops import session_config
 from options import RECIPES, UserError, parse
+from precision import session_config
 from records import write_grid
 from runs import save_figure
 from SAGAN import SAGAN

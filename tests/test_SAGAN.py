@@ -8,13 +8,13 @@ from benchmark import two_call_loop
 from conftest import SMALL, images_and_z
 
 import metrics
-import ops
+import precision
 import SAGAN as module
 import sampling
 from datasets import load_mnist, shuffled
 from losses import sigmoid_loss
-from ops import has_fast_bfloat16, session_config
 from options import UserError
+from precision import has_fast_bfloat16, session_config
 from runs import read_history
 from SAGAN import SAGAN, linear_decay
 from utils import draw_z
@@ -316,7 +316,7 @@ def test_bfloat16_where_it_is_fast(tmp_path, monkeypatch, capsys):
         assert has_fast_bfloat16(str(cpuinfo)) == fast
     assert not has_fast_bfloat16(str(tmp_path / 'none'))
     for fast in True, False:
-        monkeypatch.setattr(ops, 'has_fast_bfloat16', lambda fast=fast: fast)
+        monkeypatch.setattr(precision, 'has_fast_bfloat16', lambda fast=fast: fast)
         options = session_config('bfloat16').graph_options.rewrite_options
         assert bool(options.auto_mixed_precision_onednn_bfloat16) == fast
         assert ('float32' in capsys.readouterr().out) == (not fast)

@@ -7,14 +7,14 @@ import sys
 import pytest
 
 # From the top down: a file imports only what stands below it.
-ORDER = ['main', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'losses', 'datasets',
-         'figures', 'utils', 'options']
+ORDER = ['main', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'precision', 'losses',
+         'datasets', 'digits', 'figures', 'utils', 'options']
 STRANGERS = {
     'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
     'sampling': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'matplotlib'},
     'records': {'SAGAN', 'sampling'}, 'metrics': {'SAGAN', 'records', 'runs'}, 'ops': {'losses'},
-    'losses': {'utils', 'options'},
-    'datasets': {'tensorflow'}, 'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
+    'losses': {'utils', 'options'}, 'datasets': {'tensorflow'}, 'digits': {'tensorflow'},
+    'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(ROOT.glob('*.py'))

@@ -8,7 +8,8 @@ from scipy.special import expit
 
 import losses
 from losses import OBJECTIVES
-from ops import BFLOAT16_GRADIENTS, conv2d, linear, move, session_config
+from ops import conv2d, linear, move
+from precision import BFLOAT16_GRADIENTS, session_config
 from SAGAN import SAGAN
 
 LOGIT = np.array([[-2.5], [-0.6], [0.3], [1.7]])

@@ -9,7 +9,6 @@ from scipy.signal import correlate
 from scipy.special import softmax
 
 from ops import (
-    BFLOAT16_GRADIENTS,
     attention,
     attention_layers,
     bn,
@@ -20,6 +19,7 @@ from ops import (
     lrelu,
     paper_attention,
 )
+from precision import BFLOAT16_GRADIENTS
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ import tensorflow.compat.v1 as tf
 from conftest import SMALL
 
 import sampling
-from ops import bn, conv2d, deconv2d, embedding, length, linear, move, session_config
+from ops import bn, conv2d, deconv2d, embedding, length, linear, move
+from precision import session_config
 from SAGAN import SAGAN
 
 X = np.random.default_rng(0).normal(size=[3, 6, 8, 5])

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import sampling
 from losses import OBJECTIVES
-from ops import session_config
+from precision import session_config
 from SAGAN import SAGAN
 
 COMBINED = dict(gan_type=list(OBJECTIVES), attention=['article', 'paper', 'none'], sn=[False, True],
