@@ -8,16 +8,17 @@ import tensorflow.compat.v1 as tf
 
 import ops
 from checkpoints import Checkpoints, not_finite
-from datasets import batch, load_mnist, steps_of_a_pass
+from datasets import batch, load_dataset, steps_of_a_pass
 from losses import OBJECTIVES
 from metrics import load_scorer
-from ops import ATTENTIONS, bn, conv2d, deconv2d, embedding, linear, lrelu
+from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
 from options import KEPT, UserError, resolved
+from options import image_shape as shape_of
 from precision import BFLOAT16_GRADIENTS
 from records import training_records, writing
 from runs import MODEL, Run
 from sampling import Sampler
-from utils import Use, draw_labels, to_uint8
+from utils import Use, draw_labels
 
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 NEVER = contextlib.nullcontext(())
@@ -26,24 +27,44 @@ NEVER = contextlib.nullcontext(())
 class SAGAN(Sampler):
     """A generator and a discriminator, each with a self-attention layer unless attention is 'none'.
 
-    image_shape: (H, W, C), H and W multiples of 4; classes: how many the data have, 0 for none. options: any of those
-    in options.py that config.json holds, by name; where one is not given it is the article's.
+    image_shape: (H, W, C), that of the options' data set if None; classes: the names of the data's, or how many there
+    are, 0 for none. options: any of those in options.py that config.json holds, by name; where one is not given it is
+    the article's.
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
-    def __init__(self, sess, image_shape=(28, 28, 1), classes=0, **options):
-        vars(self).update(resolved(options))
-        self.sess, self.image_shape, self.classes = sess, image_shape, classes
-        if self.conditional and not classes:
+    kind, sizes = 'article', range(4, 1025, 4)  # its name among --network, and the heights and widths that it takes
+
+    def __init__(self, sess, image_shape=None, classes=0, **options):
+        vars(self).update(resolved({'network': self.kind, **options}))
+        if self.network != self.kind:
+            raise TypeError(f'{type(self).__name__} is the network {self.kind}; networks.NETWORKS has {self.network}')
+        self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
+        self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
+        self.classes = len(self.class_names)
+        if not set(self.image_shape[:2]) <= set(self.sizes):
+            raise UserError(f'--network {self.kind} takes images of {told(self.sizes)} pixels, not '
+                            f'{" x ".join(map(str, self.image_shape[:2]))}: give another --img_size or --network')
+        if self.conditional and not self.classes:
             raise UserError('--conditional true takes a --dataset with classes: choose another, or leave it out')
-        if self.label and not (self.conditional and int(self.label) < classes):
-            raise UserError(f'--label {self.label} takes a run of --conditional true, and a class below {classes}')
+        if self.label and not self.conditional:
+            raise UserError(f'--label {self.label} takes a run of --conditional true')
+        self.asked = self.label and self.class_number(self.label)
         self.objective = OBJECTIVES[self.gan_type]
         # A penalty is of one image, and batch norm would tie it to the others of its batch.
         self.d_norm = not (self.sn or self.objective.penalty)
         self.sigmas = None  # what layers note of their spectral normalization: see ops.sigma_of
         self.run = Run(self.options)
         self.model_dir = self.run.name
+
+    def class_number(self, label):
+        """The number of a class, given by its name or number, as text. Raises UserError where there is none."""
+        if label in self.class_names:
+            return self.class_names.index(label)
+        if label.isascii() and label.isdigit() and int(label) < self.classes:
+            return int(label)
+        names = ', '.join(f'{number} {name}' for number, name in enumerate(self.class_names))
+        raise UserError(f'--label {label} is none of the classes: choose one of {names}')
 
     @property
     def options(self):
@@ -86,9 +107,8 @@ class SAGAN(Sampler):
             x = tf.reshape(x, [-1, height // 4 * (width // 4) * 128])  # [B, 7*7*128]
             features = lrelu(norm(linear(x, 1024, 'd_fc4', sn=sn), 'd_bn4'))  # [B, 1024]
             logit = linear(features, 1, 'd_fc5', sn=sn)  # [B, 1]
-            if labels is not None:  # projection (Miyato and Koyama 2018, arXiv:1802.05637, equation 3)
-                of_class = embedding(labels, self.classes, 1024, 'd_embedding', sn=sn)  # [B, 1024]
-                logit += tf.reduce_sum(features * of_class, 1, keepdims=True)
+            if labels is not None:
+                logit += projection(features, labels, self.classes, sn=sn)
             return tf.nn.sigmoid(logit), logit, features
 
     ##################################################################################
@@ -178,18 +198,20 @@ class SAGAN(Sampler):
     # Training
     ##################################################################################
 
-    def train(self, stopping=NEVER):
+    def train(self, stopping=NEVER, dataset=None):
         """Train to the end of the last epoch, from the newest checkpoint if there is one.
 
         stopping: a context, entered before the first step; once what it gives is true, training saves and returns.
+        dataset: as load_dataset has it, which is read if it is None.
         Raises UserError or OSError for what the user can put right.
         """
-        data, _ = load_mnist(self.dataset_name, self.data_dir)
-        steps_a_pass = steps_of_a_pass(len(data[0]), self.batch_size, self.dataset_name)
+        dataset = dataset or load_dataset(self.dataset_name, self.data_dir, self.image_shape)
+        facts = {'images': len(dataset.train[0]), 'class_names': list(dataset.class_names)}
+        steps_a_pass = steps_of_a_pass(facts['images'], self.batch_size, self.dataset_name)
         steps_an_epoch = self.iteration or max(1, steps_a_pass // self.n_critic)
         last_step = self.epoch * steps_an_epoch
         with self.run.held():
-            self.run.check(self.options)
+            self.run.check(self.options, facts)
             self.sess.run(tf.global_variables_initializer())
             found, step = self.load()
             if step >= last_step:
@@ -199,10 +221,11 @@ class SAGAN(Sampler):
                 print(f'Going on from step {step} of {last_step}')
             if self.lr_decay == 'linear':
                 print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
-            score = self.eval_freq and load_scorer(self.dataset_name, *data, self.checkpoint_dir)
-            with stopping as stops, writing(self.records(step, steps_an_epoch, last_step, stops, score)) as write_due:
+            score = self.eval_freq and load_scorer(self.dataset_name, dataset, self.checkpoint_dir)
+            with stopping as stops, writing(self.records(step, steps_an_epoch, last_step, stops, score,
+                                                         facts)) as write_due:
                 while step < last_step:
-                    batches = [self.batch(data, step * self.n_critic + part) for part in range(self.n_critic)]
+                    batches = [self.batch(dataset.train, step * self.n_critic + part) for part in range(self.n_critic)]
                     lr_scale = linear_decay(step, last_step) if self.lr_decay == 'linear' else 1.
                     values = self.train_batch(batches, step, lr_scale)
                     step += 1
@@ -214,7 +237,7 @@ class SAGAN(Sampler):
 
     def batch(self, data, number):
         """Batch number number of training, as train_batch takes it; data: (images [N, H, W, C], labels [N])."""
-        images, labels = batch(*data, self.batch_size, self.seed, number)
+        images, labels = batch(*data, self.batch_size, self.seed, number, self.flip)
         z = self.draw_z(self.batch_size, self.seed, Use.TRAIN_Z, number)
         return images, z, labels, draw_labels(self.batch_size, self.classes or 1, self.seed, Use.TRAIN_LABELS, number)
 
@@ -237,13 +260,15 @@ class SAGAN(Sampler):
                 raise not_finite(name, step + 1)
         return losses
 
-    def records(self, step, steps_an_epoch, last_step, stops, score):
-        """What training leaves from a step on; score: of images, as load_scorer has it, 0 for none."""
+    def records(self, step, steps_an_epoch, last_step, stops, score, facts):
+        """What training leaves from a step on; score: of images, as load_scorer has it, 0 for none; facts: of the data
+        set, for config.json.
+        """
         z = self.draw_z(QUICK_EVAL_NUM, self.seed, Use.EVAL_Z)
         output = "D's mean probability of being real" if self.objective.probability else "D's mean output"
         return training_records(
-            self.run, self.options, step, steps_an_epoch, last_step, stops, graph=self.sess.graph, sample=self.sample,
-            draw=lambda *key: self.draw_grid(self.seed, *key), score=lambda: score(to_uint8(self.sample(z))),
+            self.run, {**facts, **self.options}, step, steps_an_epoch, last_step, stops, graph=self.sess.graph,
+            sample=self.sample, draw=lambda *key: self.draw_grid(self.seed, *key), score=lambda: score(self.pixels(z)),
             losses=self.losses, gammas=self.gammas, output=output, checkpoints=self.checkpoints,
             best=self.best_checkpoints)
 
@@ -261,6 +286,11 @@ class SAGAN(Sampler):
         self.stale = True
         self.loaded = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
         return self.loaded.load('latest' if checkpoint == 'best' else checkpoint)
+
+
+def told(sizes):
+    """The sizes that a network takes, in words."""
+    return f'multiples of {sizes.step}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
 
 
 def linear_decay(step, last_step):

@@ -2,47 +2,70 @@
 
 import functools
 import gzip
-import hashlib
 import math
 import os
 import pathlib
-import queue
-import threading
-import urllib.request
+import shutil
+import tarfile
 import zlib
-from http.client import HTTPException
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from digits import draw_digits
-from options import UserError
+from downloads import download
+from options import SHAPES, UserError
+from pictures import fit, load_pictures
 from utils import Use, check_folder, replacing
 
-CLASSES = 10  # of each data set
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
+CIFAR_FILES = *(f'data_batch_{number}.bin' for number in range(1, 6)), 'test_batch.bin'
+CIFAR_ARCHIVE = 'cifar-10-binary.tar.gz'
 
-# Where the files, gzipped, come from, and the digests that tell that they arrived whole, in the order of FILES.
+# Where the files come from, and the digests that tell that they arrived whole.
 SOURCES = {
     'mnist': {
         'mirrors': ('https://storage.googleapis.com/cvdf-datasets/mnist/',
                     'https://ossci-datasets.s3.amazonaws.com/mnist/'),
         'algorithm': 'sha256',
-        'digests': ('440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
-                    '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
-                    '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
-                    'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6')},
+        'files': {
+            f'{FILES[0]}.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
+            f'{FILES[1]}.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
+            f'{FILES[2]}.gz': '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
+            f'{FILES[3]}.gz': 'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'}},
     'fashion-mnist': {
         'mirrors': ('http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',),
         'algorithm': 'md5',
-        'digests': ('8d4fb7e6c68d591d4c3dfef9ec88bf0d', '25c81989df183df01b3e8a0aad5dffbe',
-                    'bef4ecab320f06d8554ea6380940ec79', 'bb300cfdad3c16e7a12a480ee83cd310')},
-}
-PATIENCE = 6  # seconds without a byte after which a mirror is given up, so that two mirrors take less than 15
+        'files': {
+            f'{FILES[0]}.gz': '8d4fb7e6c68d591d4c3dfef9ec88bf0d',
+            f'{FILES[1]}.gz': '25c81989df183df01b3e8a0aad5dffbe',
+            f'{FILES[2]}.gz': 'bef4ecab320f06d8554ea6380940ec79',
+            f'{FILES[3]}.gz': 'bb300cfdad3c16e7a12a480ee83cd310'}},
+    'cifar10': {
+        'mirrors': ('https://www.cs.toronto.edu/~kriz/',),
+        'algorithm': 'md5',
+        'files': {CIFAR_ARCHIVE: 'c32a1d4ab5d03f1284b67883e8d87530'}}}
+DIGITS = tuple('0123456789')
+CLASS_NAMES = {
+    'mnist': DIGITS, 'digits': DIGITS,
+    'fashion-mnist': ('T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'boot'),
+    'cifar10': ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')}
+
+
+class Dataset(NamedTuple):
+    """train and test: (images uint8 [N, H, W, C], labels [N], or None); class_names, empty where there are no labels;
+    digest: what tells the training split from others, None where it is yet to be computed.
+    """
+    train: tuple
+    test: tuple
+    class_names: tuple
+    digest: str | None = None
 
 
 def find_dataset(name, data_dir='data'):
-    """Make sure that the files of a data set lie in <data_dir>/<name>: fetch mnist and fashion-mnist, make digits.
+    """Make sure that a data set lies in <data_dir>/<name>: fetch it, draw digits; own pictures must be there.
 
     name 'auto' is mnist where it is at hand or can be downloaded, else digits.
     Returns (the name of the data set found, a sentence that says which it is and why).
@@ -56,14 +79,61 @@ def find_dataset(name, data_dir='data'):
             return name, f'{why}, instead of MNIST: {error}'
 
     folder = os.path.join(data_dir, name)
-    missing = [file for file in FILES if not find_file(folder, file)]
+    if name not in SHAPES:
+        if not os.path.isdir(folder):
+            raise UserError(f'{folder} is no folder: put pictures there, or choose another --dataset ('
+                            f'{", ".join(SHAPES)}) or --data_dir')
+        return name, f'Data set: the pictures in {folder}'
+    files = CIFAR_FILES if name == 'cifar10' else FILES
+    missing = [file for file in files if not find_file(folder, file)]
     if not missing:
         return name, f'Data set: {name} in {folder}'
     if name == 'digits':
         make_digits(check_folder(folder))
         return name, f'Data set: digits, the built-in one, in {folder}'
-    download(name, folder, missing)
+    source = SOURCES[name]
+    wanted = {file: digest for file, digest in source['files'].items() if file.removesuffix('.gz') in missing
+              or file == CIFAR_ARCHIVE and not find_file(folder, file)}
+    try:
+        download(folder, wanted, source['mirrors'], source['algorithm'])
+    except ConnectionError as error:
+        raise UserError(f'{name} cannot be downloaded ({error}): put {", ".join(source["files"])} in {folder}, or '
+                        'use --dataset digits, which needs no network') from error
+    if name == 'cifar10':
+        unpack_cifar10(folder)
     return name, f'Data set: {name}, downloaded to {folder}'
+
+
+def load_dataset(name, data_dir='data', shape=(28, 28, 1)):
+    """Read the data set in <data_dir>/<name>, its images brought to shape (H, W, C) -> Dataset.
+
+    Raises UserError where something is missing or damaged.
+    """
+    folder = os.path.join(data_dir, name)
+    if name not in SHAPES:
+        found = load_pictures(folder, shape)
+        train, test = ((found.images[part], None if found.labels is None else found.labels[part])
+                       for part in (slice(found.train), slice(found.train, None)))
+        return Dataset(train, test, tuple(found.class_names), found.digest)
+    splits = load_cifar10(folder) if name == 'cifar10' else load_mnist(name, data_dir)
+    return Dataset(*((resized(images, shape), labels) for images, labels in splits), CLASS_NAMES[name])
+
+
+def resized(images, shape):
+    """Images uint8 [N, h, w, c] as uint8 [N, H, W, C] of that shape; 28 pixels become 32 by two black ones around."""
+    if images.shape[1:3] == (28, 28) and shape[:2] == (32, 32):
+        images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    if images.shape[1:3] == shape[:2] and images.shape[3] == 1:
+        images = np.repeat(images, shape[2], 3)
+    if images.shape[1:] == shape:
+        return images
+    return np.stack([fit(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), shape)
+                     for image in tqdm(images, desc='Resizing', leave=False, disable=None)])
+
+
+##################################################################################
+# Files
+##################################################################################
 
 
 def find_file(folder, name):
@@ -119,66 +189,44 @@ def read_idx(path, shape):
     return items.reshape(-1, *shape)
 
 
-def download(name, folder, missing):
-    """Fetch the missing files, gzipped, of a data set into folder, each from the first mirror that has it whole.
+def unpack_cifar10(folder):
+    """Take the six files of CIFAR-10 out of the archive in folder, which is deleted then.
 
-    Raises UserError, which names the folder and the files, where no mirror gives one.
+    Raises UserError where the archive is damaged or has in it what could be written elsewhere.
     """
-    source = SOURCES[name]
-    mirrors = list(source['mirrors'])
-    for file in missing:
-        while True:
-            try:
-                fetch(f'{mirrors[0]}{file}.gz', os.path.join(folder, file + '.gz'), source['algorithm'],
-                      source['digests'][FILES.index(file)])
-                break
-            except ConnectionError as error:
-                mirrors.pop(0)
-                if not mirrors:
-                    raise UserError(f'{name} cannot be downloaded ({error}): put {", ".join(FILES)} (or .gz) in '
-                                    f'{folder}, or use --dataset digits, which needs no network') from error
+    path = os.path.join(folder, CIFAR_ARCHIVE)
+    try:
+        with tarfile.open(path) as archive:
+            members = archive.getmembers()
+            for member in members:
+                if not (member.isfile() or member.isdir()) or '..' in member.name.split('/') or member.name[0] == '/':
+                    raise UserError(f'{path} has {member.name!r} in it, which is no plain file of CIFAR-10: delete it')
+            found = {os.path.basename(member.name): member for member in members if member.isfile()}
+            for name in CIFAR_FILES:
+                with replacing(os.path.join(folder, name)) as part, open(part, 'wb') as file:
+                    shutil.copyfileobj(archive.extractfile(found[name]), file)
+    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, KeyError) as error:
+        raise UserError(f'{path} is not the whole archive of CIFAR-10 ({error}): delete it') from error
+    os.remove(path)
 
 
-def fetch(url, path, algorithm, digest):
-    """Download url to path, showing a progress bar; path appears once the digest is right.
+def load_cifar10(folder):
+    """Read the six files of CIFAR-10's binary version in folder -> train, test: (uint8 [N, 32, 32, 3], labels [N]).
 
-    Raises ConnectionError where the file does not come, or not whole, or nothing arrives for PATIENCE seconds.
+    Raises UserError, which names the file, where one is missing or damaged.
     """
-    chunks = queue.Queue()
-
-    def receive():
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-                chunks.put(response.length)
-                while chunk := response.read(1 << 16):
-                    chunks.put(chunk)
-            chunks.put(b'')
-        except (OSError, HTTPException) as error:
-            chunks.put(error)
-
-    def next_chunk():
-        try:
-            chunk = chunks.get(timeout=PATIENCE)
-        except queue.Empty:
-            raise ConnectionError(f'{url}: no answer within {PATIENCE} s') from None
-        if isinstance(chunk, Exception):
-            raise ConnectionError(f'{url}: {chunk}') from chunk
-        return chunk
-
-    # In a thread of its own, because looking up a host's name obeys no timeout.
-    threading.Thread(target=receive, daemon=True).start()
-    length = next_chunk()
-    check = hashlib.new(algorithm)
-    check_folder(os.path.dirname(path))
-    with replacing(path) as part:
-        with open(part, 'wb') as file, tqdm(desc=os.path.basename(path), total=length, unit='B', unit_scale=True,
-                                            disable=None) as bar:
-            while chunk := next_chunk():
-                file.write(chunk)
-                check.update(chunk)
-                bar.update(len(chunk))
-        if check.hexdigest() != digest:
-            raise ConnectionError(f'{url}: not the expected file, its {algorithm} is {check.hexdigest()}')
+    parts = []
+    for name in CIFAR_FILES:
+        path = find_file(folder, name)
+        if not path:
+            raise UserError(f'{os.path.join(folder, name)} is missing: put the six .bin files of CIFAR-10 there')
+        items = np.fromfile(path, np.uint8)
+        if len(items) == 0 or len(items) % 3073 or items[::3073].max() > 9:
+            raise UserError(f'{path} does not hold images of CIFAR-10: delete it to have it fetched anew')
+        items = items.reshape(-1, 3073)  # a label, then 32 x 32 of red, of green, of blue
+        parts.append((items[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), items[:, 0]))
+    train = tuple(np.concatenate(part) for part in zip(*parts[:-1], strict=True))
+    return train, parts[-1]
 
 
 def make_digits(folder, train=60000, test=10000, seed=0):
@@ -192,6 +240,11 @@ def make_digits(folder, train=60000, test=10000, seed=0):
                 pathlib.Path(part).write_bytes(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))
 
 
+##################################################################################
+# The batch of a step
+##################################################################################
+
+
 def steps_of_a_pass(count, batch_size, dataset_name):
     """The number of whole batches in count images. Raises UserError where there is none."""
     if count < batch_size:
@@ -200,14 +253,19 @@ def steps_of_a_pass(count, batch_size, dataset_name):
     return count // batch_size
 
 
-def batch(images, labels, batch_size, seed, number):
-    """Batch number number of images uint8 [N, H, W, C] and labels [N] -> float32 [B, H, W, C] in [0, 1], labels [B].
+def batch(images, labels, batch_size, seed, number, flip=False):
+    """Batch number number of images uint8 [N, H, W, C] and labels [N], or None -> float32 [B, H, W, C] in [0, 1],
+    labels [B], or None. With flip about half of the images are mirrored.
 
-    The order depends on the seed alone: each pass through the data, of N // batch_size batches, has its own.
+    The order and what is mirrored depend on the seed alone: each pass, of N // batch_size batches, has its own order.
     """
     data_pass, part = divmod(number, len(images) // batch_size)
     chosen = shuffled(seed, data_pass, len(images))[part * batch_size:(part + 1) * batch_size]
-    return images[chosen].astype(np.float32) / 255, labels[chosen]
+    found = images[chosen].astype(np.float32) / 255
+    if flip:
+        mirrored = np.random.default_rng([seed, Use.FLIP, number]).integers(2, size=batch_size) == 1
+        found[mirrored] = found[mirrored, :, ::-1]
+    return found, labels if labels is None else labels[chosen]
 
 
 @functools.lru_cache(maxsize=1)

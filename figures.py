@@ -44,15 +44,27 @@ def draw_curves(rows, output="D's mean probability of being real"):
     return figure
 
 
-def query_points(image, grid):
-    """Choose the positions of an attention map whose looks are drawn, from the ink of an image [H, W] in [0, 1].
+def ink_of(image):
+    """What of an image [H, W, C] in [0, 1] is drawn on its ground -> [H, W] in [0, 1].
+
+    Of a grey image what is bright; of one in colour, how far a pixel is from the mean colour of the border.
+    """
+    image = np.nan_to_num(image)
+    if image.shape[2] == 1:
+        return image[:, :, 0]
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]]).mean(0)
+    return np.abs(image - border).mean(2)
+
+
+def query_points(ink, grid):
+    """Choose the positions of an attention map whose looks are drawn, from the ink [H, W] of an image, in [0, 1].
 
     grid: rows and columns of the positions; one stands for a block of H/rows x W/columns pixels. Returns {what it is:
     position}: the block with the most ink; the first and the last block, row by row, with at least half as much; and,
     of the blocks with the least ink, the one nearest to the middle.
     """
     rows, columns = grid
-    ink = np.nan_to_num(image).reshape(rows, image.shape[0] // rows, columns, image.shape[1] // columns).mean((1, 3))
+    ink = ink.reshape(rows, ink.shape[0] // rows, columns, ink.shape[1] // columns).mean((1, 3))
     inked = np.argwhere(ink >= ink.max() / 2)
     empty = np.argwhere(ink <= ink.min() + 0.01)
     middle = np.array([(rows - 1) / 2, (columns - 1) / 2])
@@ -64,21 +76,26 @@ def query_points(image, grid):
 def draw_attention(sections, title):
     """Draw where the query points of images look -> a figure, one row an image.
 
-    sections: [(what they are, images [K, H, W, 1] in [0, 1], maps [K, rows, columns, rows of keys, columns of keys])];
+    sections: [(what they are, images [K, H, W, C] in [0, 1], maps [K, rows, columns, rows of keys, columns of keys])];
     maps[k, i, j] says where position (i, j) of image k looks: at keys, positions or, pooled, 2 x 2 of them. The maps
-    lie under the outline of the image. One colour scale serves all of them.
+    lie under the outline of a grey image, and on the greys of one in colour. One colour scale serves all maps of as
+    many keys.
     """
-    count = sum(len(images) for _, images, _ in sections)
-    looks = [[(name, point, beta[point]) for name, point in query_points(image[:, :, 0], beta.shape[:2]).items()]
-             for _, images, maps in sections for image, beta in zip(images, maps, strict=True)]
-    highest = max(np.nan_to_num(look).max() for row in looks for _, _, look in row)
+    looks = [[[(name, point, beta[point]) for name, point in query_points(ink_of(image), beta.shape[:2]).items()]
+              for image, beta in zip(images, maps, strict=True)] for _, images, maps in sections]
+    highest, shown = {}, {}  # of maps of as many keys: the largest share, and one of their pictures
+    for (_, _, maps), found in zip(sections, looks, strict=True):
+        largest = max(np.nan_to_num(look).max() for row in found for _, _, look in row)
+        keys = math.prod(maps.shape[3:])
+        highest[keys] = max(highest.get(keys, 0), largest)
 
-    height = 1.7 * count + 0.35 * len(sections) + 1.1  # inches: of a row 1.7, of a section's title 0.35
+    count = sum(len(images) for _, images, _ in sections)
+    # In inches: of a row 1.7, of a section's title 0.35, of a scale 0.65.
+    height = 1.7 * count + 0.35 * len(sections) + 0.65 * len(highest) + 0.45
     figure = Figure(figsize=(8, height))
     figure.suptitle(title, fontsize=min(11, 900 / len(title)), y=1 - 0.15 / height)  # a long name still fits
-    remaining = iter(looks)
     top = height - 0.3
-    for what, images, maps in sections:
+    for (what, images, maps), found in zip(sections, looks, strict=True):
         block = images.shape[1] // maps.shape[1], images.shape[2] // maps.shape[2]  # pixels of a position
         key = [-(-positions // keys) * size for positions, keys, size in
                zip(maps.shape[1:3], maps.shape[3:5], block, strict=True)]  # pixels of a key
@@ -88,41 +105,50 @@ def draw_attention(sections, title):
         axes = figure.add_gridspec(len(images), 5, left=0.01, right=0.99, bottom=bottom / height,
                                    top=(top - 0.5) / height, wspace=0.02, hspace=0.18).subplots(squeeze=False)
         top = bottom
-        for row, image in zip(axes, images[:, :, :, 0], strict=True):
-            shown = draw_looks(row, image, next(remaining), block, key, highest or 1)
-    place = figure.add_axes([0.05, 0.5 / height, 0.9, 0.12 / height])
-    bar = figure.colorbar(shown, cax=place, orientation='horizontal')
-    even = sorted({1 / math.prod(maps.shape[3:]) for _, _, maps in sections})
-    bar.set_label('share of the attention of the framed block (evenly spread: '
-                  f'{", ".join(f"{share:.3f}" for share in even)})', fontsize=9)
+        keys = math.prod(maps.shape[3:])
+        for row, image, looks_of_image in zip(axes, images, found, strict=True):
+            shown[keys] = draw_looks(row, image, looks_of_image, block, key, highest[keys] or 1)
+    for number, (keys, picture) in enumerate(shown.items(), 1):
+        place = figure.add_axes([0.05, (0.65 * (len(shown) - number) + 0.5) / height, 0.9, 0.12 / height])
+        bar = figure.colorbar(picture, cax=place, orientation='horizontal')
+        of = f', where there are {keys} keys' if len(shown) > 1 else ''
+        bar.set_label(f'share of the attention of the framed block{of} (evenly spread: {1 / keys:.3g})', fontsize=9)
     return figure
 
 
 def draw_looks(axes, image, looks, block, key, highest):
-    """Draw an image [H, W] on the first of the axes and, on the others, where its points look -> the last picture.
+    """Draw an image [H, W, C] on the first of the axes and, on the others, where its points look -> the last picture.
 
     looks: [(name, position, map)] of its points; block, key: height and width in pixels of a position, and of a key.
     """
-    axes[0].imshow(image, cmap='gray', vmin=0, vmax=1)
+    show(axes[0], image)
+    grey = image.mean(2)
     frame = -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5
     for axis, colour, (name, (i, j), look) in zip(axes[1:], COLOURS, looks, strict=True):
         rows, columns = look.shape[0] * key[0], look.shape[1] * key[1]  # more than the image where keys stand out
-        shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest,
+        if image.shape[2] == 3:
+            axis.imshow(grey, cmap='gray', vmin=0, vmax=1)
+        shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest, alpha=0.6 if image.shape[2] == 3 else 1,
                             extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
         axis.axis(frame)
-        if image.min() < 0.5 < image.max():
-            axis.contour(image, [0.5], colors='white', linewidths=0.8)
+        if image.shape[2] == 1 and grey.min() < 0.5 < grey.max():
+            axis.contour(grey, [0.5], colors='white', linewidths=0.8)
         for place in axes[0], axis:
             place.add_patch(Rectangle((block[1] * j - 0.5, block[0] * i - 0.5), block[1], block[0], fill=False,
                                       color=colour, linewidth=2))
-        axis.set_title(name, fontsize=9)
+        axis.set_title('object' if image.shape[2] == 3 and name == 'stroke' else name, fontsize=9)
     for axis in axes:
         axis.set_axis_off()
     return shown
 
 
+def show(axis, image):
+    """Draw an image [H, W, C] in [0, 1], grey or in colour."""
+    axis.imshow(np.nan_to_num(image) if image.shape[2] == 3 else image[:, :, 0], cmap='gray', vmin=0, vmax=1)
+
+
 def draw_neighbours(images, neighbours, title):
-    """Draw images uint8 [N, H, W, 1] beside their neighbours [N, K, H, W, 1], nearest first -> a figure."""
+    """Draw images uint8 [N, H, W, C] beside their neighbours [N, K, H, W, C], nearest first -> a figure."""
     height = 1.1 * len(images) + 0.6
     figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
     title = f'{title}: samples and the training images nearest to them, by pixels'
@@ -133,6 +159,6 @@ def draw_neighbours(images, neighbours, title):
     axes[0][1].set_title('nearest', fontsize=9)
     for row, image, found in zip(axes, images, neighbours, strict=True):
         for axis, shown in zip(row, [image, *found], strict=True):
-            axis.imshow(shown[:, :, 0], cmap='gray', vmin=0, vmax=255)
+            show(axis, shown / 255)
             axis.set_axis_off()
     return figure

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from options import ARTICLE, KEPT, RECIPES, UserError, options_of, parse
+from options import ARTICLE, KEPT, RECIPES, UserError, image_shape, options_of, parse, with_recipe
 
 
 def fail(message):
@@ -47,55 +47,65 @@ def noting_signals(stops):
 
 
 def train(args, typed):
-    from datasets import find_dataset
-    args = {**args, **RECIPES[args['recipe']], **typed}
+    from datasets import find_dataset, load_dataset
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
-    with built_model(args) as model:
+    typed = {**typed, 'dataset_name': args['dataset_name']}
+    dataset = load_dataset(args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed)))
+    args = with_recipe(args, typed, bool(dataset.class_names))
+    with built_model(args, dataset.class_names) as model:
         from utils import show_all_variables
         show_all_variables()
         stops = []
-        model.train(noting_signals(stops))
+        model.train(noting_signals(stops), dataset)
     if stops:
         sys.exit(128 + stops[0])
     print(why)
 
 
 def test(args, typed):
-    with built_model(settings_of_a_run(args, typed)) as model:
+    with built_model(*settings_of_a_run(args, typed)) as model:
         print(f'Run: {model.model_dir}')
         model.test(args['seed'], args['checkpoint'])
 
 
 def evaluate(args, typed):
-    with built_model(settings_of_a_run(args, typed)) as model:
+    with built_model(*settings_of_a_run(args, typed)) as model:
         print(f'Run: {model.model_dir}')
         model.evaluate(args['seed'], args['checkpoint'])
 
 
+def export(args, typed):
+    with built_model(*settings_of_a_run(args, typed)) as model:
+        print(f'Run: {model.model_dir}')
+        model.export_model(args['checkpoint'])
+
+
 def settings_of_a_run(args, typed):
-    """The options of the run that those typed choose; nothing of it needs to be typed again."""
+    """The options of the run that those typed choose, of which none needs to be typed again -> options, class names."""
+    from datasets import CLASS_NAMES
     from runs import find_run
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
-    run = find_run(args['checkpoint_dir'], {option: wanted[option] for option in choosing
-                                            if wanted.get(option, 'auto') != 'auto'})
+    run, facts = find_run(args['checkpoint_dir'], {option: wanted[option] for option in choosing
+                                                   if wanted.get(option, 'auto') != 'auto'})
+    class_names = facts.get('class_names', CLASS_NAMES.get(run.get('dataset_name', 'mnist'), ()))
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}
     sampling = {option: typed[option] for option in options_of('samples', 'places') if option in typed}
-    return {**run, **plan, **sampling, 'checkpoint_dir': args['checkpoint_dir'], 'name': run.get('name', '')}
+    places = {'checkpoint_dir': args['checkpoint_dir'], 'name': run.get('name', '')}
+    return {**run, **plan, **sampling, **places}, class_names
 
 
 @contextlib.contextmanager
-def built_model(options):
+def built_model(options, class_names):
     """A SAGAN of these options, its graph built, in a session."""
     tf = import_tensorflow()
-    from datasets import CLASSES
+    from networks import NETWORKS
     from precision import session_config
-    from SAGAN import SAGAN
     options = {option: value for option, value in options.items() if option in KEPT}
     with tf.Session(config=session_config(options.get('precision', 'float32'))) as sess:
-        model = SAGAN(sess, classes=CLASSES, **options)
+        model = NETWORKS[options.get('network', 'article')](sess, classes=class_names, **options)
         model.build_model()
         yield model
 
@@ -103,7 +113,7 @@ def built_model(options):
 def main():
     try:
         args, typed = parse()
-        {'train': train, 'test': test, 'eval': evaluate}[args['phase']](args, typed)
+        {'train': train, 'test': test, 'eval': evaluate, 'export': export}[args['phase']](args, typed)
     except UserError as error:
         fail(error)
     except OSError as error:

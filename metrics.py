@@ -1,6 +1,7 @@
 """Scores of generated images, by a small classifier that is trained here: no downloaded network is needed."""
 
 import hashlib
+import math
 import os
 import pathlib
 
@@ -15,8 +16,9 @@ from ops import bn, conv2d, linear
 from options import UserError
 from utils import check_folder, replacing
 
-EPOCHS, BATCH_SIZE, LEARNING_RATE = 4, 100, 0.002  # of the classifier
-BLOCK = 1000  # images classified, or rows of a matrix of distances, at once
+EPOCHS, LEAST_STEPS, BATCH_SIZE, LEARNING_RATE = 4, 600, 100, 0.002  # of the classifier
+BLOCK = 1000  # images of 28 x 28 classified, or rows of a matrix of distances, at once
+TURNS = 4  # classes where the data have none: the turns of a picture by a quarter
 SUBSET = 5000  # images of each set that precision, recall, density and coverage compare
 
 ##################################################################################
@@ -24,31 +26,39 @@ SUBSET = 5000  # images of each set that precision, recall, density and coverage
 ##################################################################################
 
 
-def classifier(x, is_training, reuse=False):
-    """Images x [B, H, W, C] in [0, 1] -> (features [B, 128], logits of the ten classes [B, 10])."""
+def classifier(x, classes, is_training, reuse=False):
+    """Images x [B, H, W, C] in [0, 1] -> (features [B, 128], logits of the classes [B, K])."""
     with tf.variable_scope('classifier', reuse=reuse, use_resource=True):
         x = tf.nn.relu(bn(conv2d(x, 32, 3, 3, 1, 1, name='c_conv1'), is_training, 'c_bn1'))  # [B, 28, 28, 32]
         x = tf.nn.relu(bn(conv2d(x, 64, 3, 3, 2, 2, name='c_conv2'), is_training, 'c_bn2'))  # [B, 14, 14, 64]
         x = tf.nn.relu(bn(conv2d(x, 128, 3, 3, 2, 2, name='c_conv3'), is_training, 'c_bn3'))  # [B, 7, 7, 128]
-        x = linear(tf.reshape(x, [-1, 7 * 7 * 128]), 128, 'c_fc4')
+        while max(x.shape.as_list()[1:3]) > 8:  # of larger images: down to 8 x 8
+            name = f'{x.shape.as_list()[1] // 2}'
+            x = tf.nn.relu(bn(conv2d(x, 128, 3, 3, 2, 2, name=f'c_conv_{name}'), is_training, f'c_bn_{name}'))
+        x = linear(tf.reshape(x, [-1, math.prod(x.shape.as_list()[1:])]), 128, 'c_fc4')
         features = tf.nn.relu(bn(x, is_training, 'c_bn4'))  # [B, 128]
-        return features, linear(features, 10, 'c_fc5')
+        return features, linear(features, classes, 'c_fc5')
 
 
-def load_classifier(dataset_name, images, labels, checkpoint_dir):
-    """Restore the classifier of a data set, or train it on images uint8 [N, 28, 28, 1] and labels [N] and keep it.
+def load_classifier(dataset_name, dataset, checkpoint_dir):
+    """Restore the classifier of a data set, or train it on the training split of a Dataset and keep it.
 
-    It lies in <checkpoint_dir>/classifier_<dataset_name>/; what is damaged there, or of other data, is trained anew.
-    Returns the function classify(images uint8 [M, 28, 28, 1]) -> (features [M, 128], probabilities [M, 10]).
+    It tells the classes apart or, where the data have none, the four turns of a picture. It lies in
+    <checkpoint_dir>/classifier_<dataset_name>/, with the images' shape in that name unless it is 28 x 28 x 1; what is
+    damaged there, or of other data, is trained anew.
+    Returns the function classify(images uint8 [M, H, W, C]) -> (features [M, 128], probabilities [M, K]).
     """
-    folder = os.path.join(checkpoint_dir, f'classifier_{dataset_name}')
+    images, labels = dataset.train
+    shape = images.shape[1:]
+    suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
+    folder = os.path.join(checkpoint_dir, f'classifier_{dataset_name}{suffix}')
     path, trained_on = os.path.join(folder, 'classifier'), pathlib.Path(folder, 'trained_on')
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    digest = dataset.digest or digest_of(images, labels)
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         sess = tf.Session()
-        x = tf.placeholder(tf.float32, [None, 28, 28, 1])
-        features, logits = classifier(x, is_training=False)
+        x = tf.placeholder(tf.float32, [None, *shape])
+        features, logits = classifier(x, len(dataset.class_names) or TURNS, is_training=False)
         probabilities = tf.nn.softmax(logits)
         saver = tf.train.Saver()
         try:
@@ -57,73 +67,100 @@ def load_classifier(dataset_name, images, labels, checkpoint_dir):
             saver.restore(sess, path)
         except (tf.errors.OpError, ValueError, UnicodeDecodeError):
             print(f'Training the classifier that scores {dataset_name}, once', flush=True)
-            train_classifier(sess, x, images, labels)
+            train_classifier(sess, x, logits.shape.as_list()[1], images, labels)
             check_folder(folder)
             trained_on.unlink(missing_ok=True)
             saver.save(sess, path, write_meta_graph=False)
             with replacing(trained_on) as part:
                 pathlib.Path(part).write_text(digest)
 
+    block = max(1, BLOCK * 28 * 28 // math.prod(shape[:2]))
+
     def classify(images):
-        parts = [sess.run([features, probabilities], {x: images[start:start + BLOCK] / 255})
-                 for start in range(0, len(images), BLOCK)]
+        parts = [sess.run([features, probabilities], {x: images[start:start + block] / 255})
+                 for start in range(0, len(images), block)]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     return classify
 
 
-def train_classifier(sess, x, images, labels):
+def digest_of(images, labels):
+    """The sha256 of a training split; labels may be None."""
+    digest = hashlib.sha256(np.ascontiguousarray(images))
+    if labels is not None:
+        digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()
+
+
+def turned(images, turns):
+    """Square images [B, H, H, C], each turned by so many quarters, [B]."""
+    return np.stack([np.rot90(image, turn) for image, turn in zip(images, turns, strict=True)])
+
+
+def train_classifier(sess, x, classes, images, labels):
     """Train the variables of the classifier, whose input is x, on images shifted by up to 2 pixels."""
     y, rate = tf.placeholder(tf.int32, [None]), tf.placeholder(tf.float32, [])
-    _, logits = classifier(x, is_training=True, reuse=True)
+    _, logits = classifier(x, classes, is_training=True, reuse=True)
     loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
     train_step = tf.train.AdamOptimizer(rate).minimize(loss)
     sess.run(tf.global_variables_initializer())
     rng = np.random.default_rng(0)
-    batches = [batch for _ in range(EPOCHS) for batch in
+    epochs = max(EPOCHS, -(-LEAST_STEPS * BATCH_SIZE // len(images)))
+    batches = [batch for _ in range(epochs) for batch in
                np.split(rng.permutation(len(images)), range(BATCH_SIZE, len(images), BATCH_SIZE))]
     for number, batch in enumerate(tqdm(batches, desc='Training the classifier', leave=False, disable=None)):
-        shifted = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
-        sess.run(train_step, {x: shifted / 255, y: labels[batch], rate: LEARNING_RATE * (1 - number / len(batches))})
+        found = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
+        answers = rng.integers(TURNS, size=len(batch)) if labels is None else labels[batch]
+        if labels is None:
+            found = turned(found, answers)
+        sess.run(train_step, {x: found / 255, y: answers, rate: LEARNING_RATE * (1 - number / len(batches))})
 
 
-def load_scorer(dataset_name, images, labels, checkpoint_dir):
+def load_scorer(dataset_name, dataset, checkpoint_dir):
     """Load the classifier, as load_classifier does -> a function that takes the quick scores of samples.
 
-    It takes uint8 [M, 28, 28, 1] and returns {'frechet_distance': that to images, 'classifier_score': ...}.
+    It takes uint8 [M, H, W, C] and returns {'frechet_distance': that to the training split, 'classifier_score': ...},
+    without the latter where the data have no classes.
     """
-    classify = load_classifier(dataset_name, images, labels, checkpoint_dir)
-    real_features, _ = classify(images)
+    classify = load_classifier(dataset_name, dataset, checkpoint_dir)
+    real_features, _ = classify(dataset.train[0])
 
     def score(samples):
         features, probabilities = classify(samples)
-        return {'frechet_distance': frechet_distance(features, real_features),
-                'classifier_score': classifier_score(probabilities)[0]}
+        scores = {'frechet_distance': frechet_distance(features, real_features)}
+        return {**scores, 'classifier_score': classifier_score(probabilities)[0]} if dataset.class_names else scores
 
     return score
 
 
-def compare(samples, labels, dataset_name, train, test, checkpoint_dir):
-    """Every score of samples uint8 [M, 28, 28, 1] and of the real test split.
+def compare(samples, labels, dataset_name, dataset, checkpoint_dir):
+    """Every score of samples uint8 [M, H, W, C] and of the real test split of a Dataset.
 
-    labels [M]: the classes that were asked for, None where none were. train, test: (images uint8 [N, 28, 28, 1], labels
-    [N]). Returns ({name: number or list} of the samples, the same of the test split, the share of the test split that
-    the classifier recognises).
+    labels [M]: the classes that were asked for, None where none were. Returns ({name: number or list} of the samples,
+    the same of the test split, the share of the test split that the classifier recognises). Where the data have no
+    classes, the scores that need them are left out, and what is recognised are turns. Raises UserError where there is
+    no test split.
     """
-    classify = load_classifier(dataset_name, *train, checkpoint_dir)
-    train_features, _ = classify(train[0])
-    test_features, test_probabilities = classify(test[0])
+    (_, train_labels), (test_images, test_labels) = dataset.train, dataset.test
+    need(len(test_images), 10, 'A comparison with the real test split', 'more test pictures')
+    classify = load_classifier(dataset_name, dataset, checkpoint_dir)
+    train_features, _ = classify(dataset.train[0])
+    test_features, test_probabilities = classify(test_images)
     features, probabilities = classify(samples)
-    generated = all_scores(features, probabilities, train_features, test_features)
-    real = all_scores(test_features, test_probabilities, train_features, test_features)
+    generated, real = (set_scores(found, train_features, test_features) for found in (features, test_features))
+    if not dataset.class_names:
+        turns = np.arange(len(test_images)) % TURNS
+        return generated, real, recognised(classify(turned(test_images, turns))[1], turns)
+    generated.update(probability_scores(probabilities))
+    real.update(probability_scores(test_probabilities))
     if labels is not None:
-        generated.update(class_scores(features, probabilities, labels, train_features, train[1]))
-        real.update(class_scores(test_features, test_probabilities, test[1], train_features, train[1]))
-    return generated, real, recognised(test_probabilities, test[1])
+        generated.update(class_scores(features, probabilities, labels, train_features, train_labels))
+        real.update(class_scores(test_features, test_probabilities, test_labels, train_features, train_labels))
+    return generated, real, recognised(test_probabilities, test_labels)
 
 
 ##################################################################################
-# Scores of features [N, D] and probabilities [N, 10]
+# Scores of features [N, D] and probabilities [N, K]
 ##################################################################################
 
 
@@ -144,7 +181,7 @@ def frechet_distance(a, b):
 
 
 def classifier_score(probabilities, splits=10):
-    """Mean and standard deviation over splits of exp(mean KL(p(y|x) || p(y))), from 1 to 10 (Salimans et al. 2016)."""
+    """Mean and standard deviation over splits of exp(mean KL(p(y|x) || p(y))), from 1 to K (Salimans et al. 2016)."""
     need(len(probabilities), splits, 'The classifier score')
     parts = np.array_split(probabilities, splits)
     scores = [np.exp(rel_entr(part, part.mean(0)).sum(1).mean()) for part in parts]
@@ -198,24 +235,29 @@ def nearest(images, candidates, count):
     return np.argsort(distances, axis=1, kind='stable')[:, :count]
 
 
-def need(count, least, what):
+def need(count, least, what, more='a larger --eval_num'):
     """Raise UserError where a score gets fewer samples than it takes."""
     if count < least:
-        raise UserError(f'{what} takes at least {least} samples, not {count}: give a larger --eval_num')
+        raise UserError(f'{what} takes at least {least} samples, not {count}: give {more}')
 
 
-def all_scores(features, probabilities, train_features, test_features):
-    """Every score of one set of images, generated or real -> {name: number or list}."""
+def set_scores(features, train_features, test_features):
+    """The scores of one set of images, generated or real, that need no classes -> {name: number}."""
     subset, reference = features[:SUBSET], train_features[:SUBSET]
     precision, recall = precision_recall(reference, subset)
     density, coverage = density_coverage(reference, subset)
-    score, spread = classifier_score(probabilities)
-    histogram = np.bincount(probabilities.argmax(1), minlength=10) / len(probabilities)
     return {
         'frechet_to_train': frechet_distance(features, train_features),
         'frechet_to_test': frechet_distance(features, test_features),
+        'precision': precision, 'recall': recall, 'density': density, 'coverage': coverage}
+
+
+def probability_scores(probabilities):
+    """The scores of one set of images that need the probabilities of classes alone -> {name: number or list}."""
+    score, spread = classifier_score(probabilities)
+    histogram = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)
+    return {
         'classifier_score': score, 'classifier_score_std': spread,
-        'precision': precision, 'recall': recall, 'density': density, 'coverage': coverage,
         'class_entropy': float(entr(histogram).sum()), 'confidence': float(probabilities.max(1).mean()),
         'class_histogram': histogram.tolist()}
 
@@ -227,24 +269,30 @@ def recognised(probabilities, labels):
 
 def class_scores(features, probabilities, labels, train_features, train_labels):
     """Scores of images of which each was to be of a class, labels [N] -> {name: number}."""
+    counts = np.bincount(labels)
+    need(counts.max(), 2, 'A Fréchet distance within a class')
     distances = [frechet_distance(features[labels == label], train_features[train_labels == label])
-                 for label in np.unique(labels)]
+                 for label in np.flatnonzero(counts > 1)]
     return {'recognised': recognised(probabilities, labels), 'frechet_within_classes': float(np.mean(distances))}
 
 
-def print_scores(generated, real):
-    """Print the scores of all_scores for generated images beside those of the real test split."""
+def print_scores(generated, real, class_names):
+    """Print the scores of compare for generated images beside those of the real test split."""
     labels = {
         'frechet_to_train': 'Fréchet distance to the training split',
         'frechet_to_test': 'Fréchet distance to the test split',
-        'classifier_score': 'classifier score (of 10)', 'classifier_score_std': '  its deviation over 10 splits',
+        'classifier_score': f'classifier score (of {len(class_names)})',
+        'classifier_score_std': '  its deviation over 10 splits',
         'precision': f'precision (k = 3, {SUBSET} images)', 'recall': 'recall', 'density': 'density (k = 5)',
-        'coverage': 'coverage', 'class_entropy': f'entropy of the classes (of {np.log(10):.3f})',
+        'coverage': 'coverage', 'class_entropy': f'entropy of the classes (of {np.log(len(class_names) or 1):.3f})',
         'confidence': 'mean confidence',
         'recognised': 'recognised as the class asked for',
         'frechet_within_classes': 'Fréchet distance within a class, mean'}
     print(f'{"":<42}{"generated":>12}{"real test":>12}')
     for name, label in ((name, label) for name, label in labels.items() if name in generated):
         print(f'{label:<42}{generated[name]:>12.3f}{real[name]:>12.3f}')
-    for digit, shares in enumerate(zip(generated['class_histogram'], real['class_histogram'], strict=True)):
-        print(f'{f"share of the digit {digit}":<42}{shares[0]:>12.3f}{shares[1]:>12.3f}')
+    if not class_names:
+        print('Left out, because the data have no classes: classifier score, entropy, confidence, shares')
+        return
+    for name, *shares in zip(class_names, generated['class_histogram'], real['class_histogram'], strict=True):
+        print(f'{f"share of {name}":<42.42}{shares[0]:>12.3f}{shares[1]:>12.3f}')

@@ -18,16 +18,21 @@ AttentionLayer = collections.namedtuple('AttentionLayer', 'name map gamma querie
 def conv2d(x, output_dim, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='conv2d', sn=None):
     """Convolution of x [B, H, W, C] with SAME padding -> [B, ceil(H/d_h), ceil(W/d_w), output_dim].
 
-    k_h, k_w: size of the kernel; d_h, d_w: strides; sn: as in sigma_of. Variables: w [k_h, k_w, C, output_dim],
-    biases [output_dim].
+    k_h, k_w: size of the kernel; d_h, d_w: strides; stddev: of the initial weights, None for Xavier-uniform ones; sn:
+    as in sigma_of. Variables: w [k_h, k_w, C, output_dim], biases [output_dim].
     """
     channels = x.shape.as_list()[-1]
     with tf.variable_scope(name):
         w = tf.get_variable('w', [k_h, k_w, channels, output_dim],
-                            initializer=tf.truncated_normal_initializer(stddev=stddev))
+                            initializer=initializer(stddev, tf.truncated_normal_initializer))
         biases = tf.get_variable('biases', [output_dim], initializer=tf.zeros_initializer())
         w = normalized(w, sn)
         return tf.nn.bias_add(tf.nn.conv2d(x, w, strides=[1, d_h, d_w, 1], padding='SAME'), biases)
+
+
+def initializer(stddev, normal):
+    """Normal initial values of that deviation; with None, Xavier-uniform ones (Glorot and Bengio 2010, equation 16)."""
+    return tf.glorot_uniform_initializer() if stddev is None else normal(stddev=stddev)
 
 
 def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='deconv2d', sn=None):
@@ -62,13 +67,13 @@ def times_transpose(dy, w):
 
 
 def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0, sn=None):
-    """Fully connected layer on x [B, D] -> [B, output_size]; sn: None, or as in sigma_of.
+    """Fully connected layer on x [B, D] -> [B, output_size]; stddev: as in conv2d; sn: None, or as in sigma_of.
 
     Variables: Matrix [D, output_size], bias [output_size].
     """
     with tf.variable_scope(scope):
         matrix = tf.get_variable('Matrix', [x.shape.as_list()[-1], output_size],
-                                 initializer=tf.random_normal_initializer(stddev=stddev))
+                                 initializer=initializer(stddev, tf.random_normal_initializer))
         bias = tf.get_variable('bias', [output_size], initializer=tf.constant_initializer(bias_start))
         if sn is None:
             return tf.nn.bias_add(matmul(x, matrix), bias)
@@ -77,13 +82,22 @@ def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0, sn=None)
 
 
 def embedding(labels, classes, size, scope='embedding', stddev=0.02, sn=None):
-    """A learned vector for each label [B], from 0 to classes - 1 -> [B, size]; sn: None, or as in sigma_of.
+    """A learned vector for each label [B], from 0 to classes - 1 -> [B, size]; stddev, sn: as in linear.
 
     Variable: w [classes, size].
     """
     with tf.variable_scope(scope):
-        w = tf.get_variable('w', [classes, size], initializer=tf.random_normal_initializer(stddev=stddev))
+        w = tf.get_variable('w', [classes, size], initializer=initializer(stddev, tf.random_normal_initializer))
         return rows_of(normalized(w, sn), labels)
+
+
+def projection(features, labels, classes, stddev=0.02, sn=None):
+    """Product of features [B, D] with the embedding of labels [B], 'd_embedding' -> [B, 1]; stddev, sn: as in linear.
+
+    Added to D's logit, it makes D one of images and their classes (Miyato and Koyama 2018, arXiv:1802.05637, eq. 3).
+    """
+    of_class = embedding(labels, classes, features.shape.as_list()[-1], 'd_embedding', stddev, sn=sn)  # [B, D]
+    return tf.reduce_sum(features * of_class, 1, keepdims=True)
 
 
 def rows_of(table, labels):
@@ -264,6 +278,17 @@ def attend(f, g, h, gamma, is_training):
     tf.add_to_collection('attention', AttentionLayer(
         tf.get_variable_scope().name, beta, gamma, queries, keys, is_training))
     return tf.reshape(tf.matmul(beta, hw_flatten(h)), [-1, *queries, h.shape.as_list()[-1]])  # [B, H, W, C]
+
+
+def upsample(x):
+    """Each position of x [B, H, W, C] four times -> [B, 2H, 2W, C]."""
+    _, height, width, _ = x.shape.as_list()
+    return tf.image.resize_nearest_neighbor(x, [2 * height, 2 * width])
+
+
+def avg_pool(x):
+    """Mean of each 2 x 2 positions of x [B, H, W, C] -> [B, H/2, W/2, C]."""
+    return tf.nn.avg_pool2d(x, 2, 2, 'VALID')
 
 
 def pool(x):

@@ -29,6 +29,15 @@ def whole(low, high=1000000):
     return Kind(f'{low}..{high}', f'a whole number from {low} to {high}', read)
 
 
+def eights(low, high):
+    """A multiple of 8 from low to high."""
+    def read(text):
+        if whole(low, high).read(text) % 8:
+            raise ValueError
+        return int(text)
+    return Kind(f'{low}..{high}', f'a multiple of 8 from {low} to {high}', read)
+
+
 def real(low, high):
     """A number from low up and below high."""
     def read(text):
@@ -45,6 +54,12 @@ def one_of(*choices):
             raise ValueError
         return text
     return Kind(f'{{{",".join(choices)}}}', f'one of {", ".join(choices)}', read)
+
+
+def one_of_numbers(*choices):
+    """One of these numbers."""
+    kind = one_of(*map(str, choices))
+    return kind._replace(read=lambda text: int(kind.read(text)))
 
 
 def matching(shown, told, pattern):
@@ -68,8 +83,16 @@ def read_checkpoint(text):
     return text if text in ('latest', 'best') else whole(0, 10**12).read(text)
 
 
+def read_dataset(text):
+    if not text.isprintable() or text.startswith('.') or not 0 < len(text) <= 100 or '/' in text:
+        raise ValueError
+    return text
+
+
 TRUTH = Kind('{true,false}', 'true or false', read_truth)
 ATTENTION = Kind('{article,paper,none}', 'one of article (or true), paper, none (or false)', read_attention)
+DATASET = Kind('{auto,mnist,fashion-mnist,cifar10,digits,FOLDER}', 'auto, mnist, fashion-mnist, cifar10, digits, or '
+               'the name of one folder of pictures in --data_dir', read_dataset)
 CHECKPOINT = Kind('{latest,best,STEP}', 'latest, best, or a step', read_checkpoint)
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 RUN = matching('NAME', 'a name of at most 100 letters, digits and ._- that begins with a letter or digit, and not with '
@@ -97,15 +120,16 @@ GROUPS = 'run', 'network', 'objective', 'data', 'output'
 # take otherwise than its run; and where files lie.
 OPTIONS = {
     'commands': [
-        Option('phase', 'train', one_of('train', 'test', 'eval'), 'run', 'train, sample what was trained, or score it'),
+        Option('phase', 'train', one_of('train', 'test', 'eval', 'export'), 'run',
+               'train, sample what was trained, score it, or write it as a SavedModel'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'what test and eval restore; best is what --eval_freq kept'),
+               'what test, eval and export restore; best is what --eval_freq kept'),
         Option('recipe', 'article', one_of('article', 'paper'), 'run',
-               "defaults of other options: the article's, or the paper's objective, attention, spectral normalization, "
-               'classes, rates and z')],
+               "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
+               'normalization, classes, rates and z')],
     'names': [
-        Option('dataset_name', 'auto', one_of('auto', 'mnist', 'fashion-mnist', 'digits'), 'data',
-               'auto is mnist where it is at hand or can be downloaded, else the built-in digits'),
+        Option('dataset_name', 'auto', DATASET, 'data',
+               'auto is mnist where it is at hand or can be downloaded, else built-in digits; FOLDER: own pictures'),
         Option('batch_size', 64, whole(1), 'data', 'images a step'),
         Option('z_dim', 62, whole(1), 'network', 'length of the noise vector')],
     'trains': [
@@ -129,7 +153,13 @@ OPTIONS = {
                {'normal': '_znormal'}),
         Option('sn', False, TRUTH, 'network', 'spectral normalization of both networks', {True: '_sn'}),
         Option('conditional', False, TRUTH, 'network', 'whether both networks know the classes',
-               {True: '_conditional'})],
+               {True: '_conditional'}),
+        Option('network', 'article', one_of('article', 'dcgan', 'resnet'), 'network',
+               "the article's, the DCGAN-like one, or the paper's", {'dcgan': '_dcgan', 'resnet': '_resnet'}),
+        Option('ch', 64, eights(8, 1024), 'network', 'channels of which those of dcgan and resnet are multiples'),
+        Option('img_size', 0, whole(0, 1024), 'data', "pixels a side; 0 is the data set's own, of own pictures 64"),
+        Option('c_dim', 0, one_of_numbers(0, 1, 3), 'data', "channels; 0 is the data set's own, of own pictures 3"),
+        Option('flip', False, TRUTH, 'data', 'mirror half of the images of a batch', {True: '_flip'})],
     'plans': [
         Option('epoch', 20, whole(1), 'run', 'epochs; a larger number continues a finished run'),
         Option('iteration', 0, whole(0), 'run', 'steps an epoch; 0 is a whole pass through the data'),
@@ -141,8 +171,8 @@ OPTIONS = {
     'samples': [
         Option('weights', 'ema', one_of('ema', 'raw'), 'output',
                'what to sample with: the moving average of the weights, or the weights as trained'),
-        Option('label', '', matching('CLASS', 'the number of a class', '[0-9]+'), 'output',
-               'the class that test and eval sample, of a conditional run'),
+        Option('label', '', matching('CLASS', 'the number or the name of a class', '.+'), 'output',
+               'the class that test and eval sample, of a conditional run, by its number or name'),
         Option('sample_num', 64, whole(1), 'output', 'images in a grid; with classes up to a whole row of them'),
         Option('test_num', 10, whole(1), 'output', 'grids that test writes'),
         Option('attention_of', 'both', one_of('generator', 'discriminator', 'both'), 'output',
@@ -172,10 +202,14 @@ KEPT = options_of('names', 'trains', 'plans', 'samples', 'places')  # what SAGAN
 # What an option is where neither the user nor a config.json says it; auto is no data set to train on.
 ARTICLE = {**{name: ALL[name].default for name in KEPT}, 'dataset_name': 'mnist'}
 
-# What a recipe sets where the user does not.
+# What a recipe sets where the user does not, beside what depends on the data: see with_recipe.
 RECIPES = {'article': {}, 'paper': {
-    'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0., 'beta2': 0.9,
-    'z_dim': 128, 'z_name': 'normal', 'conditional': True}}
+    'network': 'resnet', 'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004,
+    'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}}
+
+# Height, which is the width too, and channels of the data sets; and what own pictures are brought to.
+SHAPES = {'mnist': (28, 1), 'fashion-mnist': (28, 1), 'digits': (28, 1), 'cifar10': (32, 3)}
+OWN_SHAPE = 64, 3
 
 ##################################################################################
 # What follows from it
@@ -190,7 +224,7 @@ def parse(arguments=None):
     def refuse(message):
         raise UserError(message)
 
-    parser = argparse.ArgumentParser(description='Self-Attention GAN on MNIST', allow_abbrev=False,
+    parser = argparse.ArgumentParser(description='Self-Attention GAN on MNIST and other pictures', allow_abbrev=False,
                                      argument_default=argparse.SUPPRESS)
     parser.error = refuse
     groups = {group: parser.add_argument_group(group) for group in GROUPS}
@@ -231,6 +265,28 @@ def resolved(given):
 def typed_value(name, value):
     """The value of an option that may be true or false, as attention once was, as if it had been typed."""
     return ALL[name].takes.read(shown(value)) if isinstance(value, bool) and ALL[name].takes is ATTENTION else value
+
+
+def image_shape(options):
+    """(H, W, C) of the images of a run."""
+    size, channels = SHAPES.get(options['dataset_name'], OWN_SHAPE)
+    return options['img_size'] or size, options['img_size'] or size, options['c_dim'] or channels
+
+
+def settled(options):
+    """Options in which what is the data set's own anyway is 0, so that it is one run whether that is typed or not."""
+    size, channels = SHAPES.get(options['dataset_name'], OWN_SHAPE)
+    own = {'img_size': size, 'c_dim': channels}
+    return {name: 0 if value == own.get(name) else value for name, value in options.items()}
+
+
+def with_recipe(options, typed, classes=False):
+    """Options with what their recipe sets where it was not typed; classes: whether the data set has any."""
+    recipe = RECIPES[options['recipe']]
+    if recipe:
+        size, _ = SHAPES.get(options['dataset_name'], OWN_SHAPE)
+        recipe = {**recipe, 'conditional': classes, 'img_size': max(32, size)}
+    return settled({**options, **recipe, **typed})
 
 
 def run_name(options):

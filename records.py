@@ -170,8 +170,9 @@ class Progress(Record):
             self.bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()
                                   if tag.endswith('_loss') or '_gamma' in tag})
             if 'frechet_distance' in values:
-                self.bar.write(f'Step {step}: Fréchet distance {values["frechet_distance"]:.3f}, '
-                               f'classifier score {values["classifier_score"]:.3f}')
+                scores = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifier score'}
+                self.bar.write(f'Step {step}: ' + ', '.join(
+                    f'{label} {values[name]:.3f}' for name, label in scores.items() if name in values))
             if self.bar.disable:
                 print(f'Epoch: [{epoch:2d}] [{index:4d}/{self.steps_an_epoch:4d}] time: '
                       f'{time.time() - self.start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '
@@ -283,11 +284,13 @@ def write_attention(run, step, sections):
         save_figure(figure, run.path('attention.png'))
 
 
-def write_scores(run, scores, images, train_images):
-    """Print and write scores, {name: what}, and the neighbours of images, uint8, among train_images."""
+def write_scores(run, scores, images, dataset):
+    """Print and write scores, {name: what}, and the neighbours of images, uint8, among a Dataset's training images."""
+    train_images = dataset.train[0]
+    what = '' if dataset.class_names else ' about the turns'
     print(f'{scores["eval_num"]} images of step {scores["step"]}, {scores["weights"]} weights, scored by a classifier '
-          f'that is right on {scores["classifier_accuracy"]:.2%} of the test split')
-    print_scores(scores['generated'], scores['real'])
+          f'that is right{what} on {scores["classifier_accuracy"]:.2%} of the test split')
+    print_scores(scores['generated'], scores['real'], dataset.class_names)
     write_json(scores, run.path('scores.json'))
     images = images[:NEIGHBOUR_ROWS]
     found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]

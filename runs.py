@@ -13,8 +13,8 @@ import socket
 import imageio.v3 as imageio
 import numpy as np
 
-from options import ARTICLE, UserError, check_config, flag, options_of, run_name, shown
-from utils import check_folder, replacing, to_uint8, write_image
+from options import ARTICLE, UserError, check_config, flag, options_of, run_name, settled, shown
+from utils import abandoned, check_folder, replacing, replacing_folder, write_image
 
 MODEL = 'SAGAN'  # begins the names of what a run writes
 
@@ -54,8 +54,11 @@ class Run:
             finally:
                 lock.truncate(0)
 
-    def check(self, options):
-        """Raise UserError where the folder holds a run that was trained otherwise; tells what it has beyond these."""
+    def check(self, options, facts):
+        """Raise UserError where the folder holds a run that was trained otherwise; tells what it has beyond these.
+
+        facts: images and class_names, of the data set; another number of images is told.
+        """
         if not os.path.exists(self.config_path) or not checkpoint_steps(f'{self.folder}/{MODEL}'):
             return
         known, rest = read_config(self.config_path)
@@ -65,6 +68,12 @@ class Run:
         if other:
             raise UserError(f'{self.folder} holds a run with {", ".join(other)}: give the same, or another --name')
         tell_rest(self.config_path, rest)
+        if rest.get('class_names', facts['class_names']) != facts['class_names']:
+            before, now = (', '.join(names) or 'none' for names in (rest['class_names'], facts['class_names']))
+            raise UserError(f'{self.folder} holds a run with the classes {before}, and the data now have {now}: put '
+                            'them back, or give another --name')
+        if rest.get('images', facts['images']) != facts['images']:
+            print(f'The data set has {facts["images"]} images to train on, and had {rest["images"]} before')
 
     def write_config(self, options):
         """Write config.json; what it has that is no option stays in it."""
@@ -76,23 +85,24 @@ def clear(folder):
     """Remove what a kill left half-written in a folder; other programs, still at work, keep theirs."""
     for pattern in '*.part', '*.tempstate*', 'checkpoint.tmp*':
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            writer = re.search(r'\.(\d+)\.part$', path)
-            if writer and int(writer[1]) != os.getpid() and os.path.exists(f'/proc/{writer[1]}'):
-                continue
-            shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+            if abandoned(path):
+                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
 def read_config(path):
     """What a config.json says -> ({option: value}, the rest of it). Raises UserError where it cannot be understood."""
     try:
-        return check_config(dict(json.loads(pathlib.Path(path).read_text())), path)
+        known, facts = check_config(dict(json.loads(pathlib.Path(path).read_text())), path)
+        if not all(isinstance(name, str) for name in facts.get('class_names', [])):
+            raise ValueError('class_names are no list of names')
+        return known, facts
     except (ValueError, TypeError) as error:
         raise UserError(f'{path} is damaged ({error}): delete it, or put it right') from error
 
 
 def tell_rest(path, rest):
-    """Tell what a config.json has that is no option; image_shape was in those of older runs."""
-    if names := ', '.join(sorted(set(rest) - {'image_shape'})):
+    """Tell what a config.json has that is neither option nor fact; image_shape was in those of older runs."""
+    if names := ', '.join(sorted(set(rest) - {'image_shape', 'images', 'class_names'})):
         print(f'{path} has what this program does not know, and leaves alone: {names}')
 
 
@@ -108,7 +118,8 @@ def find_run(checkpoint_dir, wanted):
 
     wanted: {option: value}; name is that of the folder; a seed only decides between runs that differ in nothing else.
     Returns the options of the run: what its config.json says, or what its folder's name says where it has none, as
-    the folders of older repositories; and as name that of its folder, where the options would make another.
+    the folders of older repositories; and as name that of its folder, where the options would make another. And what
+    config.json says of the data set.
     Raises UserError where there is no such run.
     """
     runs = []
@@ -128,7 +139,7 @@ def find_run(checkpoint_dir, wanted):
         full = {**ARTICLE, **options, 'name': folder.name}
         runs.append((full['seed'] == wanted.get('seed'), trained, full, options, folder / 'config.json', rest))
     fixed = {option: value for option, value in wanted.items() if option != 'seed'}
-    agreeing = [run for run in runs if all(run[2][option] == value for option, value in fixed.items())]
+    agreeing = [run for run in runs if settled({**run[2], **fixed}) == settled(run[2])]
     if not agreeing:
         there_is = ', '.join(run[2]['name'] for run in runs) or 'nothing'
         typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in fixed.items())
@@ -136,7 +147,7 @@ def find_run(checkpoint_dir, wanted):
                         'train first, with --phase train')
     *_, options, path, rest = max(agreeing, key=lambda run: run[:2])
     tell_rest(path, rest)
-    return options
+    return options, rest
 
 
 ##################################################################################
@@ -201,22 +212,15 @@ def save_figure(figure, path):
         figure.savefig(part, format='png', dpi=100)
 
 
-def export_images(folder, images, z, labels=None):
-    """Write images [N, H, W, C] in [0, 1] as folder/00000.png ... and, with their z [N, z_dim], as folder/samples.npz.
+def export_images(folder, pixels, z, labels=None):
+    """Write pixels, uint8 [N, H, W, C], as folder/00000.png ... and, with their z [N, z_dim], as folder/samples.npz.
 
-    samples.npz holds the arrays images, uint8 [N, H, W, C], z and, where they have a class, labels [N]. What was
-    exported there before is replaced.
+    samples.npz holds arr_0, the pixels, arr_1, the labels [N] where there are any, and z. What was exported there
+    before is replaced.
     """
-    part = f'{folder}.{os.getpid()}.part'
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with replacing_folder(folder) as part:
         os.makedirs(part)
-        pixels = to_uint8(images)
         for number, image in enumerate(pixels):
             write_image(os.path.join(part, f'{number:05d}.png'), image)
-        np.savez_compressed(os.path.join(part, 'samples.npz'), images=pixels, z=z,
-                            **({} if labels is None else {'labels': labels}))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        np.savez_compressed(os.path.join(part, 'samples.npz'), arr_0=pixels, z=z,
+                            **({} if labels is None else {'arr_1': labels}))

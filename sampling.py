@@ -6,17 +6,17 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from datasets import load_mnist
+from datasets import load_dataset
 from metrics import compare
 from ops import attention_layers, gammas_of, move
 from options import UserError
 from records import WALKS, write_attention, write_grid, write_scores, write_walks
 from runs import checkpoint_steps, export_images
-from utils import Use, check_folder, draw_labels, draw_z, grid_size, to_uint8
+from utils import Use, check_folder, draw_labels, draw_z, grid_size, replacing_folder, to_uint8
 
 FIGURE_ROWS = 4  # images a layer of the figure of attention maps
-SAMPLE_BATCH = 512  # images that one call makes when sampling, to bound the memory
-STATISTICS_BATCHES = 12  # of SAMPLE_BATCH images, to take the statistics of the averaged weights from
+SAMPLE_PIXELS = 512 * 28 * 28  # that one call makes when sampling
+STATISTICS_BATCHES = 12  # of sample_batch images, to take the statistics of the averaged weights from
 
 
 class Sampler:
@@ -66,7 +66,7 @@ class Sampler:
         write_attention(self.run, step, self.attention_sections(self.draw_z(FIGURE_ROWS, seed, Use.FIGURE_Z)))
         if self.export:
             z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
-            export_images(os.path.join(self.run.results, 'samples'), self.sample(z, labels), z, labels)
+            export_images(os.path.join(self.run.results, 'samples'), self.pixels(z, labels), z, labels)
         print(f'{self.test_num} grids and the figures of step {step}, {self.sampled_weights} weights, are in '
               f'{self.run.results}')
 
@@ -77,14 +77,40 @@ class Sampler:
         """
         step = self.restore(checkpoint)
         check_folder(self.run.results)
-        train, test = load_mnist(self.dataset_name, self.data_dir)
+        dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape)
+        if self.conditional and len(dataset.class_names) != self.classes:
+            raise UserError(f'{self.run.name} was trained on {self.classes} classes, and {self.data_dir} now has '
+                            f'{len(dataset.class_names)}: put its data back')
         labels = self.labels_of(self.eval_num)
-        images = to_uint8(self.sample(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels))
-        generated, real, accuracy = compare(images, labels, self.dataset_name, train, test, self.checkpoint_dir)
+        images = self.pixels(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels)
+        generated, real, accuracy = compare(images, labels, self.dataset_name, dataset, self.checkpoint_dir)
         facts = {'step': step, 'weights': self.sampled_weights, 'seed': seed, 'dataset': self.dataset_name,
                  'eval_num': self.eval_num, 'classifier_accuracy': accuracy}
-        write_scores(self.run, {**facts, 'generated': generated, 'real': real}, images, train[0])
+        write_scores(self.run, {**facts, 'generated': generated, 'real': real}, images, dataset)
         print(f'The scores and the nearest neighbours are in {self.run.results}')
+
+    def export_model(self, checkpoint='latest'):
+        """Write the generator as a SavedModel, from z [B, z_dim] and, in a conditional run, label [B] to images.
+
+        checkpoint: as in load. It computes in float32. Raises UserError where there is no checkpoint.
+        """
+        step = self.restore(checkpoint)
+        self.refresh_statistics()
+        # Constants in a graph of their own: TensorFlow 2 loads the graph of this session with wrong statistics.
+        frozen = tf.graph_util.convert_variables_to_constants(
+            self.sess, self.sess.graph_def, [self.fake_images.op.name])
+        names = {'z': self.z.name, 'label': self.z_labels.name} if self.conditional else {'z': self.z.name}
+        folder = os.path.join(check_folder(self.run.results), 'saved_model')
+        with replacing_folder(folder) as part, tf.Graph().as_default() as graph, tf.Session() as sess:
+            tf.import_graph_def(frozen, name='')
+            describe = tf.saved_model.build_tensor_info
+            signature = tf.saved_model.build_signature_def(
+                {name: describe(graph.get_tensor_by_name(tensor)) for name, tensor in names.items()},
+                {'images': describe(graph.get_tensor_by_name(self.fake_images.name))}, 'tensorflow/serving/predict')
+            builder = tf.saved_model.Builder(part)
+            builder.add_meta_graph_and_variables(sess, ['serve'], {'serving_default': signature})
+            builder.save()
+        print(f'The generator of step {step}, {self.sampled_weights} weights, is in {folder}')
 
     def restore(self, checkpoint):
         """Restore a checkpoint to sample from, as load does -> its step. Raises UserError where it is not there."""
@@ -108,7 +134,7 @@ class Sampler:
         """The labels [count] to sample with: those of --label, or each class in turn; None unless conditional."""
         if not self.conditional:
             return None
-        return np.full(count, int(self.label)) if self.label else np.arange(count) % self.classes
+        return np.full(count, self.asked) if self.label else np.arange(count) % self.classes
 
     def draw_grid(self, *key):
         """What a grid shows -> z, labels, (rows, columns); where it shows all classes, a row is one z as each class."""
@@ -120,10 +146,24 @@ class Sampler:
 
     def sample(self, z, labels=None):
         """z [N, z_dim] and labels [N], those of labels_of if None -> images [N, H, W, C] in [0, 1], one by one."""
+        return np.concatenate(list(self.samples(z, labels)))
+
+    def pixels(self, z, labels=None):
+        """As sample, but as uint8, which takes a quarter of the memory."""
+        return np.concatenate([to_uint8(images) for images in self.samples(z, labels)])
+
+    def samples(self, z, labels):
+        """The images of sample, a batch after the other."""
         labels = self.labels_of(len(z)) if labels is None else labels
-        parts = [slice(start, start + SAMPLE_BATCH) for start in range(0, len(z), SAMPLE_BATCH)]
-        return np.concatenate([self.fetch(self.fake_images, z[part], labels if labels is None else labels[part])
-                               for part in parts])
+        for start in range(0, len(z), self.sample_batch):
+            part = slice(start, start + self.sample_batch)
+            yield self.fetch(self.fake_images, z[part], labels if labels is None else labels[part])
+
+    @property
+    def sample_batch(self):
+        """How many images one call makes when sampling: as many as have SAMPLE_PIXELS, to bound the memory."""
+        height, width, _ = self.image_shape
+        return max(1, min(512, SAMPLE_PIXELS // (height * width)))
 
     def fetch(self, fetches, z, labels=None):
         """Fetch what the graph for sampling makes of z [N, z_dim], with the statistics that go with the weights."""
@@ -144,8 +184,8 @@ class Sampler:
         """
         self.sess.run(self.reset_statistics)
         for number in range(STATISTICS_BATCHES):
-            z = self.draw_z(SAMPLE_BATCH, self.seed, Use.STATISTICS_Z, number)
-            labels = draw_labels(SAMPLE_BATCH, self.classes or 1, self.seed, Use.STATISTICS_LABELS, number)
+            z = self.draw_z(self.sample_batch, self.seed, Use.STATISTICS_Z, number)
+            labels = draw_labels(self.sample_batch, self.classes or 1, self.seed, Use.STATISTICS_LABELS, number)
             self.sess.run(self.move_statistics, self.feed_of(z, labels))
         self.stale = False
 
@@ -155,8 +195,9 @@ class Sampler:
         generated, g_maps = self.fetch([self.fake_images, maps['generator']], z, self.labels_of(len(z)))
         images, what = generated, 'generated images'
         with contextlib.suppress(UserError):  # without the data set D looks at what G makes
-            images = load_mnist(self.dataset_name, self.data_dir)[1][0][:len(z)].astype(np.float32) / 255
-            what = 'real test images'
+            dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape)
+            if len(dataset.test[0]) >= len(z):
+                images, what = dataset.test[0][:len(z)].astype(np.float32) / 255, 'real test images'
         d_maps = self.sess.run(maps['discriminator'], {self.inputs: images})
         gammas = iter(self.sess.run(list(self.sampled_gammas.values())))
         sections = []
@@ -165,5 +206,6 @@ class Sampler:
             for layer, beta, gamma in zip(self.layers[network], found, gammas, strict=False):
                 if self.attention_of in (network, 'both'):
                     grid = beta.reshape(len(z), *layer.queries, *layer.keys)
-                    sections.append((f'{title} (gamma {gamma:.3f})', shown, grid))
+                    size = ', {} x {} positions'.format(*layer.queries) if len(self.layers[network]) > 1 else ''
+                    sections.append((f'{title}{size} (gamma {gamma:.3f})', shown, grid))
         return sections

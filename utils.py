@@ -5,6 +5,8 @@ import enum
 import math
 import os
 import pathlib
+import re
+import shutil
 
 import imageio.v3 as imageio
 import numpy as np
@@ -15,7 +17,7 @@ from options import UserError
 class Use(enum.IntEnum):
     """What random numbers are for: each use has a stream of its own, so that none depends on how often another is."""
     TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z, STATISTICS_Z = range(10)
-    TRAIN_LABELS, STATISTICS_LABELS = 10, 11
+    TRAIN_LABELS, STATISTICS_LABELS, FLIP = 10, 11, 12
 
 
 @contextlib.contextmanager
@@ -31,6 +33,25 @@ def replacing(path):
         raise
     finally:
         pathlib.Path(part).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path):
+    """The same for a folder, which is to be made under that name."""
+    part = f'{path}.{os.getpid()}.part'
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def abandoned(part):
+    """Whether a temporary file, named as by replacing, was left by a process that is no more, or was this one."""
+    writer = re.search(r'\.(\d+)\.part$', str(part))
+    return not writer or int(writer[1]) == os.getpid() or not os.path.exists(f'/proc/{writer[1]}')
 
 
 def check_folder(path):

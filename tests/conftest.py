@@ -17,6 +17,7 @@ import main
 
 tf = main.import_tensorflow()  # quietly
 
+import metrics
 import SAGAN
 import sampling
 from utils import draw_z
@@ -53,6 +54,7 @@ def start(tmp_path):
 def run(tmp_path, monkeypatch, capfd):
     """Run main.py's main in an empty folder, in this process -> (exit code, standard output, standard error)."""
     def run_main(*options):
+        monkeypatch.setattr(metrics, 'LEAST_STEPS', 12)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, 'argv', ['main.py', *map(str, options)])
         capfd.readouterr()

@@ -24,10 +24,10 @@ tf = import_tensorflow()
 
 from matplotlib.figure import Figure
 
-from datasets import CLASSES, load_mnist
+from datasets import load_dataset
 from figures import COLOURS
 from metrics import classifier_score, frechet_distance, load_classifier, recognised
-from options import RECIPES, UserError, parse
+from options import KEPT, UserError, parse, with_recipe
 from precision import session_config
 from records import write_grid
 from runs import save_figure
@@ -36,7 +36,8 @@ from utils import Use, check_folder, to_uint8
 
 BEST = '--conditional true'
 OBJECTIVES = ['', *(f'--gan_type {name}' for name in ('lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'))]
-NETWORKS = ['--sn true', '--attention none', '--attention paper', BEST, '--recipe paper']
+NETWORKS = ['--sn true', '--attention none', '--attention paper', BEST,
+            '--recipe paper --network article --img_size 28']
 # data set, options beside --precision bfloat16, seed, epochs after which it is scored
 RUNS = [*(('mnist', options, seed, (1, 2)) for seed in (0, 1, 2) for options in ('', BEST)),
         *(('mnist', options, 0, (1, 2)) for options in OBJECTIVES + NETWORKS if options not in ('', BEST)),
@@ -56,9 +57,9 @@ WEIGHTS = 'ema',  # a study of 'raw', the weights as trained, adds that here
 @functools.cache
 def scorer(dataset, data_dir, checkpoint_dir):
     """-> the function that scores images, uint8, and the labels that they were to have -> {column: value}."""
-    (images, labels), _ = load_mnist(dataset, data_dir)
-    classify = load_classifier(dataset, images, labels, checkpoint_dir)
-    features, _ = classify(images)
+    data = load_dataset(dataset, data_dir)
+    classify = load_classifier(dataset, data, checkpoint_dir)
+    features, _ = classify(data.train[0])
 
     def score(samples, asked):
         found, probabilities = classify(samples)
@@ -76,12 +77,11 @@ def score_run(dataset, typed, seed, epoch, folder, data_dir):
     start = time.time()
     subprocess.run([sys.executable, MAIN, *command], cwd=folder, check=True)
     minutes = (time.time() - start) / 60
-    _, options = parse(command)
-    options = {**RECIPES[options.pop('recipe', 'article')], **options}
+    options = {name: value for name, value in with_recipe(*parse(command), True).items() if name in KEPT}
     for weights in WEIGHTS:
         with tf.Graph().as_default(), tf.Session(config=session_config(options['precision'])) as sess:
-            model = SAGAN(sess, classes=CLASSES, weights=weights, **{
-                **options, 'checkpoint_dir': f'{folder}/checkpoint', 'result_dir': f'{folder}/results'})
+            places = {'checkpoint_dir': f'{folder}/checkpoint', 'result_dir': f'{folder}/results'}
+            model = SAGAN(sess, classes=10, **{**options, **places, 'weights': weights})
             model.build_model()
             model.restore('latest')
             labels = model.labels_of(COUNT)

@@ -367,6 +367,7 @@ def test_a_degenerate_run(build, tmp_path):
 
 def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'QUICK_EVAL_NUM', 50)
+    monkeypatch.setattr(metrics, 'LEAST_STEPS', 3)
     monkeypatch.setattr(metrics, 'EPOCHS', 1)
     model = build(batch_size=7, epoch=4, iteration=3, eval_freq=2, print_freq=4)
     scores = iter([{'frechet_distance': 5., 'classifier_score': 2.}, {'frechet_distance': 7., 'classifier_score': 3.}])

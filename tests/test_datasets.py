@@ -1,17 +1,21 @@
 import gzip
 import hashlib
 import http.server
+import io
 import os
 import shutil
 import socket
+import tarfile
 import threading
 import time
 import urllib.request
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import datasets
+import downloads
 from datasets import FILES
 from options import UserError
 
@@ -143,12 +147,12 @@ def mirrors(server, monkeypatch):
     """Set the mirrors of mnist to those kinds of the server."""
     past_the_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     monkeypatch.setattr(urllib.request, 'urlopen', past_the_proxy.open)
-    monkeypatch.setattr(datasets, 'PATIENCE', 0.5)
+    monkeypatch.setattr(downloads, 'PATIENCE', 0.5)
 
     def set_mirrors(*kinds):
         monkeypatch.setitem(datasets.SOURCES, 'mnist', {
             'mirrors': [kind if '://' in kind else f'{server}/{kind}/' for kind in kinds], 'algorithm': 'sha256',
-            'digests': [hashlib.sha256(CONTENT[f'{name}.gz']).hexdigest() for name in FILES]})
+            'files': {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}})
     return set_mirrors
 
 
@@ -216,4 +220,110 @@ def test_auto_draws_digits_where_mnist_cannot_be_had(mirrors, tmp_path, monkeypa
 
 
 def test_patience_of_the_real_mirrors():
-    assert all(len(source['mirrors']) * datasets.PATIENCE < 15 for source in datasets.SOURCES.values())
+    assert all(len(source['mirrors']) * downloads.PATIENCE < 15 for source in datasets.SOURCES.values())
+
+
+##################################################################################
+# CIFAR-10, other sizes, flips
+##################################################################################
+
+def cifar_batch(count, seed):
+    """A file of CIFAR-10's binary form -> its bytes, its images and its labels."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 256, [count, 32, 32, 3]).astype(np.uint8), rng.integers(10, size=count)
+    planes = images.transpose(0, 3, 1, 2).reshape(count, -1)
+    return np.concatenate([labels[:, None].astype(np.uint8), planes], 1).tobytes(), images, labels
+
+
+def tar(*members):
+    """A gzipped tar archive of (name, bytes, or the name that a link leads to)."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode='w:gz') as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                archive.addfile(info)
+            else:
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+BATCHES = [cifar_batch(7, seed) for seed in range(6)]
+CIFAR = [(f'cifar-10-batches-bin/{name}', part[0]) for name, part in zip(datasets.CIFAR_FILES, BATCHES, strict=True)]
+
+
+@pytest.fixture
+def cifar(server, mirrors, monkeypatch):
+    """Serve an archive as CIFAR-10."""
+    def serve(archive):
+        monkeypatch.setitem(CONTENT, datasets.CIFAR_ARCHIVE, archive)
+        monkeypatch.setitem(datasets.SOURCES, 'cifar10', {
+            'mirrors': [f'{server}/good/'], 'algorithm': 'md5',
+            'files': {datasets.CIFAR_ARCHIVE: hashlib.md5(archive).hexdigest()}})
+    return serve
+
+
+def test_cifar10(cifar, tmp_path):
+    cifar(tar(*CIFAR, ('cifar-10-batches-bin/readme.html', b'text')))
+    assert datasets.find_dataset('cifar10', str(tmp_path))[0] == 'cifar10'
+    assert sorted(os.listdir(tmp_path / 'cifar10')) == sorted(datasets.CIFAR_FILES)  # and nothing else
+    assert 'in' in datasets.find_dataset('cifar10', str(tmp_path))[1]  # is there now
+    found = datasets.load_dataset('cifar10', tmp_path, (32, 32, 3))
+    assert (found.train[0] == np.concatenate([part[1] for part in BATCHES[:5]])).all()
+    assert (found.train[1] == np.concatenate([part[2] for part in BATCHES[:5]])).all()
+    assert (found.test[0] == BATCHES[5][1]).all() and (found.test[1] == BATCHES[5][2]).all()
+    assert found.class_names[:2] == ('airplane', 'automobile') and len(found.class_names) == 10
+    bad = tmp_path / 'cifar10' / 'data_batch_3.bin'
+    for content in b'', CIFAR[0][1][:-1], b'\x0a' + CIFAR[0][1][1:]:
+        bad.write_bytes(content)
+        with pytest.raises(UserError, match='data_batch_3.bin does not hold images of CIFAR-10'):
+            datasets.load_dataset('cifar10', tmp_path, (32, 32, 3))
+    bad.unlink()
+    with pytest.raises(UserError, match='data_batch_3.bin is missing'):
+        datasets.load_dataset('cifar10', tmp_path, (32, 32, 3))
+
+
+@pytest.mark.parametrize('archive, complaint', [
+    (tar(*CIFAR, ('../x', b'out')), r"has '../x' in it"), (tar(*CIFAR, ('/tmp/x', b'out')), 'has .* in it'),
+    (tar(*CIFAR[:5], ('cifar-10-batches-bin/test_batch.bin', '/etc/passwd')), 'no plain file'),
+    (tar(*CIFAR[:5]), 'not the whole archive'), (tar(*CIFAR)[:-400], 'not the whole archive'),
+    (b'no archive', 'not the whole archive')], ids=range(6))
+def test_an_archive_that_is_not_what_it_should_be(cifar, tmp_path, archive, complaint):
+    cifar(archive)
+    with pytest.raises(UserError, match=complaint):
+        datasets.find_dataset('cifar10', str(tmp_path / 'data'))
+    assert not (tmp_path / 'x').exists() and not (tmp_path / 'data' / 'x').exists()
+    with pytest.raises(UserError):
+        datasets.load_dataset('cifar10', tmp_path / 'data', (32, 32, 3))
+
+
+def test_other_sizes_and_channels(small_data):
+    """28 to 32 pixels gets two black ones around; other sizes are resized; grey is repeated, colour becomes grey."""
+    own = datasets.load_dataset('mnist', small_data)
+    padded = datasets.load_dataset('mnist', small_data, (32, 32, 1))
+    assert (padded.train[0][:, 2:30, 2:30] == own.train[0]).all() and padded.train[0].shape == (300, 32, 32, 1)
+    assert padded.train[0].sum() == own.train[0].sum() and (padded.test[1] == own.test[1]).all()
+    colour = datasets.load_dataset('mnist', small_data, (28, 28, 3)).test[0]
+    assert (colour == own.test[0]).all() and colour.shape == (100, 28, 28, 3)
+    large = datasets.load_dataset('mnist', small_data, (56, 56, 3)).test[0]
+    expected = Image.fromarray(own.test[0][5, :, :, 0]).convert('RGB').resize((56, 56), Image.Resampling.LANCZOS)
+    assert large.shape == (100, 56, 56, 3) and (large[5] == np.asarray(expected)).all()
+    grey = datasets.resized(np.full([1, 8, 8, 3], [255, 0, 0], np.uint8), (8, 8, 1))
+    assert grey.shape == (1, 8, 8, 1) and grey[0, 0, 0, 0] == pytest.approx(0.299 * 255, abs=1)
+
+
+def test_flips_depend_on_seed_and_number_alone():
+    images = np.random.default_rng(0).integers(0, 256, [64, 4, 6, 3]).astype(np.uint8)
+    labels = np.arange(64)
+    plain, order = datasets.batch(images, labels, 32, 5, 3)
+    flipped, same = datasets.batch(images, labels, 32, 5, 3, flip=True)
+    assert (order == same).all()
+    mirrored = (flipped == plain[:, :, ::-1]).all((1, 2, 3))
+    assert ((flipped == plain).all((1, 2, 3)) ^ mirrored).all() and 5 < mirrored.sum() < 27
+    assert (datasets.batch(images, labels, 32, 5, 3, True)[0] == flipped).all()
+    patterns = {tuple((datasets.batch(images, labels, 32, seed, number, True)[0] == datasets.batch(
+        images, labels, 32, seed, number)[0]).all((1, 2, 3))) for seed, number in [(5, 3), (5, 4), (6, 3), (5, 5)]}
+    assert len(patterns) == 4
+    assert datasets.batch(images, None, 32, 5, 3)[1] is None

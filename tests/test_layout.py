@@ -7,13 +7,14 @@ import sys
 import pytest
 
 # From the top down: a file imports only what stands below it.
-ORDER = ['main', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'precision', 'losses',
-         'datasets', 'digits', 'figures', 'utils', 'options']
+ORDER = ['main', 'networks', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'precision',
+         'losses', 'datasets', 'digits', 'downloads', 'pictures', 'figures', 'utils', 'options']
 STRANGERS = {
     'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
     'sampling': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'matplotlib'},
     'records': {'SAGAN', 'sampling'}, 'metrics': {'SAGAN', 'records', 'runs'}, 'ops': {'losses'},
     'losses': {'utils', 'options'}, 'datasets': {'tensorflow'}, 'digits': {'tensorflow'},
+    'pictures': {'tensorflow'}, 'downloads': {'tensorflow'}, 'networks': {'os', 'pathlib', 'imageio', 'runs'},
     'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
 
 ROOT = pathlib.Path(__file__).parents[1]

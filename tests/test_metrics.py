@@ -5,9 +5,8 @@ import pytest
 from scipy import linalg
 
 import metrics
-from datasets import load_mnist
+from datasets import load_dataset
 from metrics import (
-    all_scores,
     class_scores,
     classifier_score,
     density_coverage,
@@ -15,6 +14,8 @@ from metrics import (
     load_classifier,
     nearest,
     precision_recall,
+    probability_scores,
+    set_scores,
 )
 from options import UserError
 
@@ -127,11 +128,12 @@ def test_too_few_samples(score):
 
 
 def test_classifier(small_data, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(metrics, 'EPOCHS', 25)
-    (images, labels), (test_images, test_labels) = load_mnist('mnist', small_data)
+    monkeypatch.setattr(metrics, 'LEAST_STEPS', 75)
+    dataset = load_dataset('mnist', small_data)
+    test_images, test_labels = dataset.test
 
     def classify():
-        return load_classifier('mnist', images, labels, str(tmp_path))(test_images)
+        return load_classifier('mnist', dataset, str(tmp_path))(test_images)
 
     features, probabilities = classify()
     assert 'Training the classifier' in capsys.readouterr().out
@@ -150,9 +152,10 @@ def test_classifier(small_data, tmp_path, capsys, monkeypatch):
         assert 'Training the classifier' in capsys.readouterr().out
 
     noise = np.random.randint(0, 256, [100, 28, 28, 1]).astype(np.uint8)
-    train_features, _ = load_classifier('mnist', images, labels, str(tmp_path))(images)
-    real = all_scores(features, probabilities, train_features, features)
-    bad = all_scores(*load_classifier('mnist', images, labels, str(tmp_path))(noise), train_features, features)
+    train_features, _ = load_classifier('mnist', dataset, str(tmp_path))(dataset.train[0])
+    noisy = load_classifier('mnist', dataset, str(tmp_path))(noise)
+    real, bad = ({**set_scores(found, train_features, features), **probability_scores(classes)}
+                 for found, classes in ((features, probabilities), noisy))
     assert real['frechet_to_test'] == pytest.approx(0, abs=1e-3)
     assert bad['frechet_to_train'] > 10 * real['frechet_to_train']
     for name in 'classifier_score', 'precision', 'recall', 'density', 'coverage', 'class_entropy':

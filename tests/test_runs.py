@@ -10,7 +10,7 @@ import pytest
 
 import runs
 from options import ARTICLE, UserError
-from utils import save_images
+from utils import save_images, to_uint8
 
 
 def test_progress_has_a_frame_for_each_grid_in_the_order_they_were_made(tmp_path):
@@ -32,13 +32,13 @@ def test_progress_without_grids(tmp_path):
 def test_export_replaces_what_was_exported_before(tmp_path):
     for count in 3, 1:
         images, z = np.linspace(0, 1, count * 784).reshape(count, 28, 28, 1), np.random.rand(count, 5)
-        runs.export_images(str(tmp_path / 'samples'), images, z)
+        runs.export_images(str(tmp_path / 'samples'), to_uint8(images), z)
         expected = [f'{number:05d}.png' for number in range(count)]
         assert sorted(os.listdir(tmp_path / 'samples')) == [*expected, 'samples.npz']
         saved = np.load(tmp_path / 'samples' / 'samples.npz')
-        assert (saved['images'] == np.round(255 * images)).all() and saved['images'].dtype == np.uint8
+        assert (saved['arr_0'] == np.round(255 * images)).all() and saved['arr_0'].dtype == np.uint8
         assert (saved['z'] == z).all()
-        for name, image in zip(expected, saved['images'], strict=True):
+        for name, image in zip(expected, saved['arr_0'], strict=True):
             assert (imageio.imread(tmp_path / 'samples' / name) == image[:, :, 0]).all()
     assert os.listdir(tmp_path) == ['samples']
 
@@ -70,7 +70,7 @@ def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
     (tmp_path / 'classifier_mnist').mkdir()
     for wanted, expected in [({}, (9, 1)), ({'z_dim': 62}, (62, 0)), ({'z_dim': 9}, (9, 1)),
                              ({'z_dim': 9, 'seed': 0}, (9, 0)), ({'z_dim': 9, 'seed': 7}, (9, 1))]:
-        run = runs.find_run(tmp_path, wanted)
+        run, _ = runs.find_run(tmp_path, wanted)
         assert (run['z_dim'], run['seed']) == expected
     with pytest.raises(UserError, match='with --z_dim 10 in .*SAGAN_mnist_64_9.*train first'):
         runs.find_run(tmp_path, {'z_dim': 10})
@@ -78,26 +78,26 @@ def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
 
 def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
     make_run(tmp_path / 'SAGAN_fashion-mnist_32_100', 0)
-    assert runs.find_run(tmp_path, {}) == {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100}
+    assert runs.find_run(tmp_path, {})[0] == {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100}
 
 
 def test_find_run_looks_at_every_folder_with_a_config_and_checkpoints(tmp_path):
     make_run(tmp_path / 'mine', 10, {'seed': 3, 'batch_size': 8})
     make_run(tmp_path / 'SAGAN_mnist_64_62', 20, {'attention': 'none'})
     make_run(tmp_path / 'stranger', 0)  # neither a config.json nor a name that tells
-    assert runs.find_run(tmp_path, {}) == {'seed': 3, 'batch_size': 8, 'name': 'mine'}
-    assert runs.find_run(tmp_path, {'name': 'mine'})['batch_size'] == 8
+    assert runs.find_run(tmp_path, {})[0] == {'seed': 3, 'batch_size': 8, 'name': 'mine'}
+    assert runs.find_run(tmp_path, {'name': 'mine'})[0]['batch_size'] == 8
     # Renamed by hand: the folder's name, not the one that the options make.
-    assert runs.find_run(tmp_path, {'attention': 'none'}) == {'attention': 'none', 'name': 'SAGAN_mnist_64_62'}
+    assert runs.find_run(tmp_path, {'attention': 'none'})[0] == {'attention': 'none', 'name': 'SAGAN_mnist_64_62'}
     # What a config.json lacks is the article's.
-    assert runs.find_run(tmp_path, {'lr_decay': 'none', 'batch_size': 64})['name'] == 'SAGAN_mnist_64_62'
+    assert runs.find_run(tmp_path, {'lr_decay': 'none', 'batch_size': 64})[0]['name'] == 'SAGAN_mnist_64_62'
     with pytest.raises(UserError, match='with --attention article --lr_decay linear in .*mine'):
         runs.find_run(tmp_path, {'attention': 'article', 'lr_decay': 'linear'})
 
 
 def test_find_run_tells_once_what_it_does_not_know_and_refuses_what_it_does_not_understand(tmp_path, capsys):
     make_run(tmp_path / 'a', 10, {'image_shape': [28, 28, 1]})
-    assert runs.find_run(tmp_path, {}) == {'name': 'a'} and capsys.readouterr().out == ''
+    assert runs.find_run(tmp_path, {})[0] == {'name': 'a'} and capsys.readouterr().out == ''
     make_run(tmp_path / 'b', 0, {'colour': 'red', 'image_shape': [28, 28, 1]})
     runs.find_run(tmp_path, {})
     out = capsys.readouterr().out
@@ -167,17 +167,20 @@ def test_leftovers_of_a_kill_are_cleared_by_the_holder_of_the_lock(run):
     assert not (results / f'samples.{gone.pid}.part').exists()
 
 
+FACTS = {'images': 300, 'class_names': ['a', 'b']}
+
+
 def test_a_run_that_was_trained_otherwise_is_refused(run, capsys):
     options = {**ARTICLE, 'name': 'it'}
-    run.check(options)  # nothing there
+    run.check(options, FACTS)  # nothing there
     os.makedirs(run.folder)
     run.write_config({**options, 'seed': 3, 'attention': 'none'})
-    run.check(options)  # no checkpoint that could be lost
+    run.check(options, FACTS)  # no checkpoint that could be lost
     make_run(pathlib.Path(run.folder), 0)
     with pytest.raises(UserError, match='it holds a run with --attention none, --seed 3: .*--name'):
-        run.check(options)
+        run.check(options, FACTS)
     run.write_config({**options, 'epoch': 3, 'save_freq': 2, 'colour': 'red'})
-    run.check(options)
+    run.check(options, FACTS)
     assert 'leaves alone: colour' in capsys.readouterr().out
     run.write_config(options)
     assert json.loads(pathlib.Path(run.config_path).read_text()) == {**options, 'colour': 'red'}
