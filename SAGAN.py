@@ -33,7 +33,8 @@ class SAGAN(Sampler):
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
-    kind, sizes = 'article', range(4, 1025, 4)  # its name among --network, and the heights and widths that it takes
+    # Its name among --network, the heights and widths that it takes, and whether these must be alike.
+    kind, sizes, square = 'article', range(4, 1025, 4), False
 
     def __init__(self, sess, image_shape=None, classes=0, **options):
         vars(self).update(resolved({'network': self.kind, **options}))
@@ -42,7 +43,8 @@ class SAGAN(Sampler):
         self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
         self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
         self.classes = len(self.class_names)
-        if not set(self.image_shape[:2]) <= set(self.sizes):
+        sides = set(self.image_shape[:2])
+        if not sides <= set(self.sizes) or self.square and len(sides) > 1:
             raise UserError(f'--network {self.kind} takes images of {told(self.sizes)} pixels, not '
                             f'{" x ".join(map(str, self.image_shape[:2]))}: give another --img_size or --network')
         if self.conditional and not self.classes:

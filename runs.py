@@ -12,11 +12,13 @@ import socket
 
 import imageio.v3 as imageio
 import numpy as np
+from PIL import Image
 
 from options import ARTICLE, UserError, check_config, flag, options_of, run_name, settled, shown
 from utils import abandoned, check_folder, replacing, replacing_folder, write_image
 
 MODEL = 'SAGAN'  # begins the names of what a run writes
+FILM_SIZE = 800  # pixels a side of a film at most: its frames lie in memory together
 
 
 class Run:
@@ -197,7 +199,8 @@ def write_progress(folder, prefix):
     grids = []
     for name in names:
         with contextlib.suppress(Exception):  # there is no end to what a damaged picture makes Pillow raise
-            grids.append(imageio.imread(os.path.join(folder, name), plugin='pillow'))
+            grid = imageio.imread(os.path.join(folder, name), plugin='pillow')
+            grids.append(np.asarray(Image.fromarray(grid).reduce(-(-max(grid.shape) // FILM_SIZE))))
     # A run that went on with another --sample_num has grids of two sizes; a GIF holds one.
     grids = [grid for grid in grids if grid.shape == grids[-1].shape]
     if grids:

@@ -93,10 +93,35 @@ def test_pooled_keys_are_drawn_as_large_as_what_they_cover():
         assert axis.images[0].get_extent() == [-0.5, 31.5, 31.5, -0.5]
         assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 27.5), (27.5, -0.5))
         np.testing.assert_allclose(axis.images[0].get_array(), maps[0][point])
-    assert 'evenly spread: 0.020, 0.062' in [axis.get_xlabel() for axis in figure.axes][-1]
+    assert [axis.get_xlabel().partition('block')[2] for axis in figure.axes[-2:]] == [
+        ', where there are 16 keys (evenly spread: 0.0625)', ', where there are 49 keys (evenly spread: 0.0204)']
 
 
 def test_curves_say_what_the_output_of_d_is(tmp_path):
     rows = [{'step': '5', 'd_loss': '1', 'd_real': '2', 'd_fake': '-1', 'd_penalty': '0.5'}]
     titles = [axis.get_title(loc='left') for axis in figures.draw_curves(rows, "D's mean output").axes]
     assert titles == ['Losses', 'Gradient penalty, before its weight', "D's mean output"]
+
+
+def test_colour_and_layers_of_several_sizes():
+    """Maps of as many keys share a scale, with a bar that says how many; colour lies in grey under the maps."""
+    rng = np.random.default_rng(0)
+    images = np.full([1, 32, 32, 3], 0.5)
+    images[0, 8:16, 16:24] = [0.9, 0.1, 0.5]  # as bright as its ground, in another colour
+    large, small = (maps / maps.sum((3, 4), keepdims=True) for maps in (rng.random([1, 8, 8, 8, 8]),
+                                                                       rng.random([1, 4, 4, 2, 2])))
+    figure = figures.draw_attention([('a', images, large), ('b', images, small), ('c', images, large)], 'title')
+    labels = [axis.get_xlabel() for axis in figure.axes if axis.get_xlabel()]
+    assert ['64 keys' in labels[0], '4 keys' in labels[1], len(labels)] == [True, True, 2]
+    rows = [axis for axis in figure.axes if axis.images]
+    np.testing.assert_allclose(rows[0].images[0].get_array(), images[0])
+    for axis, (name, point) in zip(rows[1:5], figures.query_points(figures.ink_of(images[0]), (8, 8)).items(),
+                                   strict=True):
+        np.testing.assert_allclose(axis.images[0].get_array(), images[0].mean(2))
+        np.testing.assert_allclose(axis.images[1].get_array(), large[0][point])
+        if name == 'stroke':
+            assert 2 <= point[0] < 4 and 4 <= point[1] < 6 and axis.get_title() == 'object'
+    limits = [axis.images[-1].get_clim()[1] for axis in rows]
+    assert len(set(limits[1:5] + limits[11:15])) == 1 != len(set(limits[1:5] + limits[6:10]))
+    colour = figures.draw_neighbours(np.uint8(255 * images), np.uint8(255 * images)[:, None], 'title')
+    np.testing.assert_allclose(colour.axes[1].images[0].get_array(), np.uint8(255 * images[0]) / 255)

@@ -5,7 +5,7 @@ import pytest
 from scipy import linalg
 
 import metrics
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from metrics import (
     class_scores,
     classifier_score,
@@ -15,6 +15,7 @@ from metrics import (
     nearest,
     precision_recall,
     probability_scores,
+    recognised,
     set_scores,
 )
 from options import UserError
@@ -161,3 +162,42 @@ def test_classifier(small_data, tmp_path, capsys, monkeypatch):
     for name in 'classifier_score', 'precision', 'recall', 'density', 'coverage', 'class_entropy':
         assert bad[name] < 0.7 * real[name], name
     assert sum(real['class_histogram']) == pytest.approx(1)
+
+
+def shaded(count, size, channels, rng):
+    """Images that are brighter towards one side, one of four -> images, sides."""
+    sides = rng.integers(4, size=count)
+    shade = np.linspace(0, 200, size)[:, None, None] + rng.integers(0, 50, [count, size, size, channels])
+    return metrics.turned(shade.astype(np.uint8), sides), sides
+
+
+@pytest.mark.parametrize('size, channels, folder', [
+    (36, 3, 'classifier_own_36x36x3'), (12, 1, 'classifier_own_12x12x1')])
+def test_classifier_of_any_size_and_number_of_classes(size, channels, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, 'LEAST_STEPS', 40)
+    monkeypatch.setattr(metrics, 'digest_of', None)  # what has a digest is not read for another
+    rng = np.random.default_rng(0)
+    train, test = shaded(120, size, channels, rng), shaded(20, size, channels, rng)
+    classify = load_classifier('own', Dataset(train, test, tuple('abcd'), 'its digest'), str(tmp_path))
+    features, probabilities = classify(test[0])
+    assert features.shape == (20, 128) and probabilities.shape == (20, 4)
+    assert recognised(probabilities, test[1]) > 0.7
+    assert (tmp_path / folder / 'trained_on').read_text() == 'its digest'
+
+
+def test_without_classes_the_classifier_tells_turns(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(metrics, 'LEAST_STEPS', 40)
+    rng = np.random.default_rng(0)
+    upright = [metrics.turned(images, -sides) for images, sides in (shaded(100, 12, 1, rng), shaded(20, 12, 1, rng))]
+    dataset = Dataset(*((images, None) for images in upright), ())
+    samples = rng.integers(0, 256, [30, 12, 12, 1]).astype(np.uint8)
+    generated, real, accuracy = metrics.compare(samples, None, 'own', dataset, str(tmp_path))
+    assert accuracy > 0.9
+    assert set(generated) == set(real) == {'frechet_to_train', 'frechet_to_test', 'precision', 'recall', 'density',
+                                           'coverage'}
+    assert real['frechet_to_train'] < generated['frechet_to_train']
+    metrics.print_scores(generated, real, ())
+    assert 'Left out, because the data have no classes: classifier score' in capsys.readouterr().out
+    assert set(metrics.load_scorer('own', dataset, str(tmp_path))(samples)) == {'frechet_distance'}
+    with pytest.raises(UserError, match='takes at least 10 samples, not 9: give more test pictures'):
+        metrics.compare(samples, None, 'own', dataset._replace(test=(upright[1][:9], None)), str(tmp_path))

@@ -8,8 +8,8 @@ import tensorflow.compat.v1 as tf
 
 import sampling
 from losses import OBJECTIVES
+from networks import NETWORKS
 from precision import session_config
-from SAGAN import SAGAN
 
 COMBINED = dict(gan_type=list(OBJECTIVES), attention=['article', 'paper', 'none'], sn=[False, True],
                 conditional=[False, True], n_critic=[1, 2], precision=['float32', 'bfloat16'],
@@ -23,7 +23,16 @@ CASES = [dict(zip(COMBINED, [gan_type, attention, *(COMBINED[name][int(bit)] for
 
 def test_every_two_values_occur_together():
     for one, other in itertools.combinations(COMBINED, 2):
-        assert {(case[one], case[other]) for case in CASES} == set(itertools.product(COMBINED[one], COMBINED[other]))
+        assert {(case[one], case[other]) for case in CASES if 'network' not in case} == set(
+            itertools.product(COMBINED[one], COMBINED[other]))
+
+
+# Each of the other networks with half of the values, and with the other half; in colour, mirrored.
+LARGE = {'network': ['dcgan', 'dcgan', 'resnet', 'resnet'], 'gan_type': ['wgan-gp', 'hinge', 'hinge', 'dragan'],
+         'attention': ['article', 'paper', 'paper', 'article'], 'sn': [False, True, True, False],
+         'conditional': [True, False, True, False], 'n_critic': [1, 2, 1, 1],
+         'precision': ['float32', 'bfloat16', 'float32', 'bfloat16'], 'ema': [0.9, 0., 0.9, 0.9]}
+CASES += [dict(zip(LARGE, values, strict=True), ch=8, flip=True) for values in zip(*LARGE.values(), strict=True)]
 
 
 @pytest.mark.parametrize('options', CASES, ids=lambda case: '-'.join(map(str, case.values())))
@@ -31,9 +40,11 @@ def test_two_steps_and_going_on_to_the_bit(options, tmp_path, monkeypatch):
     monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
-    data = rng.integers(0, 256, [40, 4, 4, 1]).astype(np.uint8), rng.integers(0, 10, 40)
+    shape = (32, 32, 3) if 'network' in options else (4, 4, 1)
+    data = rng.integers(0, 256, [40, *shape]).astype(np.uint8), rng.integers(0, 10, 40)
     with tf.Graph().as_default(), tf.Session(config=session_config(options['precision'])) as sess:
-        model = SAGAN(sess, image_shape=(4, 4, 1), classes=10, batch_size=4, **options)
+        network = NETWORKS[options.get('network', 'article')]
+        model = network(sess, image_shape=shape, classes=10, batch_size=4, **options)
         model.build_model()
         sess.run(tf.global_variables_initializer())
 
@@ -55,4 +66,4 @@ def test_two_steps_and_going_on_to_the_bit(options, tmp_path, monkeypatch):
         again, same, drawn = train(1)
         assert losses == again and (images == drawn).all()
         assert all((variables[name] == same[name]).all() for name in variables)
-        assert drawn.shape == (3, 4, 4, 1) and drawn.min() >= 0 and drawn.max() <= 1
+        assert drawn.shape == (3, *shape) and drawn.min() >= 0 and drawn.max() <= 1
