@@ -171,7 +171,7 @@ OPTIONS = {
     'samples': [
         Option('weights', 'ema', one_of('ema', 'raw'), 'output',
                'what to sample with: the moving average of the weights, or the weights as trained'),
-        Option('label', '', matching('CLASS', 'the number or the name of a class', '.+'), 'output',
+        Option('label', '', matching('CLASS', 'the number or the name of a class', r'[^\0-\x1f]+'), 'output',
                'the class that test and eval sample, of a conditional run, by its number or name'),
         Option('sample_num', 64, whole(1), 'output', 'images in a grid; with classes up to a whole row of them'),
         Option('test_num', 10, whole(1), 'output', 'grids that test writes'),

@@ -91,6 +91,6 @@ def test_several_attention_layers_are_in_history_curves_and_figure(sess, small_d
     for (title, _, _), name in (first, 'g_gamma'), (second, 'g_gamma_2'), (d_layer, 'd_gamma'):
         assert f'(gamma {sess.run(model.sampled_gammas[name]):.3f})' in title
     figure = figures.draw_attention([first, second, d_layer], 'title')
-    assert len(figure.axes) == 3 * 3 * 5 + 1
+    assert len(figure.axes) == 3 * 3 * 5 + 2  # a scale for 49 keys and one for 196
     model.test()
     assert 'SAGAN_attention.png' in os.listdir(model.run.results)

@@ -282,7 +282,9 @@ def test_help_does_not_import_tensorflow(run):
     ('--attention_of', 'both_of_them'), ('--export', -1),
     ('--checkpoint', 'newest'), ('--eval_num', 0), ('--eval_freq', -1), ('--ema', 1), ('--ema', -0.1),
     ('--weights', 'mean'), ('--lr_decay', 'cosine'), ('--gan_type', 'wgan'), ('--ld', -1), ('--n_critic', 0),
-    ('--beta2', 1), ('--z', 'cauchy'), ('--sn', 1), ('--conditional', 'yes'), ('--label', 'seven'),
+    ('--beta2', 1), ('--z', 'cauchy'), ('--sn', 1), ('--conditional', 'yes'), ('--label', ''),
+    ('--dataset', 'a/b'), ('--dataset', '.x'), ('--dataset', ''), ('--network', 'vgg'), ('--ch', 12), ('--ch', 0),
+    ('--img_size', -1), ('--img_size', 4096), ('--c_dim', 2), ('--flip', 'often'),
     ('--recipe', 'mine'), ('--name', 'a/b'), ('--data_dir', ''), ('--epok', 3)])
 def test_option_out_of_range(run, tmp_path, option, value):
     one_line_error(run(option, value), option)
