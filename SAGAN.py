@@ -8,11 +8,12 @@ import tensorflow.compat.v1 as tf
 
 import ops
 from checkpoints import Checkpoints, not_finite
+from cluster import Cluster
 from datasets import batch, load_dataset, steps_of_a_pass
 from losses import OBJECTIVES
-from metrics import load_scorer
+from metrics import digest_of, load_scorer
 from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
-from options import KEPT, UserError, resolved
+from options import KEPT, UserError, options_of, resolved
 from options import image_shape as shape_of
 from precision import BFLOAT16_GRADIENTS
 from records import training_records, writing
@@ -28,25 +29,29 @@ class SAGAN(Sampler):
     """A generator and a discriminator, each with a self-attention layer unless attention is 'none'.
 
     image_shape: (H, W, C), that of the options' data set if None; classes: the names of the data's, or how many there
-    are, 0 for none. options: any of those in options.py that config.json holds, by name; where one is not given it is
-    the article's.
+    are, 0 for none; cluster: the workers that train together, this one alone if None. options: any of those in
+    options.py that config.json holds, by name; where one is not given it is the article's.
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
     # Its name among --network, the heights and widths that it takes, and whether these must be alike.
     kind, sizes, square = 'article', range(4, 1025, 4), False
 
-    def __init__(self, sess, image_shape=None, classes=0, **options):
+    def __init__(self, sess, image_shape=None, classes=0, cluster=None, **options):
         vars(self).update(resolved({'network': self.kind, **options}))
         if self.network != self.kind:
             raise TypeError(f'{type(self).__name__} is the network {self.kind}; networks.NETWORKS has {self.network}')
         self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
+        self.cluster = cluster or Cluster()
         self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
         self.classes = len(self.class_names)
         sides = set(self.image_shape[:2])
         if not sides <= set(self.sizes) or self.square and len(sides) > 1:
             raise UserError(f'--network {self.kind} takes images of {told(self.sizes)} pixels, not '
                             f'{" x ".join(map(str, self.image_shape[:2]))}: give another --img_size or --network')
+        if self.batch_size % self.cluster.size:
+            raise UserError(f'--batch_size {self.batch_size} cannot be shared by {self.cluster.size} workers: choose a '
+                            'multiple of their number')
         if self.conditional and not self.classes:
             raise UserError('--conditional true takes a --dataset with classes: choose another, or leave it out')
         if self.label and not self.conditional:
@@ -130,7 +135,8 @@ class SAGAN(Sampler):
         self.lr_scale = tf.placeholder_with_default(1., [], name='lr_scale')
         self.labels, self.z_labels = (tf.placeholder(tf.int32, [None], name=name) if self.conditional else None
                                       for name in ('labels', 'z_labels'))
-        self.build_training_step()
+        with self.cluster.whole_batch():
+            self.build_training_step()
         self.build_sampling()
         finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables()])
         self.checkpoints, self.best_checkpoints = (
@@ -145,33 +151,32 @@ class SAGAN(Sampler):
         Sets also losses, {name: scalar}, where g_loss is that of the updated D: fetching it updates D; gammas, {column
         of the history: scalar}; batch_number, a placeholder, on which the noise of a penalty depends.
         """
-        gradients = BFLOAT16_GRADIENTS if self.precision == 'bfloat16' else {}
+        gradients, mine = BFLOAT16_GRADIENTS if self.precision == 'bfloat16' else {}, self.cluster.mine
         # A scope of its own, so that <network>/attention/attention_map:0 is the map to draw, not one of these.
         with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
             self.sigmas = g_sigmas = {} if self.sn else None
-            fake = self.generator(self.z, labels=self.z_labels)
+            z_labels, labels = mine(self.z_labels), mine(self.labels)
+            fake = self.generator(mine(self.z), labels=z_labels)
             self.g_variables = tf.global_variables('generator/')
             self.sigmas = d_sigmas = {} if self.sn else None
-            _, real_logit, _ = self.discriminator(self.inputs, labels=self.labels)
+            _, real_logit, _ = self.discriminator(mine(self.inputs), labels=labels)
             # One pass after the other: they move the same statistics, and the same order gives the same bits.
             with tf.control_dependencies([real_logit]):
-                _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=self.z_labels)
+                _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels)
             self.batch_number = tf.placeholder_with_default(0, [], name='batch_number')
-            penalties = self.build_penalty(fake)
+            penalties = self.build_penalty(fake, labels)
         d_loss_real, d_loss_fake = self.objective.loss(real_logit)[0], self.objective.loss(fake_logit)[1]
         d_loss = tf.add_n([d_loss_real, d_loss_fake, *(self.ld * penalty for penalty in penalties.values())])
         output = tf.nn.sigmoid if self.objective.probability else tf.identity
         d_real, d_fake = tf.reduce_mean(output(real_logit)), tf.reduce_mean(output(fake_logit))
-        self.d_step = ops.move(d_sigmas, self.optimizer(self.d_lr).minimize(
-            d_loss, var_list=tf.trainable_variables('discriminator/')))
+        self.d_step = ops.move(d_sigmas, self.minimize(d_loss, self.d_lr, 'discriminator/'))
 
         # Resource variables are read where the graph says so: these reads come after D's update.
         with tf.control_dependencies([self.d_step]), tf.name_scope('training'):
             self.sigmas = {} if self.sn else None
-            _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=self.z_labels)
+            _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels)
         g_loss = self.objective.loss(fake_logit)[2]
-        self.train_step = ops.move(g_sigmas, self.optimizer(self.g_lr).minimize(
-            g_loss, var_list=tf.trainable_variables('generator/')))
+        self.train_step = ops.move(g_sigmas, self.minimize(g_loss, self.g_lr, 'generator/'))
         self.averages = []
         if self.ema:
             ema = tf.train.ExponentialMovingAverage(self.ema, num_updates=self.step)
@@ -180,21 +185,24 @@ class SAGAN(Sampler):
             self.averages = [ema.average(variable) for variable in self.g_variables]
         self.losses = {'d_loss': d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake,
                        'g_loss': g_loss, 'd_real': d_real, 'd_fake': d_fake, **penalties}
+        self.losses = self.cluster.mean_of_step(self.losses)
         self.gammas = ops.gammas_of(ops.attention_layers())
 
-    def optimizer(self, learning_rate):
-        """Adam at a learning rate, times lr_scale."""
-        return tf.train.AdamOptimizer(learning_rate * self.lr_scale, self.beta1, self.beta2)
+    def minimize(self, loss, learning_rate, scope):
+        """The operation of a step of Adam on the variables of a scope, at learning_rate times lr_scale."""
+        adam = tf.train.AdamOptimizer(learning_rate * self.lr_scale, self.beta1, self.beta2)
+        gradients, variables = zip(*adam.compute_gradients(loss, tf.trainable_variables(scope)), strict=True)
+        return adam.apply_gradients(zip(self.cluster.mean(gradients), variables, strict=True))
 
-    def build_penalty(self, fake):
+    def build_penalty(self, fake, labels):
         """The objective's penalty on inputs and fake, G(z) -> {column of the history: scalar}, empty without one."""
         def logit_of(images):
-            return self.discriminator(images, reuse=True, labels=self.labels)[1]
+            return self.discriminator(images, reuse=True, labels=labels)[1]
 
         if not self.objective.penalty:
             return {}
         key = tf.stack([self.seed, 2 * self.batch_number])  # every second: an objective may need two of them
-        return {'d_penalty': self.objective.penalty(logit_of, self.inputs, fake, key)}
+        return {'d_penalty': self.objective.penalty(logit_of, self.inputs, fake, key, self.cluster.mine)}
 
     ##################################################################################
     # Training
@@ -212,20 +220,20 @@ class SAGAN(Sampler):
         steps_a_pass = steps_of_a_pass(facts['images'], self.batch_size, self.dataset_name)
         steps_an_epoch = self.iteration or max(1, steps_a_pass // self.n_critic)
         last_step = self.epoch * steps_an_epoch
-        with self.run.held():
-            self.run.check(self.options, facts)
-            self.sess.run(tf.global_variables_initializer())
-            found, step = self.load()
+        with self.run.held() if self.cluster.leads else contextlib.nullcontext():
+            step = self.begin(dataset, facts)
             if step >= last_step:
                 print(f'This run is complete at step {step}: a larger --epoch than {self.epoch} goes on from there')
                 return
-            if found:
+            if step:
                 print(f'Going on from step {step} of {last_step}')
             if self.lr_decay == 'linear':
                 print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
-            score = self.eval_freq and load_scorer(self.dataset_name, dataset, self.checkpoint_dir)
-            with stopping as stops, writing(self.records(step, steps_an_epoch, last_step, stops, score,
-                                                         facts)) as write_due:
+            score = (self.eval_freq and self.cluster.leads and
+                     load_scorer(self.dataset_name, dataset, self.checkpoint_dir))
+            with stopping as noted, writing(self.records(step, steps_an_epoch, last_step, self.cluster.heed(noted),
+                                                         score, facts)) as write_due:
+                stops = self.cluster.agreed
                 while step < last_step:
                     batches = [self.batch(dataset.train, step * self.n_critic + part) for part in range(self.n_critic)]
                     lr_scale = linear_decay(step, last_step) if self.lr_decay == 'linear' else 1.
@@ -234,8 +242,20 @@ class SAGAN(Sampler):
                     write_due(step, values)
                     if stops:
                         break
+            self.cluster.wait(self.sess)
             if stops:
                 print(f'Stopped and saved at step {step}: the same command goes on from there')
+
+    def begin(self, dataset, facts):
+        """Initialise all variables, or restore the newest checkpoint, the same at all workers -> its step."""
+        step = 0
+        self.sess.run(tf.global_variables_initializer())
+        if self.cluster.leads:
+            self.run.check(self.options, facts)
+            _, step = self.load()
+        trained = {name: getattr(self, name) for name in options_of('names', 'trains', 'plans')}
+        return self.cluster.share(self.sess, step, tf.global_variables(), lambda: {
+            'their data': dataset.digest or digest_of(*dataset.train), 'their options': str(trained)})
 
     def batch(self, data, number):
         """Batch number number of training, as train_batch takes it; data: (images [N, H, W, C], labels [N])."""
@@ -256,7 +276,10 @@ class SAGAN(Sampler):
             feed = {**dict(zip(fed, values, strict=False)), self.batch_number: number, self.step: step,
                     self.lr_scale: lr_scale}
             last = number == (step + 1) * self.n_critic - 1
-            _, losses = self.sess.run([self.train_step, self.losses] if last else [self.d_step, {}], feed)
+            if last:
+                _, losses = self.cluster.run(self.sess, [self.train_step, self.losses], feed)
+            else:
+                self.sess.run(self.d_step, feed)
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise not_finite(name, step + 1)
@@ -266,6 +289,8 @@ class SAGAN(Sampler):
         """What training leaves from a step on; score: of images, as load_scorer has it, 0 for none; facts: of the data
         set, for config.json.
         """
+        if not self.cluster.leads:
+            return []
         z = self.draw_z(QUICK_EVAL_NUM, self.seed, Use.EVAL_Z)
         output = "D's mean probability of being real" if self.objective.probability else "D's mean output"
         return training_records(

@@ -11,6 +11,7 @@ import os
 import sys
 
 from options import ARTICLE, KEPT, RECIPES, UserError, image_shape, options_of, parse, with_recipe
+from workers import LOST, Lost, read_task, start_workers
 
 
 def fail(message):
@@ -47,13 +48,21 @@ def noting_signals(stops):
 
 
 def train(args, typed):
+    if args['workers'] > 1 and 'TF_CONFIG' not in os.environ:
+        if args['batch_size'] % args['workers']:
+            raise UserError(f'--batch_size {args["batch_size"]} cannot be shared by {args["workers"]} workers: choose '
+                            'a multiple of their number')
+        sys.exit(start_workers(args['workers'], args['patience']))
+    addresses, index = read_task()
+    if index > 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 tells for all
     from datasets import find_dataset, load_dataset
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
     typed = {**typed, 'dataset_name': args['dataset_name']}
     dataset = load_dataset(args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed)))
     args = with_recipe(args, typed, bool(dataset.class_names))
-    with built_model(args, dataset.class_names) as model:
+    with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
         from utils import show_all_variables
         show_all_variables()
         stops = []
@@ -98,14 +107,16 @@ def settings_of_a_run(args, typed):
 
 
 @contextlib.contextmanager
-def built_model(options, class_names):
-    """A SAGAN of these options, its graph built, in a session."""
-    tf = import_tensorflow()
+def built_model(options, class_names, *workers):
+    """A SAGAN of these options, its graph built, in a session; workers: as Cluster takes them."""
+    import_tensorflow()
+    from cluster import Cluster
     from networks import NETWORKS
     from precision import session_config
     options = {option: value for option, value in options.items() if option in KEPT}
-    with tf.Session(config=session_config(options.get('precision', 'float32'))) as sess:
-        model = NETWORKS[options.get('network', 'article')](sess, classes=class_names, **options)
+    cluster = Cluster(*workers)
+    with cluster.session(session_config(options.get('precision', 'float32'))) as sess:
+        model = NETWORKS[options.get('network', 'article')](sess, classes=class_names, cluster=cluster, **options)
         model.build_model()
         yield model
 
@@ -116,6 +127,9 @@ def main():
         {'train': train, 'test': test, 'eval': evaluate, 'export': export}[args['phase']](args, typed)
     except UserError as error:
         fail(error)
+    except Lost as error:
+        print('main.py:', error, file=sys.stderr, flush=True)
+        os._exit(LOST)  # the runtime would wait for who is gone
     except OSError as error:
         fail(f'{error.filename or "a file"}: {error.strerror or error}; free some space or choose another folder')
 

@@ -7,6 +7,8 @@ import collections
 
 import tensorflow.compat.v1 as tf
 
+from cluster import together
+
 tf.disable_eager_execution()
 tf.enable_resource_variables()
 
@@ -185,14 +187,15 @@ def move(sn, operation):
         return tf.group(operation, *(sigma.u.assign(sigma.new_u) for sigma in (sn or {}).values()))
 
 
-def bn(x, is_training, scope, labels=None, classes=0):
+def bn(x, is_training, scope, labels=None, classes=0, moments=None):
     """Batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) of x [B, C] or [B, H, W, C] -> same shape.
 
     is_training (a Python bool): True normalizes each channel by the mean and the biased variance of the batch and, as
     a side effect of computing the output, moves moving_mean and moving_variance a tenth of the way to the batch's
     mean and unbiased variance; False normalizes by these two and leaves them alone.
     Variables, each [C]: beta, gamma, moving_mean, moving_variance. With labels [B], from 0 to classes - 1, beta and
-    gamma are [classes, C], a row a class (Dumoulin et al. 2017, arXiv:1610.07629, equation 5).
+    gamma are [classes, C], a row a class (Dumoulin et al. 2017, arXiv:1610.07629, equation 5). Where several workers
+    share the batch, mean and variance are those of all of it: moments, if moments_of has taken them already.
     """
     channels = x.shape.as_list()[-1:]
     shape = channels if labels is None else [classes, *channels]
@@ -204,8 +207,12 @@ def bn(x, is_training, scope, labels=None, classes=0):
 
         y = x if x.shape.ndims == 4 else x[:, None, None, :]  # [B, H, W, C]
         scale, offset = (gamma, beta) if labels is None else (tf.ones(channels), tf.zeros(channels))
-        y, new_mean, new_variance = tf.nn.fused_batch_norm(
-            y, scale, offset, mean, variance, epsilon=1e-5, is_training=is_training, exponential_avg_factor=0.1)
+        if is_training and together:
+            moments = moments or moments_of(x)[0]
+            y, new_mean, new_variance = norm_of_all_workers(y, scale, offset, mean, variance, moments)
+        else:
+            y, new_mean, new_variance = tf.nn.fused_batch_norm(
+                y, scale, offset, mean, variance, epsilon=1e-5, is_training=is_training, exponential_avg_factor=0.1)
         if labels is not None:
             scale, offset = (tf.reshape(rows_of(table, labels), [-1, 1, 1, *channels]) for table in (gamma, beta))
             y = y * scale + offset
@@ -215,6 +222,22 @@ def bn(x, is_training, scope, labels=None, classes=0):
             return y
         with tf.control_dependencies([mean.assign(new_mean), variance.assign(new_variance)]):
             return tf.identity(y)
+
+
+def moments_of(*tensors):
+    """The means of tensors [..., C] and of their squares, over all workers, in one message -> [(mean, square)], [C]."""
+    means = together[0].mean([tf.reduce_mean(y, list(range(x.shape.ndims - 1))) for x in tensors for y in (x, x ** 2)])
+    return list(zip(means[::2], means[1::2], strict=True))
+
+
+def norm_of_all_workers(x, scale, offset, mean, variance, moments):
+    """What tf.nn.fused_batch_norm makes of the whole batch, of which x [B, H, W, C] is the slice of this worker."""
+    found_mean, square = moments
+    found_variance = square - found_mean ** 2
+    y = (x - found_mean) * (tf.rsqrt(found_variance + 1e-5) * scale) + offset
+    count = tf.cast(together[0].size * tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+    unbiased = found_variance * count / (count - 1)
+    return y, mean + 0.1 * (found_mean - mean), variance + 0.1 * (unbiased - variance)
 
 
 def lrelu(x, leak=0.2):
@@ -240,12 +263,14 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
     """
     channels = x.shape.as_list()[-1]
     with tf.variable_scope(scope, reuse=reuse):
-        def project(name, output_dim):
-            y = conv2d(x, output_dim, 4, 4, 1, 1, name=f'{name}_conv', sn=sn)
-            return tf.nn.relu(bn(y, is_training, f'{name}_bn') if norm else y)
-
-        f, g = project('f', channels // 8), project('g', channels // 8)  # keys and queries [B, H, W, C/8]
-        h = project('h', channels)  # values [B, H, W, C]
+        # Keys and queries [B, H, W, C/8], values [B, H, W, C].
+        found = [conv2d(x, size, 4, 4, 1, 1, name=f'{name}_conv', sn=sn)
+                 for name, size in (('f', channels // 8), ('g', channels // 8), ('h', channels))]
+        if norm:
+            shared = moments_of(*found) if is_training and together else [None] * 3
+            found = [bn(y, is_training, f'{name}_bn', moments=moments)
+                     for y, name, moments in zip(found, 'fgh', shared, strict=True)]
+        f, g, h = map(tf.nn.relu, found)
         gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
         return gamma * attend(f, g, h, gamma, is_training) + x
 

@@ -113,7 +113,7 @@ class Option(NamedTuple):
     suffixes: Any = {}  # of the run's name, {value: suffix}; else it is _<name><value>
 
 
-GROUPS = 'run', 'network', 'objective', 'data', 'output'
+GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 
 # By their role: what is for one command alone, and SAGAN does not know; what names a run; what trains it otherwise, and
 # stands in its name where it is not the article's; what plans it, and may change when it goes on; what a sample may
@@ -126,7 +126,9 @@ OPTIONS = {
                'what test, eval and export restore; best is what --eval_freq kept'),
         Option('recipe', 'article', one_of('article', 'paper'), 'run',
                "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
-               'normalization, classes, rates and z')],
+               'normalization, classes, rates and z'),
+        Option('workers', 1, whole(1, 64), 'several machines', 'processes on this machine that train together'),
+        Option('patience', 60, whole(1, 86400), 'several machines', 'seconds to wait for a worker that does not come')],
     'names': [
         Option('dataset_name', 'auto', DATASET, 'data',
                'auto is mnist where it is at hand or can be downloaded, else built-in digits; FOLDER: own pictures'),

@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +19,8 @@ from unittest import mock
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
+sys.path.insert(0, str(MAIN.parent))
 from main import import_tensorflow
 
 tf = import_tensorflow()
@@ -186,6 +188,34 @@ def print_ratios():
         print(f'| `{name}` | {ratios["float32"][name]:.2f} | {ratios["bfloat16"][name]:.2f} |')
 
 
+def seconds_a_step(folder, cores, batch_size, workers=1, steps=40):
+    """Seconds a step of main.py's training on so many cores, of the second half of the steps."""
+    command = [sys.executable, MAIN, '--dataset', 'digits', '--data_dir', folder, '--batch_size', batch_size,
+               '--epoch', 1, '--iteration', steps, '--print_freq', steps // 2, '--workers', workers, '--sample_freq',
+               steps + 1, '--name', f'{cores}_{batch_size}_{workers}_{time.time()}']
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    done = subprocess.run([str(part) for part in command], cwd=folder, check=True, capture_output=True, text=True,
+                          preexec_fn=lambda: os.sched_setaffinity(0, allowed))
+    half, whole = map(float, re.findall(r'time: ([0-9.]+)', done.stdout))
+    return (whole - half) / (steps - steps // 2)
+
+
+def print_workers(rounds=2):
+    """Print the rates of one process and of two workers, in turns, as a table."""
+    print('\n| batch size | 1 process, 1 core | 2 workers, a core each | 1 process, 2 cores | workers, of 2 cores | '
+          'of a step is averaging |\n' + '|---' * 6 + '|')
+    with tempfile.TemporaryDirectory() as folder:
+        os.makedirs(f'{folder}/digits')
+        datasets.make_digits(f'{folder}/digits', train=2000, test=100)
+        for batch in 64, 256:
+            times = np.median([[seconds_a_step(folder, 1, batch), seconds_a_step(folder, 2, batch, 2),
+                                seconds_a_step(folder, 2, batch), seconds_a_step(folder, 1, batch // 2)]
+                               for _ in range(rounds)], 0)
+            one, workers, both, half = times
+            print(f'| {batch} | {batch / one:.0f} images/s | {batch / workers:.0f} | {batch / both:.0f} | '
+                  f'{both / workers:.2f} | {1 - half / workers:.0%} |', flush=True)
+
+
 def main():
     # First, and each in a process of its own: a peak of memory never falls, and passes on to what a process starts.
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
@@ -214,6 +244,7 @@ def main():
           f'{1000 / times["sample 1000"]:.0f} for 1000.')
 
     print_ratios()
+    print_workers()
     loop, bare = whole_loop()
     print(f'\nThe loop of --phase train takes {loop:.3f} s a step, the bare step {bare:.3f} s: '
           f'{bare / loop:.0%} of its rate.')

@@ -1,0 +1,166 @@
+"""All that a training knows of the other processes that train with it; alone, what stands here does nothing.
+
+Several equal workers train one model: each takes its slice of every batch, what they find is averaged, and so the
+weights of all stay the same.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import socket
+import time
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+from options import UserError
+from workers import SIGNALS, Lost
+
+GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
+        tf.errors.InternalError)  # what a session raises where another worker is gone
+together = []  # the Cluster over whose whole batch batch norms normalize, within its whole_batch
+
+
+class Cluster:
+    """Equal workers at addresses, this process being number index of them; number 0 leads: it alone reads and writes.
+
+    patience: seconds to wait for one that does not come.
+    """
+
+    def __init__(self, addresses=(), index=0, patience=60):
+        self.addresses, self.index, self.patience = addresses, index, patience
+        self.size, self.leads = max(1, len(addresses)), index == 0
+        self.keys, self.last = itertools.count(1), None  # of the reductions in the graph: their numbers, and the last
+        self.fetches, self.noted, self.agreed = [], [], []
+
+    @contextlib.contextmanager
+    def session(self, config):
+        """A session that reaches the others. Raises UserError where the port is in use, Lost where one is gone."""
+        if self.size == 1:
+            with tf.Session(config=config) as sess:
+                yield sess
+            return
+        config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
+        config.device_filters.append(f'/job:worker/replica:0/task:{self.index}')
+        # What it makes of convolutions in bfloat16 fails through a server.
+        config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+        # Workers talk to each other without the proxy that may stand between them and the world.
+        os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (as gRPC reads it)
+            address.rsplit(':', 1)[0] for address in self.addresses)
+        self.wait_for_leader()
+        try:
+            server = tf.train.Server({'worker': list(self.addresses)}, 'worker', self.index, config=config)
+        except tf.errors.OpError as error:
+            raise UserError(f'the port of {self.addresses[self.index]} is in use: choose another in TF_CONFIG, or end '
+                            'what uses it') from error
+        try:
+            with tf.Session(server.target, config=config) as sess:
+                yield sess
+        except GONE as error:
+            raise Lost(f'worker {self.index} of {self.size} has lost another one: start all of them again') from error
+
+    def wait_for_leader(self):
+        """Wait until worker 0 listens. Raises Lost after patience seconds."""
+        host, port = self.addresses[0].rsplit(':', 1)
+        deadline = time.monotonic() + self.patience
+        while not self.leads:
+            try:
+                socket.create_connection((host, int(port)), timeout=5).close()
+                return
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise Lost(f'worker 0 has not come to {self.addresses[0]} within {self.patience} s') from error
+                time.sleep(0.2)
+
+    def mine(self, whole):
+        """The slice of this worker of a tensor whose first axis is the whole batch; None of None."""
+        if self.size == 1 or whole is None:
+            return whole
+        count = tf.shape(whole)[0] // self.size
+        return whole[self.index * count:(self.index + 1) * count]
+
+    def mean(self, tensors):
+        """The mean over all workers of each of these tensors, in one message; its gradient is the gradients' mean."""
+        @tf.custom_gradient
+        def averaged(*tensors):
+            return self.reduce(tensors), lambda *gradients: self.reduce(gradients)
+        return tensors if self.size == 1 else averaged(*tensors)
+
+    def reduce(self, tensors, final='Div', patience=0):
+        """The mean, or with 'Id' the sum, over all workers of each of these float32 tensors, whose shapes are known."""
+        flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+        # One after the other, so that all workers send them in the same order.
+        with tf.control_dependencies([] if self.last is None else [self.last]):
+            self.last = tf.raw_ops.CollectiveReduce(
+                input=flat, group_size=self.size, group_key=1, instance_key=next(self.keys), merge_op='Add',
+                final_op=final, subdiv_offsets=[0], communication_hint='ring', timeout_seconds=patience)
+        parts = tf.split(self.last, [tensor.shape.num_elements() for tensor in tensors])
+        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+    @contextlib.contextmanager
+    def whole_batch(self):
+        """Within, batch norms that train normalize by the moments of all slices."""
+        together.extend([self] * (self.size > 1))
+        try:
+            yield
+        finally:
+            together.clear()
+
+    def mean_of_step(self, values):
+        """The mean over all workers of scalars {name: tensor}, with which travels what heed needs."""
+        if self.size == 1:
+            return values
+        self.flags = tf.placeholder_with_default(np.zeros(len(SIGNALS), np.float32), [len(SIGNALS)])
+        *means, self.fetches = self.mean([*values.values(), self.flags])
+        return dict(zip(values, means, strict=True))
+
+    def heed(self, noted):
+        """Let signals end all workers at the same step -> the list of those that any had noted by the last step.
+
+        noted: the list of those that this worker notes, which gets the others' too.
+        """
+        self.noted, self.agreed = noted, noted if self.size == 1 else []
+        return self.agreed
+
+    def run(self, sess, fetches, feed):
+        """sess.run of the last part of a step, to which mean_of_step belongs."""
+        if self.size == 1:
+            return sess.run(fetches, feed)
+        flags = [float(number in self.noted) for number in SIGNALS]
+        found, shares = sess.run([fetches, self.fetches], {**feed, self.flags: flags})
+        self.agreed += [number for number, share in zip(SIGNALS, shares, strict=True) if share > 0]
+        self.noted += [number for number in self.agreed if number not in self.noted]
+        return found
+
+    def share(self, sess, step, variables, told):
+        """Give all workers the leader's step and variables -> step.
+
+        told: () -> {name: text}, what must be the same everywhere. Raises UserError where it is not, Lost where one of
+        the workers does not come.
+        """
+        if self.size == 1:
+            return step
+        self.last, told = None, told()  # these reductions stand apart from a training step's
+        # A part of a digest each, as a number that float32 has exactly.
+        numbers = [int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) for text in told.values()]
+        leaders, = self.reduce([tf.constant(numbers, tf.float32) * float(self.leads)], 'Id', self.patience)
+        differs, = self.reduce([tf.to_float(tf.not_equal(leaders, tf.to_float(numbers)))], 'Id')
+        try:
+            differs = sess.run(differs)
+        except tf.errors.DeadlineExceededError as error:
+            raise Lost(f'worker {self.index} of {self.size} has waited {self.patience} s for one that has not come: '
+                       'start all of them') from error
+        if differ := [name for name, count in zip(told, differs, strict=True) if count]:
+            raise UserError(f'the workers differ in {" and in ".join(differ)}: start all of them with the same')
+        values = [tf.constant([step // 2**20, step % 2**20], tf.float32), *(v.read_value() for v in variables)]
+        numbers, *values = [self.reduce([value * float(self.leads)], 'Id')[0] for value in values]
+        high_low, _ = sess.run([numbers, [v.assign(value) for v, value in zip(variables, values, strict=True)]])
+        return int(high_low[0]) * 2**20 + int(high_low[1])
+
+    def wait(self, sess):
+        """Wait until all workers have come here. Raises Lost where one is gone."""
+        if self.size > 1:
+            self.last = None
+            sess.run(self.reduce([tf.zeros([1])]))
