@@ -178,7 +178,7 @@ def print_ratios():
     print('\n| beside the default, of 1 | float32 | bfloat16 |\n|---|---|---|')
     variants = {'--sn true': dict(sn=True), '--conditional true': dict(conditional=True),
                 '--attention paper': dict(attention='paper'), '--gan_type wgan-gp': dict(gan_type='wgan-gp'),
-                '--recipe paper': RECIPES['paper']}
+                '--recipe paper --network article': {**RECIPES['paper'], 'network': 'article', 'conditional': True}}
     ratios = {}
     for precision in 'float32', 'bfloat16':
         times = medians({name: training_step(64, precision, **options) for name, options in
