@@ -128,6 +128,7 @@ def main():
     except UserError as error:
         fail(error)
     except Lost as error:
+        sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)
         os._exit(LOST)  # the runtime would wait for who is gone
     except OSError as error:

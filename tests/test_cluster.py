@@ -14,7 +14,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from conftest import MAIN
 
+from cluster import Cluster
 from options import UserError
+from SAGAN import SAGAN
 from workers import read_task
 
 SMALL = ['--dataset', 'mnist', '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 8, '--epoch', 1,
@@ -181,3 +183,15 @@ def test_tf_config(monkeypatch):
     for kind, index, number in ('chief', 0, 0), ('worker', 0, 1), ('worker', 1, 2):
         monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster, 'task': {'type': kind, 'index': index}}))
         assert read_task() == (['a:1', 'b:2', 'c:3'], number)
+
+
+@pytest.mark.parametrize('size, messages', [(1, 0), (2, 29)])
+def test_messages_of_a_step(sess, size, messages):
+    """One for each batch norm, forward and backward, those of attention together; two of gradients, one of losses."""
+    addresses = [f'127.0.0.1:{port}' for port in range(1, size + 1)]
+    model = SAGAN(sess, batch_size=4, image_shape=(12, 16, 1), cluster=Cluster(addresses if size > 1 else ()))
+    model.build_model()
+    kinds = [op.type for op in tf.get_default_graph().get_operations()]
+    assert kinds.count('CollectiveReduce') == messages
+    with pytest.raises(UserError, match='--batch_size 5 cannot be shared by 2 workers'):
+        SAGAN(sess, batch_size=5, cluster=Cluster(['127.0.0.1:1', '127.0.0.1:2']))
