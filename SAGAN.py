@@ -12,7 +12,7 @@ from datasets import batch, load_dataset, steps_of_a_pass
 from losses import OBJECTIVES
 from metrics import load_scorer
 from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
-from options import KEPT, UserError, resolved
+from options import KEPT, UserError, check_size, resolved
 from options import image_shape as shape_of
 from precision import BFLOAT16_GRADIENTS
 from records import training_records, writing
@@ -33,8 +33,7 @@ class SAGAN(Sampler):
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
-    # Its name among --network, the heights and widths that it takes, and whether these must be alike.
-    kind, sizes, square = 'article', range(4, 1025, 4), False
+    kind = 'article'  # its name among --network
 
     def __init__(self, sess, image_shape=None, classes=0, **options):
         vars(self).update(resolved({'network': self.kind, **options}))
@@ -43,10 +42,7 @@ class SAGAN(Sampler):
         self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
         self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
         self.classes = len(self.class_names)
-        sides = set(self.image_shape[:2])
-        if not sides <= set(self.sizes) or self.square and len(sides) > 1:
-            raise UserError(f'--network {self.kind} takes images of {told(self.sizes)} pixels, not '
-                            f'{" x ".join(map(str, self.image_shape[:2]))}: give another --img_size or --network')
+        check_size(self.kind, *self.image_shape[:2])
         if self.conditional and not self.classes:
             raise UserError('--conditional true takes a --dataset with classes: choose another, or leave it out')
         if self.label and not self.conditional:
@@ -288,11 +284,6 @@ class SAGAN(Sampler):
         self.stale = True
         self.loaded = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
         return self.loaded.load('latest' if checkpoint == 'best' else checkpoint)
-
-
-def told(sizes):
-    """The sizes that a network takes, in words."""
-    return f'multiples of {sizes.step}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
 
 
 def linear_decay(step, last_step):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 
-from options import ARTICLE, KEPT, RECIPES, UserError, image_shape, options_of, parse, with_recipe
+from options import ARTICLE, KEPT, RECIPES, UserError, check_size, image_shape, options_of, parse, with_recipe
 
 
 def fail(message):
@@ -48,6 +48,8 @@ def noting_signals(stops):
 
 def train(args, typed):
     from datasets import find_dataset, load_dataset
+    wanted = with_recipe(args, typed)
+    check_size(wanted['network'], *image_shape(wanted)[:2])
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
     typed = {**typed, 'dataset_name': args['dataset_name']}
