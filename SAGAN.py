@@ -13,7 +13,7 @@ from datasets import batch, load_dataset, steps_of_a_pass
 from losses import OBJECTIVES
 from metrics import digest_of, load_scorer
 from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
-from options import KEPT, UserError, options_of, resolved
+from options import KEPT, UserError, check_share, check_size, options_of, resolved
 from options import image_shape as shape_of
 from precision import BFLOAT16_GRADIENTS
 from records import training_records, writing
@@ -34,8 +34,7 @@ class SAGAN(Sampler):
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
-    # Its name among --network, the heights and widths that it takes, and whether these must be alike.
-    kind, sizes, square = 'article', range(4, 1025, 4), False
+    kind = 'article'  # its name among --network
 
     def __init__(self, sess, image_shape=None, classes=0, cluster=None, **options):
         vars(self).update(resolved({'network': self.kind, **options}))
@@ -45,13 +44,8 @@ class SAGAN(Sampler):
         self.cluster = cluster or Cluster()
         self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
         self.classes = len(self.class_names)
-        sides = set(self.image_shape[:2])
-        if not sides <= set(self.sizes) or self.square and len(sides) > 1:
-            raise UserError(f'--network {self.kind} takes images of {told(self.sizes)} pixels, not '
-                            f'{" x ".join(map(str, self.image_shape[:2]))}: give another --img_size or --network')
-        if self.batch_size % self.cluster.size:
-            raise UserError(f'--batch_size {self.batch_size} cannot be shared by {self.cluster.size} workers: choose a '
-                            'multiple of their number')
+        check_size(self.kind, *self.image_shape[:2])
+        check_share(self.batch_size, self.cluster.size)
         if self.conditional and not self.classes:
             raise UserError('--conditional true takes a --dataset with classes: choose another, or leave it out')
         if self.label and not self.conditional:
@@ -231,18 +225,19 @@ class SAGAN(Sampler):
                 print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
             score = (self.eval_freq and self.cluster.leads and
                      load_scorer(self.dataset_name, dataset, self.checkpoint_dir))
-            with stopping as noted, writing(self.records(step, steps_an_epoch, last_step, self.cluster.heed(noted),
-                                                         score, facts)) as write_due:
-                stops = self.cluster.agreed
-                while step < last_step:
-                    batches = [self.batch(dataset.train, step * self.n_critic + part) for part in range(self.n_critic)]
-                    lr_scale = linear_decay(step, last_step) if self.lr_decay == 'linear' else 1.
-                    values = self.train_batch(batches, step, lr_scale)
-                    step += 1
-                    write_due(step, values)
-                    if stops:
-                        break
-            self.cluster.wait(self.sess)
+            with stopping as noted:
+                stops = self.cluster.heed(noted)
+                with writing(self.records(step, steps_an_epoch, last_step, stops, score, facts)) as write_due:
+                    while step < last_step:
+                        parts = range(step * self.n_critic, (step + 1) * self.n_critic)
+                        batches = [self.batch(dataset.train, number) for number in parts]
+                        lr_scale = linear_decay(step, last_step) if self.lr_decay == 'linear' else 1.
+                        values = self.train_batch(batches, step, lr_scale)
+                        step += 1
+                        write_due(step, values)
+                        if stops:
+                            break
+                self.cluster.wait(self.sess)
             if stops:
                 print(f'Stopped and saved at step {step}: the same command goes on from there')
 
@@ -313,11 +308,6 @@ class SAGAN(Sampler):
         self.stale = True
         self.loaded = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
         return self.loaded.load('latest' if checkpoint == 'best' else checkpoint)
-
-
-def told(sizes):
-    """The sizes that a network takes, in words."""
-    return f'multiples of {sizes.step}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
 
 
 def linear_decay(step, last_step):

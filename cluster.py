@@ -8,18 +8,16 @@ import contextlib
 import hashlib
 import itertools
 import os
-import socket
-import time
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from options import UserError
-from workers import SIGNALS, Lost
+from workers import SIGNALS, Lost, wait_for
 
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
-        tf.errors.InternalError)  # what a session raises where another worker is gone
+        tf.errors.InternalError, tf.errors.FailedPreconditionError)  # where another worker is gone, or there again
 together = []  # the Cluster over whose whole batch batch norms normalize, within its whole_batch
 
 
@@ -32,7 +30,8 @@ class Cluster:
     def __init__(self, addresses=(), index=0, patience=60):
         self.addresses, self.index, self.patience = addresses, index, patience
         self.size, self.leads = max(1, len(addresses)), index == 0
-        self.keys, self.last = itertools.count(1), None  # of the reductions in the graph: their numbers, and the last
+        # Of the reductions in the graph: their numbers, 1 and 2 aside for those of share, and the last.
+        self.keys, self.last = itertools.count(3), None
         self.fetches, self.noted, self.agreed = [], [], []
 
     @contextlib.contextmanager
@@ -49,7 +48,8 @@ class Cluster:
         # Workers talk to each other without the proxy that may stand between them and the world.
         os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (as gRPC reads it)
             address.rsplit(':', 1)[0] for address in self.addresses)
-        self.wait_for_leader()
+        if not self.leads:
+            wait_for(self.addresses[0], self.patience)
         try:
             server = tf.train.Server({'worker': list(self.addresses)}, 'worker', self.index, config=config)
         except tf.errors.OpError as error:
@@ -60,19 +60,6 @@ class Cluster:
                 yield sess
         except GONE as error:
             raise Lost(f'worker {self.index} of {self.size} has lost another one: start all of them again') from error
-
-    def wait_for_leader(self):
-        """Wait until worker 0 listens. Raises Lost after patience seconds."""
-        host, port = self.addresses[0].rsplit(':', 1)
-        deadline = time.monotonic() + self.patience
-        while not self.leads:
-            try:
-                socket.create_connection((host, int(port)), timeout=5).close()
-                return
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise Lost(f'worker 0 has not come to {self.addresses[0]} within {self.patience} s') from error
-                time.sleep(0.2)
 
     def mine(self, whole):
         """The slice of this worker of a tensor whose first axis is the whole batch; None of None."""
@@ -88,13 +75,16 @@ class Cluster:
             return self.reduce(tensors), lambda *gradients: self.reduce(gradients)
         return tensors if self.size == 1 else averaged(*tensors)
 
-    def reduce(self, tensors, final='Div', patience=0):
-        """The mean, or with 'Id' the sum, over all workers of each of these float32 tensors, whose shapes are known."""
+    def reduce(self, tensors, final='Div', patience=0, key=None):
+        """The mean, or with 'Id' the sum, over all workers of each of these float32 tensors, whose shapes are known.
+
+        patience: seconds after which the session gives up, 0 for never; key: the same number at all workers.
+        """
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
         # One after the other, so that all workers send them in the same order.
         with tf.control_dependencies([] if self.last is None else [self.last]):
             self.last = tf.raw_ops.CollectiveReduce(
-                input=flat, group_size=self.size, group_key=1, instance_key=next(self.keys), merge_op='Add',
+                input=flat, group_size=self.size, group_key=1, instance_key=key or next(self.keys), merge_op='Add',
                 final_op=final, subdiv_offsets=[0], communication_hint='ring', timeout_seconds=patience)
         parts = tf.split(self.last, [tensor.shape.num_elements() for tensor in tensors])
         return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
@@ -145,8 +135,9 @@ class Cluster:
         self.last, told = None, told()  # these reductions stand apart from a training step's
         # A part of a digest each, as a number that float32 has exactly.
         numbers = [int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) for text in told.values()]
-        leaders, = self.reduce([tf.constant(numbers, tf.float32) * float(self.leads)], 'Id', self.patience)
-        differs, = self.reduce([tf.to_float(tf.not_equal(leaders, tf.to_float(numbers)))], 'Id')
+        # With keys of their own: where options differ, the graphs may have other numbers of reductions.
+        leaders, = self.reduce([tf.constant(numbers, tf.float32) * float(self.leads)], 'Id', self.patience, key=1)
+        differs, = self.reduce([tf.to_float(tf.not_equal(leaders, tf.to_float(numbers)))], 'Id', key=2)
         try:
             differs = sess.run(differs)
         except tf.errors.DeadlineExceededError as error:

@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import math
 import os
 import pathlib
@@ -92,20 +93,27 @@ def find_dataset(name, data_dir='data'):
         make_digits(check_folder(folder))
         return name, f'Data set: digits, the built-in one, in {folder}'
     source = SOURCES[name]
-    wanted = {file: digest for file, digest in source['files'].items() if file.removesuffix('.gz') in missing
-              or file == CIFAR_ARCHIVE and not find_file(folder, file)}
+    archive = os.path.join(folder, CIFAR_ARCHIVE)
+    if name == 'cifar10' and os.path.exists(archive):
+        unpack_cifar10(archive)
+        return name, f'Data set: cifar10, unpacked in {folder}'
+    wanted = {file: digest for file, digest in source['files'].items()
+              if file.removesuffix('.gz') in missing or file == CIFAR_ARCHIVE}
     try:
         download(folder, wanted, source['mirrors'], source['algorithm'])
     except ConnectionError as error:
         raise UserError(f'{name} cannot be downloaded ({error}): put {", ".join(source["files"])} in {folder}, or '
                         'use --dataset digits, which needs no network') from error
     if name == 'cifar10':
-        unpack_cifar10(folder)
+        unpack_cifar10(archive)
+        pathlib.Path(archive).unlink(missing_ok=True)
     return name, f'Data set: {name}, downloaded to {folder}'
 
 
-def load_dataset(name, data_dir='data', shape=(28, 28, 1)):
+def load_dataset(name, data_dir='data', shape=(28, 28, 1), most=None):
     """Read the data set in <data_dir>/<name>, its images brought to shape (H, W, C) -> Dataset.
+
+    most: images of each split that are wanted, where these are to be resized; all if None.
 
     Raises UserError where something is missing or damaged.
     """
@@ -116,7 +124,7 @@ def load_dataset(name, data_dir='data', shape=(28, 28, 1)):
                        for part in (slice(found.train), slice(found.train, None)))
         return Dataset(train, test, tuple(found.class_names), found.digest)
     splits = load_cifar10(folder) if name == 'cifar10' else load_mnist(name, data_dir)
-    return Dataset(*((resized(images, shape), labels) for images, labels in splits), CLASS_NAMES[name])
+    return Dataset(*((resized(images[:most], shape), labels[:most]) for images, labels in splits), CLASS_NAMES[name])
 
 
 def resized(images, shape):
@@ -127,8 +135,10 @@ def resized(images, shape):
         images = np.repeat(images, shape[2], 3)
     if images.shape[1:] == shape:
         return images
-    return np.stack([fit(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), shape)
-                     for image in tqdm(images, desc='Resizing', leave=False, disable=None)])
+    found = np.empty([len(images), *shape], np.uint8)
+    for number, image in enumerate(tqdm(images, desc='Resizing', leave=False, disable=None)):
+        found[number] = fit(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), shape)
+    return found
 
 
 ##################################################################################
@@ -189,13 +199,15 @@ def read_idx(path, shape):
     return items.reshape(-1, *shape)
 
 
-def unpack_cifar10(folder):
-    """Take the six files of CIFAR-10 out of the archive in folder, which is deleted then.
+def unpack_cifar10(path):
+    """Take the six files of CIFAR-10 out of the archive at path, to lie beside it.
 
-    Raises UserError where the archive is damaged or has in it what could be written elsewhere.
+    Raises UserError where it is not the archive that is known, or has in it what could be written elsewhere.
     """
-    path = os.path.join(folder, CIFAR_ARCHIVE)
     try:
+        with open(path, 'rb') as file:
+            if hashlib.file_digest(file, 'md5').hexdigest() != SOURCES['cifar10']['files'][CIFAR_ARCHIVE]:
+                raise UserError(f'{path} is not the known archive of CIFAR-10: delete it to have it fetched anew')
         with tarfile.open(path) as archive:
             members = archive.getmembers()
             for member in members:
@@ -203,11 +215,10 @@ def unpack_cifar10(folder):
                     raise UserError(f'{path} has {member.name!r} in it, which is no plain file of CIFAR-10: delete it')
             found = {os.path.basename(member.name): member for member in members if member.isfile()}
             for name in CIFAR_FILES:
-                with replacing(os.path.join(folder, name)) as part, open(part, 'wb') as file:
+                with replacing(os.path.join(os.path.dirname(path), name)) as part, open(part, 'wb') as file:
                     shutil.copyfileobj(archive.extractfile(found[name]), file)
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, KeyError) as error:
         raise UserError(f'{path} is not the whole archive of CIFAR-10 ({error}): delete it') from error
-    os.remove(path)
 
 
 def load_cifar10(folder):

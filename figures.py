@@ -93,7 +93,8 @@ def draw_attention(sections, title):
     # In inches: of a row 1.7, of a section's title 0.35, of a scale 0.65.
     height = 1.7 * count + 0.35 * len(sections) + 0.65 * len(highest) + 0.45
     figure = Figure(figsize=(8, height))
-    figure.suptitle(title, fontsize=min(11, 900 / len(title)), y=1 - 0.15 / height)  # a long name still fits
+    # A long name still fits, and a $ in it begins no formula.
+    figure.suptitle(title, fontsize=min(11, 900 / len(title)), y=1 - 0.15 / height, parse_math=False)
     top = height - 0.3
     for (what, images, maps), found in zip(sections, looks, strict=True):
         block = images.shape[1] // maps.shape[1], images.shape[2] // maps.shape[2]  # pixels of a position
@@ -152,7 +153,7 @@ def draw_neighbours(images, neighbours, title):
     height = 1.1 * len(images) + 0.6
     figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
     title = f'{title}: samples and the training images nearest to them, by pixels'
-    figure.suptitle(title, fontsize=min(9, 900 / len(title)), y=1 - 0.15 / height)
+    figure.suptitle(title, fontsize=min(9, 900 / len(title)), y=1 - 0.15 / height, parse_math=False)
     axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.55 / height, wspace=0.05, hspace=0.05)
     axes[0][0].set_title('sample', fontsize=9)

@@ -10,7 +10,18 @@ import contextlib
 import os
 import sys
 
-from options import ARTICLE, KEPT, RECIPES, UserError, image_shape, options_of, parse, with_recipe
+from options import (
+    ARTICLE,
+    KEPT,
+    RECIPES,
+    UserError,
+    check_share,
+    check_size,
+    image_shape,
+    options_of,
+    parse,
+    with_recipe,
+)
 from workers import LOST, Lost, read_task, start_workers
 
 
@@ -48,25 +59,25 @@ def noting_signals(stops):
 
 
 def train(args, typed):
-    if args['workers'] > 1 and 'TF_CONFIG' not in os.environ:
-        if args['batch_size'] % args['workers']:
-            raise UserError(f'--batch_size {args["batch_size"]} cannot be shared by {args["workers"]} workers: choose '
-                            'a multiple of their number')
-        sys.exit(start_workers(args['workers'], args['patience']))
+    from datasets import find_dataset, load_dataset
+    wanted = with_recipe(args, typed)
+    check_size(wanted['network'], *image_shape(wanted)[:2])
     addresses, index = read_task()
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 tells for all
-    from datasets import find_dataset, load_dataset
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
     typed = {**typed, 'dataset_name': args['dataset_name']}
     dataset = load_dataset(args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed)))
+    if args['workers'] > 1 and not addresses:  # the data, at hand now, need not be fetched or prepared by each
+        check_share(args['batch_size'], args['workers'])
+        sys.exit(start_workers(args['workers'], args['patience'], ['--dataset', args['dataset_name']]))
     args = with_recipe(args, typed, bool(dataset.class_names))
     with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
         from utils import show_all_variables
         show_all_variables()
-        stops = []
-        model.train(noting_signals(stops), dataset)
+        model.train(noting_signals([]), dataset)
+        stops = model.cluster.agreed
     if stops:
         sys.exit(128 + stops[0])
     print(why)

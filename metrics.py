@@ -13,7 +13,7 @@ from scipy.special import entr, rel_entr
 from tqdm import tqdm
 
 from ops import bn, conv2d, linear
-from options import UserError
+from options import UserError, as_folder
 from utils import check_folder, replacing
 
 EPOCHS, LEAST_STEPS, BATCH_SIZE, LEARNING_RATE = 4, 600, 100, 0.002  # of the classifier
@@ -50,8 +50,9 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     """
     images, labels = dataset.train
     shape = images.shape[1:]
+    need(len(images), 6, 'A classifier', 'more pictures')
     suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
-    folder = os.path.join(checkpoint_dir, f'classifier_{dataset_name}{suffix}')
+    folder = os.path.join(checkpoint_dir, as_folder(f'classifier_{dataset_name}{suffix}'))
     path, trained_on = os.path.join(folder, 'classifier'), pathlib.Path(folder, 'trained_on')
     digest = dataset.digest or digest_of(images, labels)
     with tf.Graph().as_default():
@@ -70,7 +71,10 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
             train_classifier(sess, x, logits.shape.as_list()[1], images, labels)
             check_folder(folder)
             trained_on.unlink(missing_ok=True)
-            saver.save(sess, path, write_meta_graph=False)
+            try:
+                saver.save(sess, path, write_meta_graph=False)
+            except (tf.errors.OpError, ValueError) as error:
+                raise UserError(f'the classifier cannot be written to {folder}: free some space') from error
             with replacing(trained_on) as part:
                 pathlib.Path(part).write_text(digest)
 
@@ -150,7 +154,9 @@ def compare(samples, labels, dataset_name, dataset, checkpoint_dir):
     generated, real = (set_scores(found, train_features, test_features) for found in (features, test_features))
     if not dataset.class_names:
         turns = np.arange(len(test_images)) % TURNS
-        return generated, real, recognised(classify(turned(test_images, turns))[1], turns)
+        found = [classify(turned(test_images[start:start + BLOCK], turns[start:start + BLOCK]))[1]
+                 for start in range(0, len(test_images), BLOCK)]
+        return generated, real, recognised(np.concatenate(found), turns)
     generated.update(probability_scores(probabilities))
     real.update(probability_scores(test_probabilities))
     if labels is not None:
@@ -230,8 +236,9 @@ def nearest(images, candidates, count):
     """Indices of the candidates [M, ...] nearest to each of images [N, ...], nearest first, by their pixels."""
     images, candidates = images.reshape(len(images), -1), candidates.reshape(len(candidates), -1)
     # Block after block of candidates, so that their floats never lie in memory all at once.
-    distances = np.concatenate([cdist(images, candidates[start:start + BLOCK])
-                                for start in range(0, len(candidates), BLOCK)], axis=1)  # [N, M]
+    block = max(1, BLOCK * 28 * 28 // images.shape[1])
+    distances = np.concatenate([cdist(images, candidates[start:start + block])
+                                for start in range(0, len(candidates), block)], axis=1)  # [N, M]
     return np.argsort(distances, axis=1, kind='stable')[:, :count]
 
 
@@ -268,12 +275,15 @@ def recognised(probabilities, labels):
 
 
 def class_scores(features, probabilities, labels, train_features, train_labels):
-    """Scores of images of which each was to be of a class, labels [N] -> {name: number}."""
-    counts = np.bincount(labels)
-    need(counts.max(), 2, 'A Fréchet distance within a class')
+    """Scores of images of which each was to be of a class, labels [N] -> {name: number}.
+
+    The distance is the mean over the classes of which there are two images and two training images, left out for none.
+    """
+    counts, train_counts = (np.bincount(found, minlength=probabilities.shape[1]) for found in (labels, train_labels))
     distances = [frechet_distance(features[labels == label], train_features[train_labels == label])
-                 for label in np.flatnonzero(counts > 1)]
-    return {'recognised': recognised(probabilities, labels), 'frechet_within_classes': float(np.mean(distances))}
+                 for label in np.flatnonzero((counts > 1) & (train_counts > 1))]
+    scores = {'recognised': recognised(probabilities, labels)}
+    return {**scores, 'frechet_within_classes': float(np.mean(distances))} if distances else scores
 
 
 def print_scores(generated, real, class_names):
@@ -289,7 +299,7 @@ def print_scores(generated, real, class_names):
         'recognised': 'recognised as the class asked for',
         'frechet_within_classes': 'Fréchet distance within a class, mean'}
     print(f'{"":<42}{"generated":>12}{"real test":>12}')
-    for name, label in ((name, label) for name, label in labels.items() if name in generated):
+    for name, label in ((name, label) for name, label in labels.items() if name in generated and name in real):
         print(f'{label:<42}{generated[name]:>12.3f}{real[name]:>12.3f}')
     if not class_names:
         print('Left out, because the data have no classes: classifier score, entropy, confidence, shares')

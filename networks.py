@@ -12,7 +12,7 @@ class DCGAN(SAGAN):
     As the widespread PyTorch repository of SAGAN has them, with attention on two maps of each network.
     """
 
-    kind, sizes, square = 'dcgan', (32, 64, 128), True
+    kind = 'dcgan'
 
     def generator(self, z, is_training=True, reuse=False, labels=None):
         """As in SAGAN. From 4 x 4 on, each layer doubles the size and halves the channels, which end at ch."""
@@ -56,7 +56,7 @@ ATTENTION_OF_DCGAN = {32: (8, 16), 64: (16, 32), 128: (16, 32)}  # sizes of the 
 class ResNet(SAGAN):
     """Residual blocks, as the authors' code of Zhang et al. 2018 (arXiv:1805.08318) has them."""
 
-    kind, sizes, square = 'resnet', (32, 64, 128), True
+    kind = 'resnet'
 
     def generator(self, z, is_training=True, reuse=False, labels=None):
         """As in SAGAN; the channels of its maps stand in RESNET."""

@@ -233,7 +233,7 @@ def moments_of(*tensors):
 def norm_of_all_workers(x, scale, offset, mean, variance, moments):
     """What tf.nn.fused_batch_norm makes of the whole batch, of which x [B, H, W, C] is the slice of this worker."""
     found_mean, square = moments
-    found_variance = square - found_mean ** 2
+    found_variance = tf.maximum(square - found_mean ** 2, 0.)  # rounding may take it below
     y = (x - found_mean) * (tf.rsqrt(found_variance + 1e-5) * scale) + offset
     count = tf.cast(together[0].size * tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
     unbiased = found_variance * count / (count - 1)

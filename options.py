@@ -94,6 +94,7 @@ ATTENTION = Kind('{article,paper,none}', 'one of article (or true), paper, none 
 DATASET = Kind('{auto,mnist,fashion-mnist,cifar10,digits,FOLDER}', 'auto, mnist, fashion-mnist, cifar10, digits, or '
                'the name of one folder of pictures in --data_dir', read_dataset)
 CHECKPOINT = Kind('{latest,best,STEP}', 'latest, best, or a step', read_checkpoint)
+CHECKPOINTS = matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 RUN = matching('NAME', 'a name of at most 100 letters, digits and ._- that begins with a letter or digit, and not with '
                'classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
@@ -113,6 +114,8 @@ class Option(NamedTuple):
     suffixes: Any = {}  # of the run's name, {value: suffix}; else it is _<name><value>
 
 
+# The heights and widths that each network takes; where they are counted up, images are squares.
+SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
 GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 
 # By their role: what is for one command alone, and SAGAN does not know; what names a run; what trains it otherwise, and
@@ -156,7 +159,7 @@ OPTIONS = {
         Option('sn', False, TRUTH, 'network', 'spectral normalization of both networks', {True: '_sn'}),
         Option('conditional', False, TRUTH, 'network', 'whether both networks know the classes',
                {True: '_conditional'}),
-        Option('network', 'article', one_of('article', 'dcgan', 'resnet'), 'network',
+        Option('network', 'article', one_of(*SIZES), 'network',
                "the article's, the DCGAN-like one, or the paper's", {'dcgan': '_dcgan', 'resnet': '_resnet'}),
         Option('ch', 64, eights(8, 1024), 'network', 'channels of which those of dcgan and resnet are multiples'),
         Option('img_size', 0, whole(0, 1024), 'data', "pixels a side; 0 is the data set's own, of own pictures 64"),
@@ -184,7 +187,7 @@ OPTIONS = {
     'places': [
         Option('name', '', RUN, 'run', "name of the run's folder, instead of one made of the options"),
         Option('data_dir', 'data', FOLDER, 'data', 'folder of the data sets'),
-        Option('checkpoint_dir', 'checkpoint', FOLDER, 'output', 'folder of the checkpoints'),
+        Option('checkpoint_dir', 'checkpoint', CHECKPOINTS, 'output', 'folder of the checkpoints'),
         Option('result_dir', 'results', FOLDER, 'output', 'folder of the grids and figures'),
         Option('log_dir', 'logs', FOLDER, 'output', 'folder of the TensorBoard summaries')]}
 
@@ -210,7 +213,7 @@ RECIPES = {'article': {}, 'paper': {
     'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}}
 
 # Height, which is the width too, and channels of the data sets; and what own pictures are brought to.
-SHAPES = {'mnist': (28, 1), 'fashion-mnist': (28, 1), 'digits': (28, 1), 'cifar10': (32, 3)}
+SHAPES = {'auto': (28, 1), 'mnist': (28, 1), 'fashion-mnist': (28, 1), 'digits': (28, 1), 'cifar10': (32, 3)}
 OWN_SHAPE = 64, 3
 
 ##################################################################################
@@ -291,11 +294,32 @@ def with_recipe(options, typed, classes=False):
     return settled({**options, **recipe, **typed})
 
 
+def check_size(network, height, width):
+    """Raise UserError where a network does not take images of that size."""
+    sizes = SIZES[network]
+    if not {height, width} <= set(sizes) or isinstance(sizes, tuple) and height != width:
+        told = f'multiples of {sizes.step}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
+        raise UserError(f'--network {network} takes images of {told} pixels, not {height} x {width}: give another '
+                        '--img_size or --network')
+
+
+def check_share(batch_size, workers):
+    """Raise UserError where workers cannot share a batch evenly."""
+    if batch_size % workers:
+        raise UserError(f'--batch_size {batch_size} cannot be shared by {workers} workers: choose a multiple of their '
+                        'number')
+
+
+def as_folder(text):
+    """A text as a part of a folder's name that TensorFlow, which looks for checkpoints by patterns, can find."""
+    return re.sub(r'[][*?\\]', '_', text)
+
+
 def run_name(options):
     """The name of the folder of a run: two runs that train differently do not share one."""
     if options['name']:
         return options['name']
-    name = 'SAGAN_{dataset_name}_{batch_size}_{z_dim}'.format(**options)
+    name = as_folder('SAGAN_{dataset_name}_{batch_size}_{z_dim}'.format(**options))
     for option in OPTIONS['trains']:
         value = options[option.name]
         if value != option.default:

@@ -1,6 +1,7 @@
 """A folder of pictures of any kind and size -> one array of bytes beside them, which is mapped, not read."""
 
 import concurrent.futures
+import errno
 import hashlib
 import json
 import os
@@ -104,18 +105,20 @@ def arrange(names):
     folders below, {} where a picture lies in none or where there is but one.
     """
     parts = {name: name.split('/') for name in names}
-    if {'train', 'test'} <= {part[0] for part in parts.values() if len(part) > 1}:
-        train, test = ([name for name in names if parts[name][0] == split and len(parts[name]) > 1]
-                       for split in ('train', 'test'))
+    split = {'train', 'test'} <= {part[0] for part in parts.values() if len(part) > 1}
+    if split:
+        train, test = ([name for name in names if parts[name][0] == part and len(parts[name]) > 1]
+                       for part in ('train', 'test'))
         parts = {name: parts[name][1:] for name in train + test}
     else:
         train, test = [name for place, name in enumerate(names) if place % 10 != 9], names[9::10]
     classes = {name: part[0] for name, part in parts.items()}
     if len(set(classes.values())) < 2 or any(len(part) == 1 for part in parts.values()):
-        classes = {}
-    elif missing := {classes[name] for name in test} - {classes[name] for name in train}:
-        raise UserError(f'the class {min(missing)!r} is in test and not in train: put pictures of it there too')
-    return train, test, classes
+        return train, test, {}
+    lonely = [name for name in test if classes[name] not in {classes[other] for other in train}]
+    if lonely and split:
+        raise UserError(f'the class {classes[lonely[0]]!r} is in test and not in train: put pictures of it there too')
+    return sorted(train + lonely), [name for name in test if name not in lonely], classes
 
 
 def prepare(folder, names, shape, path):
@@ -149,9 +152,13 @@ def read_prepared(path, shape):
     facts = json.loads(pathlib.Path(path + '.json').read_text())
     if os.path.getsize(path + '.bytes') != facts['count'] * np.prod(shape):
         raise ValueError
+    labels, names = facts['labels'], facts['class_names']
+    if not (0 < facts['train'] <= facts['count'] and isinstance(names, list) and all(isinstance(n, str) for n in names)
+            and (labels is None or set(labels) <= set(range(len(names))) and len(labels) == facts['count'])):
+        raise ValueError
     images = np.memmap(path + '.bytes', np.uint8, 'r', shape=(facts['count'], *shape))
-    labels = facts['labels'] and np.array(facts['labels'], np.int32)
-    return Pictures(images, labels, facts['class_names'], facts['train'], facts['digest'], facts['left_out'])
+    labels = labels and np.array(labels, np.int32)
+    return Pictures(images, labels, names, facts['train'], facts['digest'], facts['left_out'])
 
 
 def read_all(folder, names, shape):
@@ -159,7 +166,9 @@ def read_all(folder, names, shape):
     def read(name):
         try:
             return read_picture(os.path.join(folder, name), shape)
-        except Exception:  # there is no end to what a damaged picture makes Pillow raise
+        except Exception as error:  # there is no end to what a damaged picture makes Pillow raise
+            if getattr(error, 'errno', None) not in (None, errno.ENOENT, errno.ELOOP):
+                raise  # the system's error, which may be gone another time
             return None
 
     with (warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,

@@ -18,7 +18,7 @@ from options import ARTICLE, UserError, check_config, flag, options_of, run_name
 from utils import abandoned, check_folder, replacing, replacing_folder, write_image
 
 MODEL = 'SAGAN'  # begins the names of what a run writes
-FILM_SIZE = 800  # pixels a side of a film at most: its frames lie in memory together
+FILM_SIZE, FILM_FRAMES = 800, 150  # pixels a side, and frames, of a film at most: they lie in memory together
 
 
 class Run:
@@ -197,7 +197,7 @@ def write_progress(folder, prefix):
     found = [re.fullmatch(re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png', name) for name in os.listdir(folder)]
     names = [match[0] for match in sorted(filter(None, found), key=lambda match: (int(match[1]), int(match[2])))]
     grids = []
-    for name in names:
+    for name in names[::-(-len(names) // FILM_FRAMES) or 1]:
         with contextlib.suppress(Exception):  # there is no end to what a damaged picture makes Pillow raise
             grid = imageio.imread(os.path.join(folder, name), plugin='pillow')
             grids.append(np.asarray(Image.fromarray(grid).reduce(-(-max(grid.shape) // FILM_SIZE))))

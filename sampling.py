@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from checkpoints import one_line
 from datasets import load_dataset
 from metrics import compare
 from ops import attention_layers, gammas_of, move
@@ -78,9 +79,10 @@ class Sampler:
         step = self.restore(checkpoint)
         check_folder(self.run.results)
         dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape)
-        if self.conditional and len(dataset.class_names) != self.classes:
-            raise UserError(f'{self.run.name} was trained on {self.classes} classes, and {self.data_dir} now has '
-                            f'{len(dataset.class_names)}: put its data back')
+        names = list(dataset.class_names)
+        if self.conditional and self.class_names not in (names, [str(number) for number in range(len(names))]):
+            raise UserError(f'{self.run.name} was trained on the classes {", ".join(self.class_names)}, and the data '
+                            f'now have {", ".join(names) or "none"}: put them back')
         labels = self.labels_of(self.eval_num)
         images = self.pixels(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels)
         generated, real, accuracy = compare(images, labels, self.dataset_name, dataset, self.checkpoint_dir)
@@ -109,7 +111,10 @@ class Sampler:
                 {'images': describe(graph.get_tensor_by_name(self.fake_images.name))}, 'tensorflow/serving/predict')
             builder = tf.saved_model.Builder(part)
             builder.add_meta_graph_and_variables(sess, ['serve'], {'serving_default': signature})
-            builder.save()
+            try:
+                builder.save()
+            except tf.errors.OpError as error:
+                raise UserError(f'{folder} cannot be written ({one_line(error)}): free some space') from error
         print(f'The generator of step {step}, {self.sampled_weights} weights, is in {folder}')
 
     def restore(self, checkpoint):
@@ -150,7 +155,10 @@ class Sampler:
 
     def pixels(self, z, labels=None):
         """As sample, but as uint8, which takes a quarter of the memory."""
-        return np.concatenate([to_uint8(images) for images in self.samples(z, labels)])
+        pixels = np.empty([len(z), *self.image_shape], np.uint8)
+        for number, images in enumerate(self.samples(z, labels)):
+            pixels[number * self.sample_batch:][:len(images)] = to_uint8(images)
+        return pixels
 
     def samples(self, z, labels):
         """The images of sample, a batch after the other."""
@@ -195,7 +203,7 @@ class Sampler:
         generated, g_maps = self.fetch([self.fake_images, maps['generator']], z, self.labels_of(len(z)))
         images, what = generated, 'generated images'
         with contextlib.suppress(UserError):  # without the data set D looks at what G makes
-            dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape)
+            dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape, most=len(z))
             if len(dataset.test[0]) >= len(z):
                 images, what = dataset.test[0][:len(z)].astype(np.float32) / 255, 'real test images'
         d_maps = self.sess.run(maps['discriminator'], {self.inputs: images})

@@ -141,7 +141,7 @@ def test_stopping_one_stops_all(begin, tmp_path):
 def test_workers_that_differ_or_do_not_come(begin, tmp_path):
     ports = free_ports()
     options = [*SMALL, '--iteration', 3, '--name', 'it']
-    pair = [begin(*options, *more, task=(ports, index)) for index, more in enumerate([[], ['--d_lr', 0.01]])]
+    pair = [begin(*options, *more, task=(ports, index)) for index, more in enumerate([[], ['--attention', 'none']])]
     for process in pair:
         _, err = ended(process, 2)
         assert err == 'main.py: the workers differ in their options: start all of them with the same\n'
@@ -166,10 +166,13 @@ def test_workers_that_differ_or_do_not_come(begin, tmp_path):
     ({'cluster': {'worker': ['a:1']}, 'task': {'type': 'worker', 'index': 'x'}}, 'is not understood'),
     ({'cluster': {'worker': ['a:1', 'a:1']}, 'task': {'type': 'worker', 'index': 0}}, 'the address a:1, twice'),
     ({'cluster': {'worker': ['a']}, 'task': {'type': 'worker', 'index': 0}}, 'the address a, twice or not as'),
+    ({'cluster': {'worker': ['a:1', 'b:65536']}, 'task': {'type': 'worker', 'index': 0}}, 'the address b:65536'),
+    ({'cluster': {'worker': ['a:1', 'b:1']}, 'task': {'type': 'worker', 'index': 0.9}}, 'is not understood'),
+    ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1e999}}', 'is not understood'),
     ({'cluster': {'worker': [3]}, 'task': {'type': 'worker', 'index': 0}}, 'the address 3'),
     ({'cluster': {'worker': ['a:1'], 'ps': ['c:1']}, 'task': {'type': 'ps', 'index': 0}}, 'a task of the type ps'),
     ({'cluster': {'chief': ['a:1', 'b:1']}, 'task': {'type': 'chief', 'index': 0}}, '2 chiefs'),
-    ({'cluster': {}, 'task': {'type': 'worker', 'index': 0}}, '0 of that type')], ids=range(12))
+    ({'cluster': {}, 'task': {'type': 'worker', 'index': 0}}, '0 of that type')], ids=range(15))
 def test_a_wrong_tf_config(monkeypatch, config, complaint):
     monkeypatch.setenv('TF_CONFIG', config if isinstance(config, str) else json.dumps(config))
     with pytest.raises(UserError, match=complaint):

@@ -285,6 +285,20 @@ def test_cifar10(cifar, tmp_path):
         datasets.load_dataset('cifar10', tmp_path, (32, 32, 3))
 
 
+def test_an_archive_of_ones_own(cifar, tmp_path):
+    """It is checked before it is unpacked, and stays."""
+    content = tar(*CIFAR)
+    cifar(content)
+    (tmp_path / 'cifar10').mkdir()
+    archive = tmp_path / 'cifar10' / datasets.CIFAR_ARCHIVE
+    archive.write_bytes(tar(*CIFAR, ('more', b'')))
+    with pytest.raises(UserError, match='is not the known archive of CIFAR-10'):
+        datasets.find_dataset('cifar10', str(tmp_path))
+    archive.write_bytes(content)
+    assert 'unpacked in' in datasets.find_dataset('cifar10', str(tmp_path))[1]
+    assert sorted(os.listdir(tmp_path / 'cifar10')) == sorted([*datasets.CIFAR_FILES, datasets.CIFAR_ARCHIVE])
+
+
 @pytest.mark.parametrize('archive, complaint', [
     (tar(*CIFAR, ('../x', b'out')), r"has '../x' in it"), (tar(*CIFAR, ('/tmp/x', b'out')), 'has .* in it'),
     (tar(*CIFAR[:5], ('cifar-10-batches-bin/test_batch.bin', '/etc/passwd')), 'no plain file'),

@@ -1,3 +1,5 @@
+import io
+
 import imageio.v3 as imageio
 import numpy as np
 import pytest
@@ -123,5 +125,6 @@ def test_colour_and_layers_of_several_sizes():
             assert 2 <= point[0] < 4 and 4 <= point[1] < 6 and axis.get_title() == 'object'
     limits = [axis.images[-1].get_clim()[1] for axis in rows]
     assert len(set(limits[1:5] + limits[11:15])) == 1 != len(set(limits[1:5] + limits[6:10]))
-    colour = figures.draw_neighbours(np.uint8(255 * images), np.uint8(255 * images)[:, None], 'title')
+    colour = figures.draw_neighbours(np.uint8(255 * images), np.uint8(255 * images)[:, None], 'a$\\foo$')
+    colour.savefig(io.BytesIO())  # no formula, though it looks like one
     np.testing.assert_allclose(colour.axes[1].images[0].get_array(), np.uint8(255 * images[0]) / 255)

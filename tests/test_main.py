@@ -284,7 +284,8 @@ def test_help_does_not_import_tensorflow(run):
     ('--weights', 'mean'), ('--lr_decay', 'cosine'), ('--gan_type', 'wgan'), ('--ld', -1), ('--n_critic', 0),
     ('--beta2', 1), ('--z', 'cauchy'), ('--sn', 1), ('--conditional', 'yes'), ('--label', ''),
     ('--dataset', 'a/b'), ('--dataset', '.x'), ('--dataset', ''), ('--network', 'vgg'), ('--ch', 12), ('--ch', 0),
-    ('--img_size', -1), ('--img_size', 4096), ('--c_dim', 2), ('--flip', 'often'),
+    ('--img_size', -1), ('--img_size', 30), ('--checkpoint_dir', 'a[1]'), ('--img_size', 4096), ('--c_dim', 2),
+    ('--flip', 'often'),
     ('--recipe', 'mine'), ('--name', 'a/b'), ('--data_dir', ''), ('--epok', 3)])
 def test_option_out_of_range(run, tmp_path, option, value):
     one_line_error(run(option, value), option)

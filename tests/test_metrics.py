@@ -104,8 +104,11 @@ def test_scores_of_classes():
     turned = class_scores(features, probabilities, labels, features, (labels + 1) % 3)
     expected = [frechet_distance(features[labels == c], features[labels == (c - 1) % 3]) for c in range(3)]
     assert turned['frechet_within_classes'] == pytest.approx(np.mean(expected)) and np.mean(expected) > 400
-    with pytest.raises(UserError, match='--eval_num'):
-        class_scores(features[:3], probabilities[:3], labels[:3], features, labels)
+    # A class of which there is but one image has no distance; where that is all of them, the score is left out.
+    assert class_scores(features[:3], probabilities[:3], labels[:3], features, labels) == {'recognised': 0}
+    single = np.r_[features[labels == 0], features[1:2]], np.r_[labels[labels == 0], 1]
+    assert class_scores(features, probabilities, labels, *single)['frechet_within_classes'] == pytest.approx(
+        frechet_distance(features[labels == 0], features[labels == 0]), abs=1e-6)
 
 
 def test_nearest(monkeypatch):

@@ -24,22 +24,24 @@ README = pathlib.Path(__file__).parents[1] / 'README.md'
     (dict(lr_decay='linear', seed=3), 'SAGAN_mnist_64_62_lr_decaylinear_seed3'),
     (dict(seed=12, beta1=0.25, d_lr=0.5, g_lr=0.1, attention=False, precision='bfloat16'),
      'SAGAN_mnist_64_62_bfloat16_noattention_g_lr0.1_d_lr0.5_beta10.25_seed12'),
+    (dict(dataset_name='cats[1]*', network='dcgan', ch=32, img_size=32), 'SAGAN_cats_1___64_62_dcgan_ch32_img_size32'),
     (dict(name='mine', seed=3), 'mine')])
 def test_run_name(given, name):
     assert run_name(resolved(given)) == name
 
 
 def test_every_option_is_typed_as_its_kind_says_and_nothing_else():
+    folders = options.FOLDER, options.CHECKPOINTS
     for option in ALL.values():
-        text = 'some-text' if option.takes in (options.FOLDER, options.RUN) else shown(option.default)
-        value = 'some-text' if option.takes in (options.FOLDER, options.RUN) else option.default
+        text = 'some-text' if option.takes in (*folders, options.RUN) else shown(option.default)
+        value = 'some-text' if option.takes in (*folders, options.RUN) else option.default
         if option.name == 'label':
             text = value = '7'
         args, typed = parse([f'{flag(option.name)}={text}'])
         assert typed == {option.name: value} and type(typed[option.name]) is type(option.default)
         assert args == {**{other.name: other.default for other in ALL.values()}, option.name: value}
-        for wrong in ['', '٣', '1\0'] + ['--'] * (option.takes != options.FOLDER):
-            if (option.takes == options.FOLDER or option.name in ('label', 'dataset_name')) and wrong == '٣':
+        for wrong in ['', '٣', '1\0'] + ['--'] * (option.takes not in folders):
+            if (option.takes in folders or option.name in ('label', 'dataset_name')) and wrong == '٣':
                 continue
             with pytest.raises(UserError, match=flag(option.name)):
                 parse([f'{flag(option.name)}={wrong}'])

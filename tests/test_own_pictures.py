@@ -82,7 +82,10 @@ def test_own_pictures(run, tmp_path, capfd):
     (tmp_path / 'data' / 'own' / 'left').rename(tmp_path / 'data' / 'own' / 'right')
     one_line_error(run(*OPTIONS, '--iteration', 8), 'the classes above, below, left',
                    'now have above, below, right')
+    one_line_error(run('--phase', 'eval', '--name', NAME), 'above, below, left', 'now have above, below, right')
     assert snapshot(tmp_path / 'checkpoint').keys() == before.keys()
+    one_line_error(run(*OPTIONS, '--img_size', 48), '--network dcgan takes images of 32, 64, 128 pixels, not 48 x 48')
+    assert not list((tmp_path / 'data' / 'own').glob('*48*'))  # refused before anything is prepared
     (tmp_path / 'data' / 'own' / 'right').rename(tmp_path / 'data' / 'own' / 'left')
     (tmp_path / 'data' / 'own' / 'left' / '03.png').unlink()
     code, out, err = run(*OPTIONS, '--epoch', 1, '--iteration', 8)
@@ -126,7 +129,7 @@ print(np.abs(images - saved['arr_0']).max(), images.std())
 @pytest.mark.parametrize('options, within', [(['--conditional', 'true'], 0), (['--precision', 'bfloat16'], 4)],
                          ids=['float32', 'bfloat16'])
 def test_saved_model(run, tmp_path, small_data, options, within):
-    """Loaded in a new process by TensorFlow 2 alone, it draws what --phase test exports."""
+    """Loaded in a new process by TensorFlow 2 alone, it draws what --phase test exports; README's lines work too."""
     code, _, err = run('--data_dir', small_data, '--batch_size', 7, '--epoch', 1, '--iteration', 8, *options)
     assert (code, err) == (0, ''), err
     assert run('--phase', 'test', '--test_num', 1, '--export', 9)[0] == 0
@@ -134,9 +137,12 @@ def test_saved_model(run, tmp_path, small_data, options, within):
         code, out, err = run('--phase', 'export')
         assert (code, err) == (0, '') and 'The generator of step 8, ema weights, is in' in out
     results, = (tmp_path / 'results').iterdir()
-    done = subprocess.run([sys.executable, '-c', LOADING, results / 'saved_model', results / 'samples' / 'samples.npz'],
+    lines = (MAIN.parent / 'README.md').read_text().split('```python')[1].split('```')[0] if 'true' in options else ''
+    program = LOADING + lines.replace("'results/<run>/saved_model'", 'sys.argv[1]')
+    done = subprocess.run([sys.executable, '-c', program, results / 'saved_model', results / 'samples' / 'samples.npz'],
                           cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert imageio.imread(tmp_path / 'seven.png').shape == (28, 28) if lines else True
     difference, deviation = map(float, done.stdout.split())
     assert difference <= within and deviation > 1
     assert not list(results.glob('*.part'))

@@ -244,3 +244,36 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     assert len(load_pictures(folder, SHAPE).images) == 1
     assert os.listdir(folder) == ['a.png'] and len(list((tmp_path / 'cache' / 'sagan').glob('*own/prepared_*'))) == 2
+
+
+def test_the_only_picture_of_a_class_is_trained_on(tmp_path):
+    folder = tmp_path / 'own'
+    for number in range(9):
+        write(folder / 'a' / f'{number}.png', noise(number))
+    write(folder / 'b' / '0.png', noise(9))  # the tenth by name
+    found = load_pictures(folder, SHAPE)
+    assert (found.train, found.class_names, found.labels.tolist()) == (10, ['a', 'b'], [0] * 9 + [1])
+
+
+def test_an_error_of_the_system_is_not_taken_for_a_damaged_picture(tmp_path, monkeypatch):
+    folder = tmp_path / 'own'
+    write(folder / 'a.png')
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, 'read_picture', lambda path, shape: os.listdir(path))
+        with pytest.raises(OSError):
+            load_pictures(folder, SHAPE)
+    assert os.listdir(folder) == ['a.png']
+    assert len(load_pictures(folder, SHAPE).images) == 1
+
+
+@pytest.mark.parametrize('wrong', [{'class_names': 5}, {'labels': 5}, {'labels': [0, 7, 0]}, {'train': 0},
+                                   {'count': 'x'}])
+def test_a_damaged_list_is_made_anew(tmp_path, capsys, wrong):
+    folder = tmp_path / 'own'
+    for name in 'abc':
+        write(folder / name / '0.png')
+    load_pictures(folder, SHAPE)
+    facts = next(folder.glob('*.json'))
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), **wrong}))
+    assert load_pictures(folder, SHAPE).class_names == ['a', 'b', 'c']
+    assert capsys.readouterr().out.count('Preparing') == 2

@@ -215,6 +215,15 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_the_film(tmp_path):
     assert [round(frame.mean() / 255 * 5) for frame in frames] == [1, 5]
 
 
+def test_a_long_film_is_thinned_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, 'FILM_FRAMES', 3)
+    for step in range(7):
+        save_images(np.full([1, 8, 8, 1], step / 6), (1, 1), str(tmp_path / f'SAGAN_train_00_000{step}.png'))
+    runs.write_progress(str(tmp_path), 'SAGAN')
+    frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
+    assert [round(frame.mean() / 255 * 6) for frame in frames] == [0, 3, 6]
+
+
 def test_progress_of_large_grids_is_made_smaller(tmp_path):
     for step in 1, 2:
         save_images(np.random.default_rng(step).random([1, 1024, 512, 3]), (1, 1),
