@@ -177,7 +177,8 @@ def print_ratios():
     """Print what a step with other options takes beside one of the default, as a table."""
     print('\n| beside the default, of 1 | float32 | bfloat16 |\n|---|---|---|')
     variants = {'--sn true': dict(sn=True), '--conditional true': dict(conditional=True),
-                '--attention paper': dict(attention='paper'), '--gan_type wgan-gp': dict(gan_type='wgan-gp'),
+                '--attention none': dict(attention='none'), '--attention paper': dict(attention='paper'),
+                **{f'--gan_type {name}': dict(gan_type=name) for name in ('wgan-gp', 'wgan-lp', 'dragan')},
                 '--recipe paper --network article': {**RECIPES['paper'], 'network': 'article', 'conditional': True}}
     ratios = {}
     for precision in 'float32', 'bfloat16':

@@ -157,9 +157,10 @@ def draw(rows, variants, title):
         axis.set_xlabel(name, fontsize=9)
         axis.grid(alpha=0.3)
     axes[0].set_xscale('log')
-    axes[0].set_xticks([0.5, 1, 2, 4, 8, 16, 32, 64], ['0.5', '1', '2', '4', '8', '16', '32', '64'])
+    ticks = [0.5, 1, 2, 4, 8, 16, 32, 64, 128]
+    axes[0].set_xticks(ticks, [f'{tick:g}' for tick in ticks])
     axes[0].minorticks_off()
-    axes[0].set_yticks(range(len(variants)), [typed or 'default' for typed in variants])
+    axes[0].set_yticks(range(len(variants)), [typed.replace(' --', '\n--') or 'default' for typed in variants], fontsize=9)
     axes[0].invert_yaxis()
     axes[1].legend(fontsize=8, frameon=False)
     return figure
