@@ -160,7 +160,8 @@ def draw(rows, variants, title):
     ticks = [0.5, 1, 2, 4, 8, 16, 32, 64, 128]
     axes[0].set_xticks(ticks, [f'{tick:g}' for tick in ticks])
     axes[0].minorticks_off()
-    axes[0].set_yticks(range(len(variants)), [typed.replace(' --', '\n--') or 'default' for typed in variants], fontsize=9)
+    names = [typed.replace(' --', '\n--') or 'default' for typed in variants]
+    axes[0].set_yticks(range(len(variants)), names, fontsize=9)
     axes[0].invert_yaxis()
     axes[1].legend(fontsize=8, frameon=False)
     return figure
