@@ -22,10 +22,7 @@ together = []  # the Cluster over whose whole batch batch norms normalize, withi
 
 
 class Cluster:
-    """Equal workers at addresses, this process being number index of them; number 0 leads: it alone reads and writes.
-
-    patience: seconds to wait for one that does not come.
-    """
+    """Equal workers, this one number index; number 0 leads: it alone reads and writes. patience: seconds to wait."""
 
     def __init__(self, addresses=(), index=0, patience=60):
         self.addresses, self.index, self.patience = addresses, index, patience
@@ -76,10 +73,7 @@ class Cluster:
         return tensors if self.size == 1 else averaged(*tensors)
 
     def reduce(self, tensors, final='Div', patience=0, key=None):
-        """The mean, or with 'Id' the sum, over all workers of each of these float32 tensors, whose shapes are known.
-
-        patience: seconds after which the session gives up, 0 for never; key: the same number at all workers.
-        """
+        """The mean, or with 'Id' the sum, over all workers of each of these float32 tensors; patience 0 is for ever."""
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
         # One after the other, so that all workers send them in the same order.
         with tf.control_dependencies([] if self.last is None else [self.last]):
@@ -107,10 +101,7 @@ class Cluster:
         return dict(zip(values, means, strict=True))
 
     def heed(self, noted):
-        """Let signals end all workers at the same step -> the list of those that any had noted by the last step.
-
-        noted: the list of those that this worker notes, which gets the others' too.
-        """
+        """Let signals noted here end all workers at the same step -> those that any had noted by the last step."""
         self.noted, self.agreed = noted, noted if self.size == 1 else []
         return self.agreed
 
@@ -121,7 +112,6 @@ class Cluster:
         flags = [float(number in self.noted) for number in SIGNALS]
         found, shares = sess.run([fetches, self.fetches], {**feed, self.flags: flags})
         self.agreed += [number for number, share in zip(SIGNALS, shares, strict=True) if share > 0]
-        self.noted += [number for number in self.agreed if number not in self.noted]
         return found
 
     def share(self, sess, step, variables, told):
