@@ -74,7 +74,7 @@ def test_penalty_of_a_constant_discriminator_has_a_finite_gradient(sess, name):
 
 def test_points_between_have_one_share_an_image(sess):
     real, fake = sess.run([images(0, 500), images(1, 500)])
-    points, again, other = (sess.run(losses.between(real, fake, key)) for key in (KEY, KEY, [3, 10]))
+    points, again, other = (sess.run(losses.between(real, fake, key, losses.all_of)) for key in (KEY, KEY, [3, 10]))
     share = ((points - real) * (fake - real)).sum((1, 2, 3)) / ((fake - real) ** 2).sum((1, 2, 3))  # [500]
     np.testing.assert_allclose(points, real + share[:, None, None, None] * (fake - real), atol=1e-5)
     assert 0 <= share.min() < 0.02 and 0.98 < share.max() <= 1 and abs(share.mean() - 0.5) < 0.05
