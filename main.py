@@ -63,15 +63,17 @@ def train(args, typed):
     wanted = with_recipe(args, typed)
     check_size(wanted['network'], *image_shape(wanted)[:2])
     addresses, index = read_task()
+    check_share(args['batch_size'], len(addresses) or args['workers'])
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 tells for all
     args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
     print(why, flush=True)
     typed = {**typed, 'dataset_name': args['dataset_name']}
-    dataset = load_dataset(args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed)))
-    if args['workers'] > 1 and not addresses:  # the data, at hand now, need not be fetched or prepared by each
-        check_share(args['batch_size'], args['workers'])
-        sys.exit(start_workers(args['workers'], args['patience'], ['--dataset', args['dataset_name']]))
+    data = args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed))
+    if args['workers'] > 1 and not addresses:
+        load_dataset(*data, most=1)  # so that own pictures are prepared once, not by each worker
+        sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={args["dataset_name"]}']))
+    dataset = load_dataset(*data)
     args = with_recipe(args, typed, bool(dataset.class_names))
     with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
         from utils import show_all_variables

@@ -115,10 +115,11 @@ def arrange(names):
     classes = {name: part[0] for name, part in parts.items()}
     if len(set(classes.values())) < 2 or any(len(part) == 1 for part in parts.values()):
         return train, test, {}
-    lonely = [name for name in test if classes[name] not in {classes[other] for other in train}]
+    trained = {classes[name] for name in train}
+    lonely = [name for name in test if classes[name] not in trained]
     if lonely and split:
         raise UserError(f'the class {classes[lonely[0]]!r} is in test and not in train: put pictures of it there too')
-    return sorted(train + lonely), [name for name in test if name not in lonely], classes
+    return sorted(train + lonely), [name for name in test if classes[name] in trained], classes
 
 
 def prepare(folder, names, shape, path):
