@@ -14,10 +14,11 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from options import UserError
-from workers import SIGNALS, Lost, wait_for
+from workers import SIGNALS, Lost, check_port, wait_for
 
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
-        tf.errors.InternalError, tf.errors.FailedPreconditionError)  # where another worker is gone, or there again
+        tf.errors.InternalError, tf.errors.FailedPreconditionError,
+        tf.errors.UnknownError)  # where another worker is gone, or there again, or took the port in this moment
 together = []  # the Cluster over whose whole batch batch norms normalize, within its whole_batch
 
 
@@ -45,14 +46,11 @@ class Cluster:
         # Workers talk to each other without the proxy that may stand between them and the world.
         os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (as gRPC reads it)
             address.rsplit(':', 1)[0] for address in self.addresses)
+        check_port(self.addresses[self.index])
         if not self.leads:
             wait_for(self.addresses[0], self.patience)
         try:
             server = tf.train.Server({'worker': list(self.addresses)}, 'worker', self.index, config=config)
-        except tf.errors.OpError as error:
-            raise UserError(f'the port of {self.addresses[self.index]} is in use: choose another in TF_CONFIG, or end '
-                            'what uses it') from error
-        try:
             with tf.Session(server.target, config=config) as sess:
                 yield sess
         except GONE as error:

@@ -53,6 +53,15 @@ def read_task():
     return addresses, index + (len(chief) if kind == 'worker' else 0)
 
 
+def check_port(address):
+    """Raise UserError where the port of this worker's address is in use."""
+    try:
+        socket.create_server(('', int(address.rsplit(':', 1)[1]))).close()
+    except OSError as error:
+        raise UserError(f'the port of {address} cannot be listened at ({error.strerror}): choose another in TF_CONFIG, '
+                        'or end what uses it') from error
+
+
 def wait_for(address, patience):
     """Wait until worker 0 listens at its address. Raises Lost after patience seconds."""
     host, port = address.replace('[', '').replace(']', '').rsplit(':', 1)
