@@ -129,7 +129,7 @@ class SAGAN(Sampler):
         self.lr_scale = tf.placeholder_with_default(1., [], name='lr_scale')
         self.labels, self.z_labels = (tf.placeholder(tf.int32, [None], name=name) if self.conditional else None
                                       for name in ('labels', 'z_labels'))
-        with self.cluster.whole_batch():
+        with self.cluster.whole_batch(self.batch_size, gathers=not self.objective.penalty):
             self.build_training_step()
         self.build_sampling()
         finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables()])
@@ -185,8 +185,8 @@ class SAGAN(Sampler):
     def minimize(self, loss, learning_rate, scope):
         """The operation of a step of Adam on the variables of a scope, at learning_rate times lr_scale."""
         adam = tf.train.AdamOptimizer(learning_rate * self.lr_scale, self.beta1, self.beta2)
-        gradients, variables = zip(*adam.compute_gradients(loss, tf.trainable_variables(scope)), strict=True)
-        return adam.apply_gradients(zip(self.cluster.mean(gradients), variables, strict=True))
+        variables = tf.trainable_variables(scope)
+        return adam.apply_gradients(self.cluster.mean_of_gradients(adam.compute_gradients, loss, variables))
 
     def build_penalty(self, fake, labels):
         """The objective's penalty on inputs and fake, G(z) -> {column of the history: scalar}, empty without one."""

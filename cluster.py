@@ -6,30 +6,27 @@ weights of all stay the same.
 
 import contextlib
 import hashlib
-import itertools
 import os
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
+from collectives import Collectives
 from options import UserError
 from workers import SIGNALS, Lost, check_port, wait_for
 
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
         tf.errors.InternalError, tf.errors.FailedPreconditionError,
         tf.errors.UnknownError)  # where another worker is gone, or there again, or took the port in this moment
-together = []  # the Cluster over whose whole batch batch norms normalize, within its whole_batch
 
 
-class Cluster:
+class Cluster(Collectives):
     """Equal workers, this one number index; number 0 leads: it alone reads and writes. patience: seconds to wait."""
 
     def __init__(self, addresses=(), index=0, patience=60):
-        self.addresses, self.index, self.patience = addresses, index, patience
-        self.size, self.leads = max(1, len(addresses)), index == 0
-        # Of the reductions in the graph: their numbers, 1 and 2 aside for those of share, and the last.
-        self.keys, self.last = itertools.count(3), None
+        super().__init__(max(1, len(addresses)))
+        self.addresses, self.index, self.patience, self.leads = addresses, index, patience, index == 0
         self.fetches, self.noted, self.agreed = [], [], []
 
     @contextlib.contextmanager
@@ -62,33 +59,6 @@ class Cluster:
             return whole
         count = tf.shape(whole)[0] // self.size
         return whole[self.index * count:(self.index + 1) * count]
-
-    def mean(self, tensors):
-        """The mean over all workers of each of these tensors, in one message; its gradient is the gradients' mean."""
-        @tf.custom_gradient
-        def averaged(*tensors):
-            return self.reduce(tensors), lambda *gradients: self.reduce(gradients)
-        return tensors if self.size == 1 else averaged(*tensors)
-
-    def reduce(self, tensors, final='Div', patience=0, key=None):
-        """The mean, or with 'Id' the sum, over all workers of each of these float32 tensors; patience 0 is for ever."""
-        flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
-        # One after the other, so that all workers send them in the same order.
-        with tf.control_dependencies([] if self.last is None else [self.last]):
-            self.last = tf.raw_ops.CollectiveReduce(
-                input=flat, group_size=self.size, group_key=1, instance_key=key or next(self.keys), merge_op='Add',
-                final_op=final, subdiv_offsets=[0], communication_hint='ring', timeout_seconds=patience)
-        parts = tf.split(self.last, [tensor.shape.num_elements() for tensor in tensors])
-        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-    @contextlib.contextmanager
-    def whole_batch(self):
-        """Within, batch norms that train normalize by the moments of all slices."""
-        together.extend([self] * (self.size > 1))
-        try:
-            yield
-        finally:
-            together.clear()
 
     def mean_of_step(self, values):
         """The mean over all workers of scalars {name: tensor}, with which travels what heed needs."""

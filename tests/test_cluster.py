@@ -188,13 +188,17 @@ def test_tf_config(monkeypatch):
         assert read_task() == (['a:1', 'b:2', 'c:3'], number)
 
 
-@pytest.mark.parametrize('size, messages', [(1, 0), (2, 29)])
-def test_messages_of_a_step(sess, size, messages):
-    """One for each batch norm, forward and backward, those of attention together; two of gradients, one of losses."""
+@pytest.mark.parametrize('size, gan_type, means, rows', [
+    (1, 'gan', 0, 0), (2, 'gan', 29, 4), (2, 'wgan-gp', 11, 0)])
+def test_messages_of_a_step(sess, size, gan_type, means, rows):
+    """Means: one for each batch norm, forward and backward, those of attention together; two of gradients, one of
+    losses. Rows: one for each large fully connected layer and pass, but where a penalty's gradient joins theirs.
+    """
     addresses = [f'127.0.0.1:{port}' for port in range(1, size + 1)]
-    model = SAGAN(sess, batch_size=4, image_shape=(12, 16, 1), cluster=Cluster(addresses if size > 1 else ()))
+    model = SAGAN(sess, batch_size=4, image_shape=(12, 16, 1), gan_type=gan_type,
+                  cluster=Cluster(addresses if size > 1 else ()))
     model.build_model()
     kinds = [op.type for op in tf.get_default_graph().get_operations()]
-    assert kinds.count('CollectiveReduce') == messages
+    assert (kinds.count('CollectiveReduce'), kinds.count('CollectiveGather')) == (means, rows)
     with pytest.raises(UserError, match='--batch_size 5 cannot be shared by 2 workers'):
         SAGAN(sess, batch_size=5, cluster=Cluster(['127.0.0.1:1', '127.0.0.1:2']))

@@ -8,7 +8,8 @@ import pytest
 
 # From the top down: a file imports only what stands below it.
 ORDER = ['main', 'networks', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'precision',
-         'losses', 'cluster', 'workers', 'datasets', 'digits', 'downloads', 'pictures', 'figures', 'utils', 'options']
+         'losses', 'cluster', 'collectives', 'workers', 'datasets', 'digits', 'downloads', 'pictures', 'figures',
+         'utils', 'options']
 STRANGERS = {
     'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
     'sampling': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'matplotlib'},
@@ -16,6 +17,7 @@ STRANGERS = {
     'losses': {'utils', 'options'}, 'datasets': {'tensorflow'}, 'digits': {'tensorflow'},
     'pictures': {'tensorflow'}, 'downloads': {'tensorflow'}, 'networks': {'os', 'pathlib', 'imageio', 'runs'},
     'workers': {'tensorflow', 'numpy'}, 'cluster': {'ops', 'networks', 'losses'},
+    'collectives': {'ops', 'networks', 'losses'},
     'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
 
 ROOT = pathlib.Path(__file__).parents[1]
