@@ -10,6 +10,7 @@ import ops
 from checkpoints import Checkpoints, not_finite
 from cluster import Cluster
 from datasets import batch, load_dataset, steps_of_a_pass
+from explorer import IMAGES
 from losses import OBJECTIVES
 from metrics import digest_of, load_scorer
 from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
@@ -227,7 +228,7 @@ class SAGAN(Sampler):
                      load_scorer(self.dataset_name, dataset, self.checkpoint_dir))
             with stopping as noted:
                 stops = self.cluster.heed(noted)
-                with writing(self.records(step, steps_an_epoch, last_step, stops, score, facts)) as write_due:
+                with writing(self.records(step, steps_an_epoch, last_step, stops, score, facts, dataset)) as write_due:
                     while step < last_step:
                         parts = range(step * self.n_critic, (step + 1) * self.n_critic)
                         batches = [self.batch(dataset.train, number) for number in parts]
@@ -280,19 +281,21 @@ class SAGAN(Sampler):
                 raise not_finite(name, step + 1)
         return losses
 
-    def records(self, step, steps_an_epoch, last_step, stops, score, facts):
+    def records(self, step, steps_an_epoch, last_step, stops, score, facts, dataset):
         """What training leaves from a step on; score: of images, as load_scorer has it, 0 for none; facts: of the data
         set, for config.json.
         """
         if not self.cluster.leads:
             return []
+        real = self.real_images(IMAGES, dataset)
         z = self.draw_z(QUICK_EVAL_NUM, self.seed, Use.EVAL_Z)
         output = "D's mean probability of being real" if self.objective.probability else "D's mean output"
         return training_records(
             self.run, {**facts, **self.options}, step, steps_an_epoch, last_step, stops, graph=self.sess.graph,
-            sample=self.sample, draw=lambda *key: self.draw_grid(self.seed, *key), score=lambda: score(self.pixels(z)),
-            losses=self.losses, gammas=self.gammas, output=output, checkpoints=self.checkpoints,
-            best=self.best_checkpoints)
+            sample=self.sample, draw=lambda *key: self.draw_grid(self.seed, *key),
+            note=self.gammas and (lambda epoch, step: self.note(epoch, step, real)),
+            score=lambda: score(self.pixels(z)), losses=self.losses, gammas=self.gammas, output=output,
+            checkpoints=self.checkpoints, best=self.best_checkpoints)
 
     def save(self, step):
         """Write a checkpoint of all variables, the optimizers' among them: the newest three are kept."""

@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
 from checkpoints import Checkpoints, one_line
+from explorer import note_paths, read_notes, write_note, write_page
 from figures import draw_attention, draw_curves, draw_neighbours
 from metrics import nearest, print_scores
 from options import UserError
@@ -26,14 +27,15 @@ WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between tw
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
 
 
-def training_records(run, options, step, steps_an_epoch, last_step, stops, *, graph, sample, draw, score, losses,
+def training_records(run, options, step, steps_an_epoch, last_step, stops, *, graph, sample, draw, note, score, losses,
                      gammas, output, checkpoints, best):
     """What a training of a run leaves from a step on, in the order of writing: what reads a value comes after it.
 
     options: all of config.json, which this writes; stops: true once training is asked to stop. graph: of TensorFlow;
-    sample: (z, labels) -> images; draw: use, ... -> (z, labels, size) of a grid; score: () -> {name: number}, for
-    --eval_freq; losses: their names; gammas: {name: tensor}; output: what D's output is; checkpoints and best:
-    Checkpoints, of every save_freq steps, and of the best score.
+    sample: (z, labels) -> images; draw: use, ... -> (z, labels, size) of a grid; note: (epoch, step) -> a note
+    of explorer.py, None without attention; score: () -> {name: number}, for --eval_freq; losses: their names; gammas:
+    {name: tensor}; output: what D's output is; checkpoints and best: Checkpoints, of every save_freq steps, and of the
+    best score.
     """
     epoch, scored = (steps_an_epoch,), (steps_an_epoch * options['eval_freq'],)
     noted = (options['print_freq'], *scored)
@@ -48,7 +50,8 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
         Progress(noted, steps_an_epoch, options['batch_size']),
         Grid((options['sample_freq'],), run, sample, draw(Use.FIXED_Z), steps_an_epoch, summaries),
         EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output), Film(epoch, run),
-        Saves((options['save_freq'],), checkpoints, last_step, stops)]
+        Maps(epoch if note else (), run.path('maps'), step, steps_an_epoch, note), Page((), last_step, stops, run),
+        Saves((options['save_freq'],), last_step, stops, checkpoints)]
 
 
 @contextlib.contextmanager
@@ -233,15 +236,44 @@ class Film(Record):
         write_progress(self.run.results, MODEL)
 
 
+class Maps(Record):
+    """Where the attention layers look after each epoch, for the page; drops what was noted after step."""
+
+    def __init__(self, every, folder, step, steps_an_epoch, note):
+        super().__init__(every)
+        self.folder, self.steps_an_epoch, self.note = folder, steps_an_epoch, note
+        for later, path in note_paths(folder).items():
+            if later > step:
+                path.unlink()
+
+    def write(self, step, values):
+        epoch, _ = place(step, self.steps_an_epoch)
+        write_note(check_folder(self.folder), self.note(epoch + 1, step))
+
+
 @dataclasses.dataclass
-class Saves(Record):
-    """Checkpoints: also after the last step, and when training is asked to stop."""
-    checkpoints: Checkpoints
+class AtEnd(Record):
+    """Something that is written also after the last step, and when training is asked to stop."""
     last_step: int
     stops: Any  # true once training is asked to stop
 
     def due(self, step):
         return super().due(step) or step == self.last_step or bool(self.stops)
+
+
+@dataclasses.dataclass
+class Page(AtEnd):
+    """The page of all maps that were noted."""
+    run: Run
+
+    def write(self, step, values):
+        write_explorer(self.run)
+
+
+@dataclasses.dataclass
+class Saves(AtEnd):
+    """Checkpoints."""
+    checkpoints: Checkpoints
 
     def write(self, step, values):
         self.checkpoints.check(step)
@@ -282,6 +314,18 @@ def write_attention(run, step, sections):
     if sections:
         figure = draw_attention(sections, f'{run.name}, step {step}: where the framed blocks look')
         save_figure(figure, run.path('attention.png'))
+
+
+def write_explorer(run, *more):
+    """Write the page of the maps that training noted, and of one more note, in the place of that of its step."""
+    notes, left_out = read_notes(run.path('maps'))
+    for facts, arrays in more:
+        before = {known['step']: (known, maps) for known, maps in notes}
+        epoch = before[facts['step']][0]['epoch'] if facts['step'] in before else facts['epoch']
+        before[facts['step']] = {**facts, 'epoch': epoch}, arrays
+        notes = [before[step] for step in sorted(before)]
+    if notes:
+        write_page(run.path('explorer.html'), run.name, notes, left_out)
 
 
 def write_scores(run, scores, images, dataset):

@@ -8,10 +8,11 @@ import tensorflow.compat.v1 as tf
 
 from checkpoints import one_line
 from datasets import load_dataset
+from explorer import IMAGES, Look, note_of
 from metrics import compare
 from ops import attention_layers, gammas_of, move
 from options import UserError
-from records import WALKS, write_attention, write_grid, write_scores, write_walks
+from records import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
 from runs import checkpoint_steps, export_images
 from utils import Use, check_folder, draw_labels, draw_z, grid_size, replacing_folder, to_uint8
 
@@ -65,6 +66,8 @@ class Sampler:
             write_grid(self.run, f'test_{number:03d}', self.sample, *self.draw_grid(seed, Use.TEST_Z, number))
         write_walks(self.run, self.sample, self.draw_z(2 * WALKS, seed, Use.WALK_Z), self.labels_of(WALKS))
         write_attention(self.run, step, self.attention_sections(self.draw_z(FIGURE_ROWS, seed, Use.FIGURE_Z)))
+        if self.sampled_gammas:
+            write_explorer(self.run, self.note(0, step, self.real_images(IMAGES)))
         if self.export:
             z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
             export_images(os.path.join(self.run.results, 'samples'), self.pixels(z, labels), z, labels)
@@ -199,21 +202,44 @@ class Sampler:
 
     def attention_sections(self, z):
         """What draw_attention needs for the layers of attention_of's networks, on N images; z [N, z_dim]."""
-        maps = {network: [layer.map for layer in layers] for network, layers in self.layers.items()}
-        generated, g_maps = self.fetch([self.fake_images, maps['generator']], z, self.labels_of(len(z)))
-        images, what = generated, 'generated images'
-        with contextlib.suppress(UserError):  # without the data set D looks at what G makes
-            dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape, most=len(z))
-            if len(dataset.test[0]) >= len(z):
-                images, what = dataset.test[0][:len(z)].astype(np.float32) / 255, 'real test images'
-        d_maps = self.sess.run(maps['discriminator'], {self.inputs: images})
-        gammas = iter(self.sess.run(list(self.sampled_gammas.values())))
+        real = self.real_images(len(z))
+        what = 'generated images' if real is None else 'real test images'
+        titles = {'generator': 'Generator, on its own images', 'discriminator': f'Discriminator, on {what}'}
         sections = []
-        for network, title, shown, found in (('generator', 'Generator, on its own images', generated, g_maps),
-                                             ('discriminator', f'Discriminator, on {what}', images, d_maps)):
-            for layer, beta, gamma in zip(self.layers[network], found, gammas, strict=False):
-                if self.attention_of in (network, 'both'):
-                    grid = beta.reshape(len(z), *layer.queries, *layer.keys)
-                    size = ', {} x {} positions'.format(*layer.queries) if len(self.layers[network]) > 1 else ''
-                    sections.append((f'{title}{size} (gamma {gamma:.3f})', shown, grid))
+        for network, gamma, images, maps in self.looks(z, self.labels_of(len(z)), real):
+            if self.attention_of in (network, 'both'):
+                size = ', {} x {} positions'.format(*maps.shape[1:3]) if len(self.layers[network]) > 1 else ''
+                sections.append((f'{titles[network]}{size} (gamma {gamma:.3f})', images, maps))
         return sections
+
+    def real_images(self, count, dataset=None):
+        """The first images [count, H, W, C] of the test split, in [0, 1]; None where there are not as many.
+
+        dataset: as load_dataset has it, which is read if it is None.
+        """
+        with contextlib.suppress(UserError):
+            dataset = dataset or load_dataset(self.dataset_name, self.data_dir, self.image_shape, most=count)
+            if len(dataset.test[0]) >= count:
+                return dataset.test[0][:count].astype(np.float32) / 255
+        return None
+
+    def looks(self, z, labels, real):
+        """What each attention layer looks at -> [Look]: G's on what it makes of z [N, z_dim] and labels, D's on real
+        images [N, H, W, C], or where these are None on what G makes.
+        """
+        maps = {network: [layer.map for layer in layers] for network, layers in self.layers.items()}
+        generated, found = self.fetch([self.fake_images, maps['generator']], z, labels)
+        images = {'generator': generated, 'discriminator': generated if real is None else real}
+        found += self.sess.run(maps['discriminator'], {self.inputs: images['discriminator']})
+        gammas = self.sess.run(list(self.sampled_gammas.values()))
+        layers = [(network, layer) for network, layers in self.layers.items() for layer in layers]
+        return [Look(network, gamma, images[network], beta.reshape(len(z), *layer.queries, *layer.keys))
+                for (network, layer), gamma, beta in zip(layers, gammas, found, strict=True)]
+
+    def note(self, epoch, step, real):
+        """A note of where the layers look, for the page: G on the first of the z that training shows, D on real."""
+        z = self.draw_z(-(-IMAGES // self.classes) if self.conditional else IMAGES, self.seed, Use.FIXED_Z)
+        labels = None
+        if self.conditional:
+            z, labels = np.repeat(z, self.classes, 0)[:IMAGES], np.arange(IMAGES) % self.classes
+        return note_of(self.looks(z, labels, real), epoch, step, real is not None)

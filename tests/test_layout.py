@@ -8,8 +8,8 @@ import pytest
 
 # From the top down: a file imports only what stands below it.
 ORDER = ['main', 'networks', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'precision',
-         'losses', 'cluster', 'collectives', 'workers', 'datasets', 'digits', 'downloads', 'pictures', 'figures',
-         'utils', 'options']
+         'losses', 'cluster', 'collectives', 'workers', 'datasets', 'digits', 'downloads', 'pictures', 'explorer',
+         'figures', 'utils', 'options']
 STRANGERS = {
     'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
     'sampling': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'matplotlib'},
@@ -18,7 +18,7 @@ STRANGERS = {
     'pictures': {'tensorflow'}, 'downloads': {'tensorflow'}, 'networks': {'os', 'pathlib', 'imageio', 'runs'},
     'workers': {'tensorflow', 'numpy'}, 'cluster': {'ops', 'networks', 'losses'},
     'collectives': {'ops', 'networks', 'losses'},
-    'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
+    'explorer': {'tensorflow', 'runs'}, 'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(ROOT.glob('*.py'))

@@ -1,0 +1,124 @@
+"""The page on which one points at a place of an image and sees where it looks: what is noted for it, and the file.
+
+A note is (facts, arrays). facts: epoch, step, real, whether D looks at real images, and layers, a list of {network,
+positions, keys, gamma}, positions and keys being rows and columns. arrays: of a network's name, the images that it
+looks at, uint8 [K, H, W, C]; of layer number i, most_i, float32 [K, N], the largest share of each row of its map, and
+shares_i, uint8 [K, N, M], 255 where a share is that. Where there are more than 256 positions, only the 32
+largest shares of each row, in shares_i and keys_i, uint16, [K, N, 32], and the sum of the others in rest_i, [K, N].
+"""
+
+import base64
+import collections
+import hashlib
+import json
+import pathlib
+import re
+import zipfile
+import zlib
+
+import numpy as np
+
+from utils import replacing, to_uint8
+
+IMAGES = 8  # of each network on the page
+ALL_KEYS_UP_TO, KEYS_KEPT = 256, 32  # positions of a layer with all keys; keys of a position where there are more
+PAGE_BYTES = 10e6  # at most; fewer epochs, then fewer images are put in
+LEAST_EPOCHS = 4  # that stay, before images go
+
+# What a layer makes of images [K, H, W, C] in [0, 1]: maps [K, rows, columns, rows of keys, columns of keys].
+Look = collections.namedtuple('Look', 'network gamma images maps')
+
+
+def note_of(looks, epoch, step, real):
+    """A note of looks, Look each, at the end of an epoch, or of none, 0; real: whether D looks at real images."""
+    layers, arrays = [], {}
+    for number, (network, gamma, images, maps) in enumerate(looks):
+        positions, keys = maps.shape[1:3], maps.shape[3:]
+        layers.append({'network': network, 'positions': positions, 'keys': keys, 'gamma': float(gamma)})
+        arrays[network] = to_uint8(images)
+        shares = np.nan_to_num(maps.reshape(len(maps), np.prod(positions), -1))  # [K, N, M]
+        most = shares.max(2)  # [K, N]
+        if shares.shape[1] > ALL_KEYS_UP_TO:
+            largest = np.argpartition(shares, -KEYS_KEPT)[:, :, -KEYS_KEPT:]  # [K, N, 32]
+            arrays[f'keys_{number}'] = largest.astype(np.uint16)
+            kept = np.take_along_axis(shares, largest, 2)
+            arrays[f'rest_{number}'] = np.maximum(0, 1 - kept.sum(2))
+            shares = kept
+        arrays[f'most_{number}'] = most
+        arrays[f'shares_{number}'] = to_uint8(shares / np.maximum(most, 1e-30)[:, :, None])
+    return {'epoch': epoch, 'step': step, 'real': real, 'layers': layers}, arrays
+
+
+def write_note(folder, note):
+    """Write a note into a folder of them, as <step>.npz."""
+    facts, arrays = note
+    with replacing(f'{folder}/{facts["step"]}.npz') as part, open(part, 'wb') as file:
+        np.savez_compressed(file, facts=json.dumps(facts), **arrays)
+
+
+def note_paths(folder):
+    """The files of the notes in a folder, {step: path}, in their order."""
+    found = [(re.fullmatch(r'([0-9]+)\.npz', path.name), path) for path in pathlib.Path(folder).glob('*.npz')]
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def read_notes(folder):
+    """The notes in a folder in their order, as many as a page holds -> (notes, how many are left out).
+
+    A damaged one is told.
+    """
+    paths = list(note_paths(folder).values())
+    chosen = paths
+    while len(chosen) > LEAST_EPOCHS and sum(path.stat().st_size for path in chosen) * 4 / 3 > PAGE_BYTES:
+        chosen = chosen[::-2][::-1]
+    notes = []
+    for path in chosen:
+        try:
+            with np.load(path) as arrays:
+                notes.append((json.loads(str(arrays['facts'])),
+                              {name: arrays[name] for name in arrays.files if name != 'facts'}))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            print(f'{path} is damaged and left out ({error})')
+    return notes, len(paths) - len(notes)
+
+
+def write_page(path, title, notes, left_out):
+    """Write notes, in their order, as a page to look at; those of other layers or images than the last are left out.
+
+    left_out: how many notes are not among them, to say so.
+    """
+    def kind(note):
+        facts, arrays = note
+        layers = [{**layer, 'gamma': None} for layer in facts['layers']]
+        return json.dumps(layers), [(name, array.shape) for name, array in arrays.items()]
+
+    notes = [note for note in notes if kind(note) == kind(notes[-1])]
+    count = len(notes[-1][1]['most_0'])
+    text = page(title, notes, left_out, count)
+    while len(text) > PAGE_BYTES and count > 1:
+        count //= 2
+        text = page(title, notes, left_out, count)
+    with replacing(path) as part:
+        pathlib.Path(part).write_text(text, encoding='utf-8')
+
+
+def page(title, notes, left_out, count):
+    """The text of the page of these notes, with the first count of their images."""
+    folder = pathlib.Path(__file__).parent
+    html, script = ((folder / name).read_text(encoding='utf-8') for name in ('explorer.html', 'explorer.js'))
+    last, arrays = notes[-1]
+    index, data = {}, b''
+    for name in arrays:
+        same = all(np.array_equal(note[name], arrays[name]) for _, note in notes)  # as the real images are
+        stacked = np.stack([note[name][:count] for _, note in (notes[-1:] if same else notes)])  # [E or 1, count, ...]
+        index[name] = {'type': stacked.dtype.name, 'start': len(data), 'shape': stacked.shape}
+        data += stacked.astype(stacked.dtype.newbyteorder('<')).tobytes()
+    layers = [{**layer, 'gamma': [facts['layers'][number]['gamma'] for facts, _ in notes]}
+              for number, layer in enumerate(last['layers'])]
+    epochs = [{name: facts[name] for name in ('epoch', 'step', 'real')} for facts, _ in notes]
+    facts = {'title': title, 'epochs': epochs, 'left_out': left_out, 'images': count,
+             'images_noted': len(arrays['most_0']), 'layers': layers, 'arrays': index}
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    parts = {'SCRIPT-DIGEST': digest, 'FACTS': json.dumps(facts).replace('<', r'\u003c'),
+             'DATA': base64.b64encode(zlib.compress(data, 9)).decode(), 'SCRIPT': script}
+    return re.sub('@@([A-Z-]+)@@', lambda match: parts[match[1]], html)
