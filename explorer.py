@@ -34,9 +34,9 @@ def note_of(looks, epoch, step, real):
     layers, arrays = [], {}
     for number, (network, gamma, images, maps) in enumerate(looks):
         positions, keys = maps.shape[1:3], maps.shape[3:]
-        layers.append({'network': network, 'positions': positions, 'keys': keys, 'gamma': float(gamma)})
+        layers.append({'network': network, 'positions': positions, 'keys': keys, 'gamma': float(np.nan_to_num(gamma))})
         arrays[network] = to_uint8(images)
-        shares = np.nan_to_num(maps.reshape(len(maps), np.prod(positions), -1))  # [K, N, M]
+        shares = np.nan_to_num(maps.reshape(len(maps), np.prod(positions), -1).astype(np.float32))  # [K, N, M]
         most = shares.max(2)  # [K, N]
         if shares.shape[1] > ALL_KEYS_UP_TO:
             largest = np.argpartition(shares, -KEYS_KEPT)[:, :, -KEYS_KEPT:]  # [K, N, 32]
@@ -69,7 +69,7 @@ def read_notes(folder):
     """
     paths = list(note_paths(folder).values())
     chosen = paths
-    while len(chosen) > LEAST_EPOCHS and sum(path.stat().st_size for path in chosen) * 4 / 3 > PAGE_BYTES:
+    while len(chosen) >= 2 * LEAST_EPOCHS and sum(path.stat().st_size for path in chosen) * 4 / 3 > PAGE_BYTES:
         chosen = chosen[::-2][::-1]
     notes = []
     for path in chosen:

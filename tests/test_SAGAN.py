@@ -267,8 +267,8 @@ def test_training_learns(build, sess, tmp_path):
     assert sampled.mean() == pytest.approx(images.mean() / 255, abs=0.1)
     assert sampled.std(0).mean() > 0.05  # not one image for all z
     assert sorted(os.listdir(results)) == [
-        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_history.csv', 'SAGAN_progress.gif',
-        'SAGAN_train_00_0100.png']
+        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_explorer.html', 'SAGAN_history.csv',
+        'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_00_0100.png']
 
 
 def test_a_batch_depends_on_its_number_and_the_seed_alone(sess):

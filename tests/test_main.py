@@ -72,7 +72,8 @@ def test_train(finished):
     assert sorted(os.listdir(folder)) == ['checkpoint', 'logs', 'results']
     assert sorted(os.listdir(folder / 'results' / RUN)) == [
         'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png',
-        'SAGAN_history.csv', 'SAGAN_progress.gif', 'SAGAN_train_00_0040.png', 'SAGAN_train_01_0038.png']
+        'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_00_0040.png',
+        'SAGAN_train_01_0038.png']
     assert sorted(os.listdir(folder / 'checkpoint' / RUN / 'SAGAN')) == ['SAGAN.model-60.data-00000-of-00001',
                                                                         'SAGAN.model-60.index',
                                                                         'SAGAN.model-80.data-00000-of-00001',
