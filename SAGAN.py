@@ -2,9 +2,9 @@
 
 import contextlib
 import os
+import time
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 import ops
 from checkpoints import Checkpoints, not_finite
@@ -20,7 +20,8 @@ from precision import BFLOAT16_GRADIENTS
 from records import training_records, writing
 from runs import MODEL, Run
 from sampling import Sampler
-from utils import Use, draw_labels
+from tf1 import tf
+from utils import Use, draw_labels, show_all_variables
 
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 NEVER = contextlib.nullcontext(())
@@ -122,7 +123,11 @@ class SAGAN(Sampler):
 
         Sets the placeholders: inputs [B, H, W, C]; z [B, z_dim]; labels and z_labels [B], those of inputs and of z, or
         None; step, the number of steps before this one; lr_scale, which multiplies both learning rates.
+        Raises UserError where the graph has networks already.
         """
+        if tf.global_variables('generator/'):
+            raise UserError('this graph has a generator already: call tf.reset_default_graph(), then make a new '
+                            'session and a new SAGAN')
         tf.set_random_seed(self.seed)
         self.inputs = tf.placeholder(tf.float32, [None, *self.image_shape], name='real_images')
         self.z = tf.placeholder(tf.float32, [None, self.z_dim], name='z')
@@ -136,7 +141,7 @@ class SAGAN(Sampler):
         finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables()])
         self.checkpoints, self.best_checkpoints = (
             Checkpoints(self.sess, os.path.join(self.run.folder, folder), self.averages, finite, keep)
-            for folder, keep in ((MODEL, 3), ('best', 1)))
+            for folder, keep in ((MODEL, self.keep), ('best', 1)))
         self.loaded = self.checkpoints  # which of them the weights are from
 
     def build_training_step(self):
@@ -210,6 +215,7 @@ class SAGAN(Sampler):
         dataset: as load_dataset has it, which is read if it is None.
         Raises UserError or OSError for what the user can put right.
         """
+        start = time.time()
         dataset = dataset or load_dataset(self.dataset_name, self.data_dir, self.image_shape)
         facts = {'images': len(dataset.train[0]), 'class_names': list(dataset.class_names)}
         steps_a_pass = steps_of_a_pass(facts['images'], self.batch_size, self.dataset_name)
@@ -222,6 +228,11 @@ class SAGAN(Sampler):
                 return
             if step:
                 print(f'Going on from step {step} of {last_step}')
+            else:
+                show_all_variables()
+            if self.cluster.leads:
+                # One more is written before the oldest goes.
+                self.checkpoints.check_room(self.keep + 1 + bool(self.eval_freq))
             if self.lr_decay == 'linear':
                 print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
             score = (self.eval_freq and self.cluster.leads and
@@ -239,8 +250,10 @@ class SAGAN(Sampler):
                         if stops:
                             break
                 self.cluster.wait(self.sess)
-            if stops:
-                print(f'Stopped and saved at step {step}: the same command goes on from there')
+            how, then = ('Stopped', ': the same command goes on from there') if stops else ('Finished', '')
+            minutes = (time.time() - start) / 60
+            print(f'{how} and saved at step {step} of {last_step} after {minutes:.1f} minutes{then}\n'
+                  f'Checkpoints are in {self.run.folder}, results in {self.run.results}')
 
     def begin(self, dataset, facts):
         """Initialise all variables, or restore the newest checkpoint, the same at all workers -> its step."""

@@ -2,11 +2,11 @@
 
 import glob
 import os
-
-import tensorflow.compat.v1 as tf
+import shutil
 
 from options import UserError
 from runs import MODEL, checkpoint_steps
+from tf1 import tf
 from utils import check_folder
 
 
@@ -32,6 +32,16 @@ class Checkpoints:
                             'the same command goes on from what is in it')
         if not self.sess.run(self.finite):
             raise not_finite('a weight', step)
+
+    def check_room(self, count):
+        """Raise UserError where the disk cannot hold so many checkpoints of this graph."""
+        size = sum(variable.shape.num_elements() * variable.dtype.size for variable in tf.global_variables())
+        folder = os.path.dirname(self.folder)
+        there = sum(os.path.getsize(path) for path in glob.glob(f'{glob.escape(folder)}/*/{MODEL}.model-*'))
+        free = shutil.disk_usage(folder).free
+        if count * size > free + there:
+            raise UserError(f'the checkpoints of this run take {count * size / 1e6:.0f} MB, and {folder} has '
+                            f'{free / 1e6:.0f} MB left: free some space, or give a smaller --keep')
 
     def save(self, step):
         """Write a checkpoint. Raises UserError where that fails; those before it stay as they are."""
@@ -72,8 +82,9 @@ class Checkpoints:
         for variable in variables:
             here, there = variable.shape.as_list(), shapes.get(variable.op.name)
             if here != there:
-                raise UserError(f'{path} is of another network: {variable.op.name} has the shape {there} there '
-                                f'and {here} here; move it away, or give the options it was trained with')
+                differs = 'is missing' if there is None else f'has the shape {there} there and {here} here'
+                raise UserError(f'{path} is of another network: {variable.op.name} {differs}; move it away, or give '
+                                'the options it was trained with')
         self.averaged = bool(self.averages) and not missing
         if missing:
             tf.train.Saver(variables).restore(self.sess, path)

@@ -9,11 +9,10 @@ import hashlib
 import os
 
 import numpy as np
-import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from collectives import Collectives
 from options import UserError
+from tf1 import tf
 from workers import SIGNALS, Lost, check_port, wait_for
 
 GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
@@ -39,7 +38,7 @@ class Cluster(Collectives):
         config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
         config.device_filters.append(f'/job:worker/replica:0/task:{self.index}')
         # What it makes of convolutions in bfloat16 fails through a server.
-        config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+        config.graph_options.rewrite_options.remapping = config.graph_options.rewrite_options.OFF
         # Workers talk to each other without the proxy that may stand between them and the world.
         os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (as gRPC reads it)
             address.rsplit(':', 1)[0] for address in self.addresses)

@@ -6,7 +6,7 @@ A worker alone sends nothing, and its graph has no operation of these.
 import contextlib
 import itertools
 
-import tensorflow.compat.v1 as tf
+from tf1 import tf
 
 together = []  # the Cluster over whose whole batch batch norms normalize, within its whole_batch
 

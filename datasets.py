@@ -75,9 +75,9 @@ def find_dataset(name, data_dir='data'):
     if name == 'auto':
         try:
             return find_dataset('mnist', data_dir)
-        except UserError as error:
+        except UserError:
             name, why = find_dataset('digits', data_dir)
-            return name, f'{why}, instead of MNIST: {error}'
+            return name, f'{why}\nMNIST is not in {data_dir}, and cannot be downloaded; --dataset mnist says why'
 
     folder = os.path.join(data_dir, name)
     if name not in SHAPES:

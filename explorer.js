@@ -317,8 +317,8 @@ function build() {
   find('title').textContent = facts.title;
   document.title = `Where it looks: ${facts.title}`;
   find('about').textContent = `${facts.epochs.length} stages of training` +
-    (facts.left_out ? `; ${facts.left_out} more are left out, to keep this file small` : '') +
-    (facts.images < facts.images_noted ? `; ${facts.images} of ${facts.images_noted} images, for the same reason` : '');
+    (facts.left_out ? `; ${facts.left_out} more are left out` : '') +
+    (facts.images < facts.images_noted ? `; ${facts.images} of ${facts.images_noted} images, to keep this file small` : '');
   find('networks').innerHTML = [...new Set(facts.layers.map(({network}) => network))].map(name =>
     `<label><input type="radio" name="network" value="${name}">${name}</label>`).join('');
   find('images').innerHTML = Array.from({length: facts.images}, (_, i) => '<label><input type="radio" name="image" ' +

@@ -6,7 +6,7 @@ where they are fake, and what G minimises where they are its own. OBJECTIVES has
 
 import collections
 
-import tensorflow.compat.v1 as tf
+from tf1 import tf
 
 ##################################################################################
 # Losses

@@ -8,6 +8,7 @@ if __name__ == '__main__':
 
 import contextlib
 import os
+import shlex
 import sys
 
 from options import (
@@ -17,6 +18,7 @@ from options import (
     UserError,
     check_share,
     check_size,
+    flag,
     image_shape,
     options_of,
     parse,
@@ -28,22 +30,6 @@ from workers import LOST, Lost, read_task, start_workers
 def fail(message):
     print('main.py:', *str(message).split('\n'), file=sys.stderr)  # on one line, whatever a path has in it
     sys.exit(2)
-
-
-def import_tensorflow():
-    """Import TensorFlow with its start-up chatter kept off the screen."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')  # else it imports Keras, which nothing here uses
-    # Its libraries write to the file descriptor before they read any setting.
-    screen = os.dup(2)
-    with open(os.devnull, 'w') as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        import tensorflow.compat.v1 as tf
-    finally:
-        os.dup2(screen, 2)
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    return tf
 
 
 @contextlib.contextmanager
@@ -59,14 +45,14 @@ def noting_signals(stops):
 
 
 def train(args, typed):
-    from datasets import find_dataset, load_dataset
+    from datasets import load_dataset
     wanted = with_recipe(args, typed)
     check_size(wanted['network'], *image_shape(wanted)[:2])
     addresses, index = read_task()
     check_share(args['batch_size'], len(addresses) or args['workers'])
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 tells for all
-    args['dataset_name'], why = find_dataset(args['dataset_name'], args['data_dir'])
+    args['dataset_name'], why = dataset_to_train_on(args)
     print(why, flush=True)
     typed = {**typed, 'dataset_name': args['dataset_name']}
     data = args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed))
@@ -76,30 +62,44 @@ def train(args, typed):
     dataset = load_dataset(*data)
     args = with_recipe(args, typed, bool(dataset.class_names))
     with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
-        from utils import show_all_variables
-        show_all_variables()
         model.train(noting_signals([]), dataset)
         stops = model.cluster.agreed
     if stops:
         sys.exit(128 + stops[0])
-    print(why)
+    places = [part for name in options_of('places') if name in typed for part in (flag(name), typed[name])]
+    print('Next:', shlex.join(['python', 'main.py', '--phase', 'test', *places]))
+
+
+def dataset_to_train_on(args):
+    """Find the data set, as find_dataset does. Raises UserError where a run of MNIST would go on with digits."""
+    from datasets import find_dataset
+    from runs import find_run
+    name, folder = args['dataset_name'], args['data_dir']
+    if name == 'auto':
+        with contextlib.suppress(UserError):
+            _, _, (run, *_) = find_run(args['checkpoint_dir'], {'dataset_name': 'mnist'})
+            name = 'mnist'
+    try:
+        return find_dataset(name, folder)
+    except UserError as error:
+        if name == args['dataset_name']:
+            raise
+        raise UserError(f'{args["checkpoint_dir"]} holds {run}, a run of MNIST, which is not in {folder}: give its '
+                        '--data_dir, or --dataset digits for a run of digits') from error
 
 
 def test(args, typed):
     with built_model(*settings_of_a_run(args, typed)) as model:
-        print(f'Run: {model.model_dir}')
-        model.test(args['seed'], args['checkpoint'])
+        model.test(args['sample_seed'], args['checkpoint'])
 
 
 def evaluate(args, typed):
     with built_model(*settings_of_a_run(args, typed)) as model:
-        print(f'Run: {model.model_dir}')
-        model.evaluate(args['seed'], args['checkpoint'])
+        model.evaluate(args['sample_seed'], args['checkpoint'])
 
 
 def export(args, typed):
     with built_model(*settings_of_a_run(args, typed)) as model:
-        print(f'Run: {model.model_dir}')
         model.export_model(args['checkpoint'])
 
 
@@ -109,8 +109,10 @@ def settings_of_a_run(args, typed):
     from runs import find_run
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
-    run, facts = find_run(args['checkpoint_dir'], {option: wanted[option] for option in choosing
-                                                   if wanted.get(option, 'auto') != 'auto'})
+    run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
+        option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
+    print(f'Run: {name}' + (f', trained last of {1 + len(others)} that match; --name takes another: '
+                            f'{", ".join(others)}' if others else ''), flush=True)
     class_names = facts.get('class_names', CLASS_NAMES.get(run.get('dataset_name', 'mnist'), ()))
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}
@@ -122,7 +124,6 @@ def settings_of_a_run(args, typed):
 @contextlib.contextmanager
 def built_model(options, class_names, *workers):
     """A SAGAN of these options, its graph built, in a session; workers: as Cluster takes them."""
-    import_tensorflow()
     from cluster import Cluster
     from networks import NETWORKS
     from precision import session_config
@@ -144,6 +145,9 @@ def main():
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)
         os._exit(LOST)  # the runtime would wait for who is gone
+    except BrokenPipeError:  # as of "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         fail(f'{error.filename or "a file"}: {error.strerror or error}; free some space or choose another folder')
 

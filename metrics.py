@@ -4,9 +4,10 @@ import hashlib
 import math
 import os
 import pathlib
+import sys
+import time
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 from scipy import linalg
 from scipy.spatial.distance import cdist
 from scipy.special import entr, rel_entr
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from ops import bn, conv2d, linear
 from options import UserError, as_folder
+from tf1 import tf
 from utils import check_folder, replacing
 
 EPOCHS, LEAST_STEPS, BATCH_SIZE, LEARNING_RATE = 4, 600, 100, 0.002  # of the classifier
@@ -108,11 +110,13 @@ def train_classifier(sess, x, classes, images, labels):
     loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits))
     train_step = tf.train.AdamOptimizer(rate).minimize(loss)
     sess.run(tf.global_variables_initializer())
-    rng = np.random.default_rng(0)
+    rng, start = np.random.default_rng(0), time.time()
     epochs = max(EPOCHS, -(-LEAST_STEPS * BATCH_SIZE // len(images)))
     batches = [batch for _ in range(epochs) for batch in
                np.split(rng.permutation(len(images)), range(BATCH_SIZE, len(images), BATCH_SIZE))]
     for number, batch in enumerate(tqdm(batches, desc='Training the classifier', leave=False, disable=None)):
+        if number * 4 // len(batches) > (number - 1) * 4 // len(batches) and number and not sys.stderr.isatty():
+            print(f'Training the classifier: {number / len(batches):.0%} after {time.time() - start:.0f} s', flush=True)
         found = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
         answers = rng.integers(TURNS, size=len(batch)) if labels is None else labels[batch]
         if labels is None:
@@ -143,10 +147,10 @@ def compare(samples, labels, dataset_name, dataset, checkpoint_dir):
     labels [M]: the classes that were asked for, None where none were. Returns ({name: number or list} of the samples,
     the same of the test split, the share of the test split that the classifier recognises). Where the data have no
     classes, the scores that need them are left out, and what is recognised are turns. Raises UserError where there is
-    no test split.
+    no test split, or where there are too few samples.
     """
     (_, train_labels), (test_images, test_labels) = dataset.train, dataset.test
-    need(len(test_images), 10, 'A comparison with the real test split', 'more test pictures')
+    check_counts(len(samples), dataset)
     classify = load_classifier(dataset_name, dataset, checkpoint_dir)
     train_features, _ = classify(dataset.train[0])
     test_features, test_probabilities = classify(test_images)
@@ -242,6 +246,12 @@ def nearest(images, candidates, count):
     return np.argsort(distances, axis=1, kind='stable')[:, :count]
 
 
+def check_counts(count, dataset):
+    """Raise UserError where count samples, or the test split of a Dataset, are too few to be compared."""
+    need(count, 10, 'A comparison with the real test split')
+    need(len(dataset.test[0]), 10, 'A comparison with the real test split', 'more test pictures')
+
+
 def need(count, least, what, more='a larger --eval_num'):
     """Raise UserError where a score gets fewer samples than it takes."""
     if count < least:
@@ -286,15 +296,16 @@ def class_scores(features, probabilities, labels, train_features, train_labels):
     return {**scores, 'frechet_within_classes': float(np.mean(distances))} if distances else scores
 
 
-def print_scores(generated, real, class_names):
-    """Print the scores of compare for generated images beside those of the real test split."""
+def print_scores(generated, real, class_names, count):
+    """Print the scores of compare for count generated images beside those of the real test split."""
     labels = {
         'frechet_to_train': 'Fréchet distance to the training split',
         'frechet_to_test': 'Fréchet distance to the test split',
         'classifier_score': f'classifier score (of {len(class_names)})',
         'classifier_score_std': '  its deviation over 10 splits',
-        'precision': f'precision (k = 3, {SUBSET} images)', 'recall': 'recall', 'density': 'density (k = 5)',
-        'coverage': 'coverage', 'class_entropy': f'entropy of the classes (of {np.log(len(class_names) or 1):.3f})',
+        'precision': f'precision (k = 3, {min(count, SUBSET)} images)', 'recall': 'recall',
+        'density': 'density (k = 5)', 'coverage': 'coverage',
+        'class_entropy': f'entropy of the classes (of {np.log(len(class_names) or 1):.3f})',
         'confidence': 'mean confidence',
         'recognised': 'recognised as the class asked for',
         'frechet_within_classes': 'Fréchet distance within a class, mean'}

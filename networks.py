@@ -1,9 +1,8 @@
 """The other networks: each a SAGAN with a generator and a discriminator of its own, for square images."""
 
-import tensorflow.compat.v1 as tf
-
 from ops import ATTENTIONS, avg_pool, bn, conv2d, deconv2d, linear, lrelu, projection, upsample
 from SAGAN import SAGAN
+from tf1 import tf
 
 
 class DCGAN(SAGAN):

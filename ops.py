@@ -5,12 +5,8 @@ Importing this module switches eager execution off: nothing else is needed to bu
 
 import collections
 
-import tensorflow.compat.v1 as tf
-
 from collectives import together
-
-tf.disable_eager_execution()
-tf.enable_resource_variables()
+from tf1 import tf
 
 # What attention enters, at each call, into the graph's collection of that name: the name of its scope, the map, gamma,
 # the rows and columns of the positions that look and of those that are looked at, and whether it is for training.
@@ -266,7 +262,7 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
     the N positions: where position j looks. The graph's collection 'attention' gets an AttentionLayer.
     Variables: those of f_conv, f_bn, g_conv, g_bn, h_conv, h_bn, and gamma [1].
     """
-    channels = x.shape.as_list()[-1]
+    channels = channels_of_attention(x)
     with tf.variable_scope(scope, reuse=reuse):
         # Keys and queries [B, H, W, C/8], values [B, H, W, C].
         found = [conv2d(x, size, 4, 4, 1, 1, name=f'{name}_conv', sn=sn)
@@ -287,7 +283,7 @@ def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=Tr
     M = ceil(H/2) * ceil(W/2): a key stands for 2 x 2 positions.
     Variables: those of f_conv, g_conv, h_conv, attn_conv, and gamma [1].
     """
-    channels = x.shape.as_list()[-1]
+    channels = channels_of_attention(x)
     with tf.variable_scope(scope, reuse=reuse):
         f = pool(conv2d(x, channels // 8, 1, 1, 1, 1, name='f_conv', sn=sn))  # keys [B, H/2, W/2, C/8]
         g = conv2d(x, channels // 8, 1, 1, 1, 1, name='g_conv', sn=sn)  # queries [B, H, W, C/8]
@@ -295,6 +291,14 @@ def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=Tr
         gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
         o = attend(f, g, h, gamma, is_training)  # [B, H, W, C/2]
         return gamma * conv2d(o, channels, 1, 1, 1, 1, name='attn_conv', sn=sn) + x
+
+
+def channels_of_attention(x):
+    """The channels of x [B, H, W, C]. Raises ValueError where they are no multiple of 8."""
+    channels = x.shape.as_list()[-1]
+    if channels % 8:
+        raise ValueError(f'attention takes channels that are a multiple of 8, not {channels}')
+    return channels
 
 
 def attend(f, g, h, gamma, is_training):

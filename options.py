@@ -130,6 +130,7 @@ OPTIONS = {
         Option('recipe', 'article', one_of('article', 'paper'), 'run',
                "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
                'normalization, classes, rates and z'),
+        Option('sample_seed', 0, whole(0, 2**31 - 1), 'run', 'seed of the z that test, eval and export draw'),
         Option('workers', 1, whole(1, 64), 'several machines', 'processes on this machine that train together'),
         Option('patience', 60, whole(1, 86400), 'several machines', 'seconds to wait for a worker that does not come')],
     'names': [
@@ -148,7 +149,7 @@ OPTIONS = {
         Option('beta1', 0.5, real(0, 1), 'objective', "Adam's decay of the mean gradient"),
         Option('lr_decay', 'none', one_of('none', 'linear'), 'objective',
                'linear lets both learning rates fall to zero over the second half of the steps'),
-        Option('seed', 0, whole(0, 2**31 - 1), 'run', 'seed of all random numbers; in test and eval of z'),
+        Option('seed', 0, whole(0, 2**31 - 1), 'run', 'seed of all random numbers of a training'),
         Option('gan_type', 'gan', one_of('gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'), 'objective',
                'what D and G minimise'),
         Option('ld', 10., real(0, 1e6), 'objective', 'weight of the gradient penalty of wgan-gp, wgan-lp and dragan'),
@@ -172,6 +173,7 @@ OPTIONS = {
         Option('print_freq', 50, whole(1), 'output', 'steps between two lines of losses'),
         Option('sample_freq', 300, whole(1), 'output', 'steps between two grids'),
         Option('save_freq', 1000, whole(1), 'output', 'steps between two checkpoints'),
+        Option('keep', 3, whole(1, 1000), 'output', 'newest checkpoints that stay'),
         Option('eval_freq', 0, whole(0), 'output', 'epochs between two scores while training; 0 is never')],
     'samples': [
         Option('weights', 'ema', one_of('ema', 'raw'), 'output',
@@ -261,6 +263,8 @@ def shown(value):
 
 def resolved(given):
     """All options that SAGAN takes, those that are not given as the article has them; TypeError for an unknown one."""
+    names = {flag(name)[2:]: name for name in KEPT}  # as dataset for dataset_name
+    given = {names.get(name, name): value for name, value in given.items()}
     unknown = set(given) - set(KEPT)
     if unknown:
         raise TypeError(f'SAGAN has no option {", ".join(sorted(unknown))}; it takes {", ".join(KEPT)}')

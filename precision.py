@@ -3,8 +3,7 @@
 import os
 import pathlib
 
-import tensorflow.compat.v1 as tf
-from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+from tf1 import tf
 
 
 def session_config(precision):
@@ -12,7 +11,8 @@ def session_config(precision):
     config = tf.ConfigProto(allow_soft_placement=True)
     if precision == 'bfloat16':
         if has_fast_bfloat16():
-            config.graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16 = RewriterConfig.ON
+            rewriting = config.graph_options.rewrite_options
+            rewriting.auto_mixed_precision_onednn_bfloat16 = rewriting.ON
         else:
             print('This processor or this TensorFlow has no fast bfloat16: going on in float32')
     return config

@@ -6,23 +6,23 @@ that step, {name: number}, to which records may add. training_records lists them
 
 import contextlib
 import dataclasses
+import glob
 import pathlib
-import sys
-import time
 from typing import Any
 
 import numpy as np
-import tensorflow.compat.v1 as tf
-from tqdm import tqdm
 
 from checkpoints import Checkpoints, one_line
 from explorer import note_paths, read_notes, write_note, write_page
 from figures import draw_attention, draw_curves, draw_neighbours
 from metrics import nearest, print_scores
 from options import UserError
+from progress import Progress, place
 from runs import MODEL, Run, open_history, read_history, save_figure, write_json, write_progress
+from tf1 import tf
 from utils import Use, check_folder, save_images
 
+FEW = 2048  # images, below which a Fréchet distance depends on their number
 WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
 
@@ -47,10 +47,11 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
     run.write_config(options)  # last, so that a folder that cannot be made leaves it as it was
     return [
         Scores(scored, score), Best(scored, best, min(distances, default=np.inf)), history, summaries,
-        Progress(noted, steps_an_epoch, options['batch_size']),
-        Grid((options['sample_freq'],), run, sample, draw(Use.FIXED_Z), steps_an_epoch, summaries),
-        EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output), Film(epoch, run),
-        Maps(epoch if note else (), run.path('maps'), step, steps_an_epoch, note), Page((), last_step, stops, run),
+        Progress(noted, step, steps_an_epoch, last_step),
+        Grid((options['sample_freq'],), last_step, stops, run, sample, draw(Use.FIXED_Z), steps_an_epoch, summaries),
+        EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output),
+        Film(epoch, last_step, stops, run),
+        Maps(epoch if note else (), run.maps, step, steps_an_epoch, note), Page((), last_step, stops, run),
         Saves((options['save_freq'],), last_step, stops, checkpoints)]
 
 
@@ -61,11 +62,15 @@ def writing(records):
     One that fails does not keep the others, checkpoints among them, from being written. It is told in a line; what the
     user must put right, an OSError of the system or a UserError, is raised when all have been tried.
     """
+    tell = next((record.tell for record in records if isinstance(record, Progress)), lambda word: None)
+
     def write_due(step, values):
         failure = None
         for record in records:
             try:
                 if record.due(step):
+                    if record.word:
+                        tell(record.word)
                     record.write(step, values)
             except Exception as error:
                 if isinstance(error, UserError) or getattr(error, 'errno', None):
@@ -87,6 +92,8 @@ class Record:
     """Something that is written whenever so many steps were taken, or so many, each a number of steps; 0 is never."""
     every: tuple
 
+    word = 'drawing'  # for what it does, where that takes a while
+
     def due(self, step):
         return any(steps and step % steps == 0 for steps in self.every)
 
@@ -95,9 +102,20 @@ class Record:
 
 
 @dataclasses.dataclass
+class AtEnd(Record):
+    """Something that is written also after the last step, and when training is asked to stop."""
+    last_step: int
+    stops: Any  # true once training is asked to stop
+
+    def due(self, step):
+        return super().due(step) or step == self.last_step or bool(self.stops)
+
+
+@dataclasses.dataclass
 class Scores(Record):
     """Scores of samples, always of the same z, which the records after it read."""
     score: Any  # () -> {name: number}
+    word = 'scoring'
 
     def write(self, step, values):
         values.update(self.score())
@@ -108,6 +126,7 @@ class Best(Record):
     """The checkpoint with the least Fréchet distance that the history knows."""
     checkpoints: Checkpoints
     least: float
+    word = 'saving'
 
     def write(self, step, values):
         if values.get('frechet_distance', np.inf) < self.least:
@@ -118,6 +137,8 @@ class Best(Record):
 
 class History(Record):
     """A row of all values, in a CSV file that loses what an interrupted run wrote after step; adds the gammas."""
+
+    word = ''
 
     def __init__(self, every, path, step, columns, gammas):
         super().__init__(every)
@@ -134,6 +155,8 @@ class History(Record):
 
 class Summaries(Record):
     """All values and the graph, for TensorBoard, which drops what an interrupted run wrote after step."""
+
+    word = ''
 
     def __init__(self, every, folder, step, graph):
         super().__init__(every)
@@ -152,51 +175,18 @@ class Summaries(Record):
         self.writer.close()
 
 
-class Progress(Record):
-    """What training shows: a bar an epoch on a terminal, lines elsewhere, and the scores."""
-
-    def __init__(self, every, steps_an_epoch, batch_size):
-        super().__init__(every)
-        self.steps_an_epoch, self.batch_size = steps_an_epoch, batch_size
-        self.start_time, self.bar = time.time(), None
-
-    def due(self, step):
-        return True  # the bar moves
-
-    def write(self, step, values):
-        epoch, index = place(step, self.steps_an_epoch)
-        if self.bar is None:
-            self.bar = tqdm(desc=f'Epoch {epoch:2d}', initial=index - 1, total=self.steps_an_epoch, unit=' images',
-                            unit_scale=self.batch_size, disable=not sys.stdout.isatty())
-        self.bar.update()
-        if super().due(step):
-            self.bar.set_postfix({tag: f'{value:.3f}' for tag, value in values.items()
-                                  if tag.endswith('_loss') or '_gamma' in tag})
-            if 'frechet_distance' in values:
-                scores = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifier score'}
-                self.bar.write(f'Step {step}: ' + ', '.join(
-                    f'{label} {values[name]:.3f}' for name, label in scores.items() if name in values))
-            if self.bar.disable:
-                print(f'Epoch: [{epoch:2d}] [{index:4d}/{self.steps_an_epoch:4d}] time: '
-                      f'{time.time() - self.start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '
-                      f'g_loss: {values["g_loss"]:.8f}', flush=True)
-        if index == self.steps_an_epoch:
-            self.close()
-
-    def close(self):
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-
 @dataclasses.dataclass
-class Grid(Record):
-    """A grid of images of the same z, for TensorBoard too."""
+class Grid(AtEnd):
+    """A grid of images of the same z, for TensorBoard too; at the end where there is none yet."""
     run: Run
     sample: Any  # (z, labels) -> images
     drawn: tuple  # z, labels and size of the grid
     steps_an_epoch: int
     summaries: Summaries
+
+    def due(self, step):
+        return Record.due(self, step) or super().due(step) and not glob.glob(
+            glob.escape(self.run.path('train_')) + '*.png')
 
     def write(self, step, values):
         epoch, index = place(step, self.steps_an_epoch)
@@ -228,7 +218,7 @@ class Curves(Record):
 
 
 @dataclasses.dataclass
-class Film(Record):
+class Film(AtEnd):
     """The grids of the same z as a film."""
     run: Run
 
@@ -252,16 +242,6 @@ class Maps(Record):
 
 
 @dataclasses.dataclass
-class AtEnd(Record):
-    """Something that is written also after the last step, and when training is asked to stop."""
-    last_step: int
-    stops: Any  # true once training is asked to stop
-
-    def due(self, step):
-        return super().due(step) or step == self.last_step or bool(self.stops)
-
-
-@dataclasses.dataclass
 class Page(AtEnd):
     """The page of all maps that were noted."""
     run: Run
@@ -274,16 +254,11 @@ class Page(AtEnd):
 class Saves(AtEnd):
     """Checkpoints."""
     checkpoints: Checkpoints
+    word = 'saving'
 
     def write(self, step, values):
         self.checkpoints.check(step)
         self.checkpoints.save(step)
-
-
-def place(step, steps_an_epoch):
-    """Where a step stands, the first being 1 -> (epoch from 0, index in it from 1)."""
-    epoch, index = divmod(step - 1, steps_an_epoch)
-    return epoch, index + 1
 
 
 ##################################################################################
@@ -318,7 +293,7 @@ def write_attention(run, step, sections):
 
 def write_explorer(run, *more):
     """Write the page of the maps that training noted, and of one more note, in the place of that of its step."""
-    notes, left_out = read_notes(run.path('maps'))
+    notes, left_out = read_notes(run.maps)
     for facts, arrays in more:
         before = {known['step']: (known, maps) for known, maps in notes}
         epoch = before[facts['step']][0]['epoch'] if facts['step'] in before else facts['epoch']
@@ -334,7 +309,9 @@ def write_scores(run, scores, images, dataset):
     what = '' if dataset.class_names else ' about the turns'
     print(f'{scores["eval_num"]} images of step {scores["step"]}, {scores["weights"]} weights, scored by a classifier '
           f'that is right{what} on {scores["classifier_accuracy"]:.2%} of the test split')
-    print_scores(scores['generated'], scores['real'], dataset.class_names)
+    print_scores(scores['generated'], scores['real'], dataset.class_names, scores['eval_num'])
+    if scores['eval_num'] < FEW:
+        print(f'Fréchet distances of fewer than {FEW} images are too large: compare them with those of as many alone')
     write_json(scores, run.path('scores.json'))
     images = images[:NEIGHBOUR_ROWS]
     found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]

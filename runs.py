@@ -29,10 +29,13 @@ class Run:
         self.folder, self.results, self.logs = (
             os.path.join(options[place], self.name) for place in ('checkpoint_dir', 'result_dir', 'log_dir'))
         self.config_path = os.path.join(self.folder, 'config.json')
+        self.maps = os.path.join(self.results, f'{MODEL}_maps')
+        self.variant = ''  # in the names of what is sampled otherwise than by default
 
     def path(self, name):
-        """Where the result of that name is written."""
-        return os.path.join(self.results, f'{MODEL}_{name}')
+        """Where the result of that name, as curves.png, is written."""
+        stem, ending = os.path.splitext(name)
+        return os.path.join(self.results, f'{MODEL}_{stem}{self.variant}{ending}')
 
     @contextlib.contextmanager
     def held(self):
@@ -118,10 +121,10 @@ def checkpoint_steps(folder):
 def find_run(checkpoint_dir, wanted):
     """Find, below checkpoint_dir, the run trained last among those whose options agree with wanted.
 
-    wanted: {option: value}; name is that of the folder; a seed only decides between runs that differ in nothing else.
-    Returns the options of the run: what its config.json says, or what its folder's name says where it has none, as
-    the folders of older repositories; and as name that of its folder, where the options would make another. And what
-    config.json says of the data set.
+    wanted: {option: value}; name is that of the folder. Returns the options of the run: what its config.json says, or
+    what its folder's name says where it has none, as the folders of older repositories; and as name that of its folder,
+    where the options would make another. Then what config.json says of the data set, and the names of all that agree,
+    the one trained last first.
     Raises UserError where there is no such run.
     """
     runs = []
@@ -139,17 +142,17 @@ def find_run(checkpoint_dir, wanted):
             options['name'] = folder.name
         trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
         full = {**ARTICLE, **options, 'name': folder.name}
-        runs.append((full['seed'] == wanted.get('seed'), trained, full, options, folder / 'config.json', rest))
-    fixed = {option: value for option, value in wanted.items() if option != 'seed'}
-    agreeing = [run for run in runs if settled({**run[2], **fixed}) == settled(run[2])]
+        runs.append((trained, full, options, folder / 'config.json', rest))
+    agreeing = sorted((run for run in runs if settled({**run[1], **wanted}) == settled(run[1])),
+                      key=lambda run: run[0], reverse=True)
     if not agreeing:
-        there_is = ', '.join(run[2]['name'] for run in runs) or 'nothing'
-        typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in fixed.items())
+        there_is = ', '.join(run[1]['name'] for run in runs) or 'nothing'
+        typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in wanted.items())
         raise UserError(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
                         'train first, with --phase train')
-    *_, options, path, rest = max(agreeing, key=lambda run: run[:2])
+    _, _, options, path, rest = agreeing[0]
     tell_rest(path, rest)
-    return options, rest
+    return options, rest, [run[1]['name'] for run in agreeing]
 
 
 ##################################################################################

@@ -1,19 +1,18 @@
 """What a trained model is asked for: samples, grids, attention maps, scores. SAGAN is a Sampler that can be trained."""
 
 import contextlib
-import os
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from checkpoints import one_line
 from datasets import load_dataset
 from explorer import IMAGES, Look, note_of
-from metrics import compare
+from metrics import check_counts, compare
 from ops import attention_layers, gammas_of, move
 from options import UserError
 from records import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
 from runs import checkpoint_steps, export_images
+from tf1 import tf
 from utils import Use, check_folder, draw_labels, draw_z, grid_size, replacing_folder, to_uint8
 
 FIGURE_ROWS = 4  # images a layer of the figure of attention maps
@@ -58,10 +57,10 @@ class Sampler:
     def test(self, seed=0, checkpoint='latest'):
         """Write test_num grids of sample_num images, figures, and export single images.
 
-        checkpoint: as in load. The same seed gives the same files. Raises UserError where there is no checkpoint.
+        checkpoint: as in load; seed: of z, and the same gives the same files. Raises UserError where there is no
+        checkpoint.
         """
-        step = self.restore(checkpoint)
-        check_folder(self.run.results)
+        step = self.restore(checkpoint, seed)
         for number in range(self.test_num):
             write_grid(self.run, f'test_{number:03d}', self.sample, *self.draw_grid(seed, Use.TEST_Z, number))
         write_walks(self.run, self.sample, self.draw_z(2 * WALKS, seed, Use.WALK_Z), self.labels_of(WALKS))
@@ -70,7 +69,7 @@ class Sampler:
             write_explorer(self.run, self.note(0, step, self.real_images(IMAGES)))
         if self.export:
             z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
-            export_images(os.path.join(self.run.results, 'samples'), self.pixels(z, labels), z, labels)
+            export_images(f'{self.run.results}/samples{self.run.variant}', self.pixels(z, labels), z, labels)
         print(f'{self.test_num} grids and the figures of step {step}, {self.sampled_weights} weights, are in '
               f'{self.run.results}')
 
@@ -79,13 +78,13 @@ class Sampler:
 
         checkpoint: as in load. Raises UserError where there is no checkpoint or no data set.
         """
-        step = self.restore(checkpoint)
-        check_folder(self.run.results)
+        step = self.restore(checkpoint, seed)
         dataset = load_dataset(self.dataset_name, self.data_dir, self.image_shape)
         names = list(dataset.class_names)
         if self.conditional and self.class_names not in (names, [str(number) for number in range(len(names))]):
             raise UserError(f'{self.run.name} was trained on the classes {", ".join(self.class_names)}, and the data '
                             f'now have {", ".join(names) or "none"}: put them back')
+        check_counts(self.eval_num, dataset)
         labels = self.labels_of(self.eval_num)
         images = self.pixels(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels)
         generated, real, accuracy = compare(images, labels, self.dataset_name, dataset, self.checkpoint_dir)
@@ -105,7 +104,7 @@ class Sampler:
         frozen = tf.graph_util.convert_variables_to_constants(
             self.sess, self.sess.graph_def, [self.fake_images.op.name])
         names = {'z': self.z.name, 'label': self.z_labels.name} if self.conditional else {'z': self.z.name}
-        folder = os.path.join(check_folder(self.run.results), 'saved_model')
+        folder = f'{self.run.results}/saved_model{self.run.variant}'
         with replacing_folder(folder) as part, tf.Graph().as_default() as graph, tf.Session() as sess:
             tf.import_graph_def(frozen, name='')
             describe = tf.saved_model.build_tensor_info
@@ -120,13 +119,20 @@ class Sampler:
                 raise UserError(f'{folder} cannot be written ({one_line(error)}): free some space') from error
         print(f'The generator of step {step}, {self.sampled_weights} weights, is in {folder}')
 
-    def restore(self, checkpoint):
-        """Restore a checkpoint to sample from, as load does -> its step. Raises UserError where it is not there."""
+    def restore(self, checkpoint, seed=0):
+        """Restore a checkpoint to sample from, as load does -> its step. Raises UserError where it is not there.
+
+        What is then written has another name for each of checkpoint, weights, label and seed that is not the default's.
+        """
         found, step = self.load(checkpoint)
         if not found:
             there_is = ', '.join(map(str, checkpoint_steps(self.checkpoints.folder))) or 'none'
             raise UserError(f'no checkpoint {checkpoint} in {self.run.folder} (steps: {there_is}): choose one of '
                             'these, or train first; --eval_freq keeps the best')
+        kind = {'latest': '', 'best': '_best'}.get(checkpoint, f'_step{checkpoint}')
+        self.run.variant = kind + '_raw' * (self.weights == 'raw') + (f'_label{self.asked}' if self.label else '') + (
+            f'_seed{seed}' if seed else '')
+        check_folder(self.run.results)
         return step
 
     @property

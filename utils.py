@@ -115,7 +115,7 @@ def write_image(path, pixels):
 
 def show_all_variables():
     """Print the trainable variables of the graph, each with its shape and its number of parameters, and the total."""
-    import tensorflow.compat.v1 as tf
+    from tf1 import tf
 
     total = 0
     for variable in tf.trainable_variables():

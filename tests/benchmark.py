@@ -21,9 +21,7 @@ import numpy as np
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 sys.path.insert(0, str(MAIN.parent))
-from main import import_tensorflow
 
-tf = import_tensorflow()
 
 import datasets
 from losses import sigmoid_loss
@@ -31,6 +29,7 @@ from ops import attention
 from options import RECIPES
 from precision import session_config
 from SAGAN import SAGAN
+from tf1 import tf
 
 ROUNDS = 12
 STEPS = 3  # steps of a variant in a round

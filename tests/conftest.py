@@ -14,12 +14,10 @@ import pytest
 
 import datasets
 import main
-
-tf = main.import_tensorflow()  # quietly
-
 import metrics
 import SAGAN
 import sampling
+from tf1 import tf
 from utils import draw_z
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'

@@ -14,12 +14,11 @@ import time
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from main import import_tensorflow
 
-tf = import_tensorflow()
 
 from networks import NETWORKS
 from ops import attention_layers
+from tf1 import tf
 
 KINDS, SIZES, CHANNELS, BATCH_SIZE = ('dcgan', 'resnet'), (32, 64, 128), (16, 64), 16
 

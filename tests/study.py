@@ -18,9 +18,7 @@ import numpy as np
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 sys.path.insert(0, str(MAIN.parent))
-from main import import_tensorflow
 
-tf = import_tensorflow()
 
 from matplotlib.figure import Figure
 
@@ -32,6 +30,7 @@ from precision import session_config
 from records import write_grid
 from runs import save_figure
 from SAGAN import SAGAN
+from tf1 import tf
 from utils import Use, check_folder, to_uint8
 
 BEST = '--conditional true'

@@ -7,18 +7,20 @@ import sys
 import pytest
 
 # From the top down: a file imports only what stands below it.
-ORDER = ['main', 'networks', 'SAGAN', 'sampling', 'records', 'checkpoints', 'runs', 'metrics', 'ops', 'precision',
-         'losses', 'cluster', 'collectives', 'workers', 'datasets', 'digits', 'downloads', 'pictures', 'explorer',
-         'figures', 'utils', 'options']
+ORDER = ['main', 'networks', 'SAGAN', 'sampling', 'records', 'progress', 'checkpoints', 'runs', 'metrics', 'ops',
+         'precision', 'losses', 'cluster', 'collectives', 'workers', 'datasets', 'digits', 'downloads', 'pictures',
+         'explorer', 'figures', 'utils', 'tf1', 'options']
 STRANGERS = {
     'SAGAN': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'main', 'matplotlib'},
     'sampling': {'argparse', 'imageio', 'csv', 'json', 'signal', 'sys', 'matplotlib'},
     'records': {'SAGAN', 'sampling'}, 'metrics': {'SAGAN', 'records', 'runs'}, 'ops': {'losses'},
-    'losses': {'utils', 'options'}, 'datasets': {'tensorflow'}, 'digits': {'tensorflow'},
-    'pictures': {'tensorflow'}, 'downloads': {'tensorflow'}, 'networks': {'os', 'pathlib', 'imageio', 'runs'},
-    'workers': {'tensorflow', 'numpy'}, 'cluster': {'ops', 'networks', 'losses'},
+    'losses': {'utils', 'options'}, 'datasets': {'tensorflow', 'tf1'}, 'digits': {'tensorflow', 'tf1'},
+    'pictures': {'tensorflow', 'tf1'}, 'downloads': {'tensorflow', 'tf1'},
+    'networks': {'os', 'pathlib', 'imageio', 'runs'},
+    'workers': {'tensorflow', 'tf1', 'numpy'}, 'cluster': {'ops', 'networks', 'losses'},
     'collectives': {'ops', 'networks', 'losses'},
-    'explorer': {'tensorflow', 'runs'}, 'figures': {'tensorflow', 'os', 'pathlib', 'imageio'}, 'utils': {'tensorflow'}}
+    'explorer': {'tensorflow', 'tf1', 'runs'}, 'figures': {'tensorflow', 'tf1', 'os', 'pathlib', 'imageio'},
+    'utils': {'tensorflow', 'tf1'}}
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(ROOT.glob('*.py'))
