@@ -29,7 +29,8 @@ class Progress:
         epoch, index = place(step, self.steps_an_epoch)
         if step == 1 or any(steps and step % steps == 0 for steps in self.every):
             gammas = [f'{values[name]:.2f}' for name in ('g_gamma', 'd_gamma') if name in values]
-            self.said = ' '.join([f'D {values["d_loss"]:.2f} G {values["g_loss"]:.2f}', *['gamma'][:len(gammas)], *gammas])
+            words = [f'D {values["d_loss"]:.2f}', f'G {values["g_loss"]:.2f}', *['gamma'][:len(gammas)], *gammas]
+            self.said = ' '.join(words)
             if self.bar.disable:
                 print(f'Epoch: [{epoch:2d}] [{index:4d}/{self.steps_an_epoch:4d}] time: '
                       f'{time.time() - self.start_time:.4f}, d_loss: {values["d_loss"]:.8f}, '

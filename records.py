@@ -6,7 +6,6 @@ that step, {name: number}, to which records may add. training_records lists them
 
 import contextlib
 import dataclasses
-import glob
 import pathlib
 from typing import Any
 
@@ -48,7 +47,8 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
     return [
         Scores(scored, score), Best(scored, best, min(distances, default=np.inf)), history, summaries,
         Progress(noted, step, steps_an_epoch, last_step),
-        Grid((options['sample_freq'],), last_step, stops, run, sample, draw(Use.FIXED_Z), steps_an_epoch, summaries),
+        Grid((options['sample_freq'],), min(options['save_freq'], last_step), run, sample, draw(Use.FIXED_Z),
+             steps_an_epoch, summaries),
         EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output),
         Film(epoch, last_step, stops, run),
         Maps(epoch if note else (), run.maps, step, steps_an_epoch, note), Page((), last_step, stops, run),
@@ -176,8 +176,9 @@ class Summaries(Record):
 
 
 @dataclasses.dataclass
-class Grid(AtEnd):
-    """A grid of images of the same z, for TensorBoard too; at the end where there is none yet."""
+class Grid(Record):
+    """A grid of images of the same z, for TensorBoard too; the first at the latest with the first checkpoint."""
+    first: int  # the step of the first checkpoint
     run: Run
     sample: Any  # (z, labels) -> images
     drawn: tuple  # z, labels and size of the grid
@@ -185,8 +186,7 @@ class Grid(AtEnd):
     summaries: Summaries
 
     def due(self, step):
-        return Record.due(self, step) or super().due(step) and not glob.glob(
-            glob.escape(self.run.path('train_')) + '*.png')
+        return super().due(step) or step == self.first < self.every[0]
 
     def write(self, step, values):
         epoch, index = place(step, self.steps_an_epoch)

@@ -1,15 +1,21 @@
 """main.py as its users start it."""
 
+import collections
+import contextlib
+import fcntl
 import gzip
 import json
 import os
 import pathlib
+import pty
 import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import imageio.v3 as imageio
@@ -65,7 +71,10 @@ def test_train(finished):
     folder, done = finished
     assert done.stderr == ''  # TensorFlow's chatter among it
     lines = done.stdout.splitlines()
-    assert lines[0] == lines[-1] and lines[0].startswith('Data set: mnist in ')
+    assert lines[0].startswith('Data set: mnist in ') and lines[1].startswith('generator/g_fc1/Matrix')
+    assert re.fullmatch(r'Finished and saved at step 84 of 84 after \d+\.\d minutes', lines[-3])
+    assert lines[-2] == f'Checkpoints are in checkpoint/{RUN}, results in results/{RUN}'
+    assert lines[-1].startswith('Next: python main.py --phase test --data_dir ')
     assert '52 trainable variables, 13,855,684 parameters' in lines
     assert sum(bool(re.fullmatch(r'Epoch: \[ [01]\] \[ *\d+/  42\] time: \d+\.\d{4}, d_loss: \d+\.\d{8}, '
                                  r'g_loss: \d+\.\d{8}', line)) for line in lines) == 84
@@ -107,7 +116,8 @@ def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_pa
     assert RUN in out and 'step 84, ema weights' in out
     grids = [tmp_path / 'results' / RUN / f'SAGAN_test_00{number}.png' for number in range(3)]
     figures = [tmp_path / 'results' / RUN / f'SAGAN_{name}.png' for name in ('attention', 'interpolation')]
-    assert set((tmp_path / 'results' / RUN).iterdir()) == {*grids, *figures}
+    page = tmp_path / 'results' / RUN / 'SAGAN_explorer.html'
+    assert set((tmp_path / 'results' / RUN).iterdir()) == {*grids, *figures, page}
     pixels = imageio.imread(grids[0])
     assert pixels.shape == (2 * 28, 3 * 28)
     assert pixels[28:, 2 * 28:].max() == 0  # five samples leave the sixth cell empty
@@ -117,15 +127,19 @@ def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_pa
     first = snapshot(tmp_path / 'results')
     run('--phase', 'test', '--test_num', 3)
     assert snapshot(tmp_path / 'results') == first
+    # What is not the default has names of its own.
     assert 'step 84, raw weights' in run('--phase', 'test', '--test_num', 1, '--weights', 'raw')[1]
-    assert (imageio.imread(grids[0]) != pixels).mean() > 0.1
-    run('--phase', 'test', '--test_num', 3, '--seed', 1, '--sample_num', 100, '--export', 2, '--attention_of',
-        'generator', '--data_dir', 'none')
-    assert imageio.imread(grids[0]).shape == (280, 280)
-    assert (imageio.imread(grids[0])[:28, :28] != pixels[:28, :28]).any()
-    assert sorted(os.listdir(tmp_path / 'results' / RUN / 'samples')) == ['00000.png', '00001.png', 'samples.npz']
-    both = imageio.imread(first[figures[0].relative_to(tmp_path / 'results')])
-    assert len(imageio.imread(figures[0])) < 0.7 * len(both)  # one network instead of two
+    results = tmp_path / 'results' / RUN
+    assert (imageio.imread(results / 'SAGAN_test_000_raw.png') != pixels).mean() > 0.1
+    run('--phase', 'test', '--test_num', 3, '--sample_seed', 1, '--sample_num', 100, '--export', 2, '--attention_of',
+        'generator', '--data_dir', 'none', '--checkpoint', 80)
+    other = imageio.imread(results / 'SAGAN_test_000_step80_seed1.png')
+    assert other.shape == (280, 280) and (other[:28, :28] != pixels[:28, :28]).any()
+    assert sorted(os.listdir(results / 'samples_step80_seed1')) == ['00000.png', '00001.png', 'samples.npz']
+    both, one = (imageio.imread(results / f'SAGAN_attention{kind}.png') for kind in ('', '_step80_seed1'))
+    assert len(one) < 0.7 * len(both)  # one network instead of two
+    after = snapshot(tmp_path / 'results')
+    assert {path: after[path] for path in first} == first
 
 
 def test_eval(finished, run, tmp_path):
@@ -200,8 +214,8 @@ def test_the_papers_recipe(run, small_data, tmp_path):
     code, out, err = run('--phase', 'test', '--recipe', 'paper', '--network', 'article', '--img_size', 28, '--g_lr',
                          0.001, '--lr_decay', 'linear', '--test_num', 1, '--label', 7, '--export', 3)
     assert (code, err) == (0, '') and f'Run: {name}' in out
-    assert imageio.imread(results / 'SAGAN_test_000.png').shape == (4 * 28, 4 * 28)
-    assert np.load(results / 'samples' / 'samples.npz')['arr_1'].tolist() == [7, 7, 7]
+    assert imageio.imread(results / 'SAGAN_test_000_label7.png').shape == (4 * 28, 4 * 28)
+    assert np.load(results / 'samples_label7' / 'samples.npz')['arr_1'].tolist() == [7, 7, 7]
     code, out, _ = run('--phase', 'eval', '--gan_type', 'hinge', '--eval_num', 60)
     assert code == 0 and 'recognised as the class asked for' in out
     scores = json.loads((results / 'SAGAN_scores.json').read_text())
@@ -279,7 +293,8 @@ def test_help_does_not_import_tensorflow(run):
     ('--phase', 'play'), ('--dataset', 'cifar'), ('--epoch', 0), ('--epoch', 1.5), ('--iteration', -1),
     ('--batch_size', 0), ('--batch_size', 'many'), ('--z_dim', 0), ('--g_lr', 0), ('--g_lr', 'nan'), ('--d_lr', -0.1),
     ('--d_lr', 'inf'), ('--beta1', 1), ('--beta1', -0.1), ('--sample_num', 0), ('--test_num', 0), ('--print_freq', 0),
-    ('--sample_freq', 0), ('--save_freq', 0), ('--seed', -1), ('--precision', 'float16'), ('--attention', 'maybe'),
+    ('--sample_freq', 0), ('--save_freq', 0), ('--seed', -1), ('--sample_seed', -1),
+    ('--keep', 0), ('--precision', 'float16'), ('--attention', 'maybe'),
     ('--attention_of', 'both_of_them'), ('--export', -1),
     ('--checkpoint', 'newest'), ('--eval_num', 0), ('--eval_freq', -1), ('--ema', 1), ('--ema', -0.1),
     ('--weights', 'mean'), ('--lr_decay', 'cosine'), ('--gan_type', 'wgan'), ('--ld', -1), ('--n_critic', 0),
@@ -316,8 +331,63 @@ def test_auto_without_a_network(run, tmp_path):
     code, out, err = run('--batch_size', 2, '--epoch', 1, '--iteration', 1)
     assert (code, err) == (0, '')
     lines = out.splitlines()
-    assert lines[0] == lines[-1] and 'digits' in lines[0] and 'instead of MNIST' in lines[0]
+    assert 'digits' in lines[0] and lines[1].startswith('MNIST is not in data') and max(map(len, lines[:2])) < 100
     assert os.listdir(tmp_path / 'checkpoint') == ['SAGAN_digits_2_62']
+
+
+def test_auto_does_not_leave_a_run_of_mnist(finished, run, tmp_path):
+    """Where a --data_dir was forgotten."""
+    shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    before = snapshot(tmp_path)
+    one_line_error(run('--epoch', 30), f'checkpoint holds {RUN}, a run of MNIST', '--data_dir')
+    assert snapshot(tmp_path) == before
+
+
+def test_a_disk_that_cannot_hold_the_run(run, small_data, tmp_path, monkeypatch):
+    """Four checkpoints of 194 MB, said before the first step; fewer with --keep."""
+    free = collections.namedtuple('usage', 'free')(int(600e6))
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: free)
+    options = ['--dataset', 'mnist', '--data_dir', small_data, '--iteration', 3, '--epoch', 1, '--save_freq', 1]
+    result = run(*options)
+    one_line_error(result, 'take 777 MB', '600 MB left', '--keep')
+    assert 'Epoch' not in result[1]
+    assert run(*options, '--keep', 2)[0] == 0
+    assert [path.name for path in sorted((tmp_path / 'checkpoint').glob('*/SAGAN/*.index'))] == [
+        'SAGAN.model-2.index', 'SAGAN.model-3.index']
+
+
+def test_a_reader_that_goes_away(start, finished, tmp_path):
+    """As head does."""
+    shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    process = start('--phase', 'test', '--test_num', 1)
+    process.stdout.close()
+    assert process.wait(timeout=120) == 128 + signal.SIGPIPE and process.stderr.read() == ''
+
+
+@pytest.mark.parametrize('columns', [80, 0])
+def test_what_a_terminal_shows(small_data, tmp_path, columns):
+    """At 80 columns a bar that ends within them, with what goes on at the end of an epoch; without columns, lines."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', 24, columns, 0, 0))
+        os.execv(sys.executable, [sys.executable, str(MAIN), *map(str, [
+            *QUICK, '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--iteration', 9, '--print_freq', 3,
+            '--name', 'it', '--data_dir', small_data])])
+    out = b''
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(terminal, 65536):
+            out += part
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0, out
+    lines = [line for line in re.split('[\r\n]+', out.decode()) if line.startswith('Epoch')]
+    if columns == 0:
+        assert [line[:20] for line in lines[:2]] == ['Epoch: [ 0] [   1/  ', 'Epoch: [ 0] [   3/  ']
+        return
+    assert max(map(len, lines)) <= 80 and all(re.match(r'Epoch [12]/2 \d+%\|.{5,}\| .* left, ', line) for line in lines)
+    number = r'-?\d+\.\d\d'
+    assert any(re.search(f'steps/s, D {number} G {number} gamma {number} {number} *$', line) for line in lines)
+    assert any(line.endswith('drawing') for line in lines)
 
 
 @pytest.mark.parametrize('file, content, word', [

@@ -199,8 +199,9 @@ def test_without_classes_the_classifier_tells_turns(tmp_path, monkeypatch, capsy
     assert set(generated) == set(real) == {'frechet_to_train', 'frechet_to_test', 'precision', 'recall', 'density',
                                            'coverage'}
     assert real['frechet_to_train'] < generated['frechet_to_train']
-    metrics.print_scores(generated, real, ())
-    assert 'Left out, because the data have no classes: classifier score' in capsys.readouterr().out
+    metrics.print_scores(generated, real, (), 30)
+    out = capsys.readouterr().out
+    assert 'Left out, because the data have no classes: classifier score' in out and '(k = 3, 30 images)' in out
     assert set(metrics.load_scorer('own', dataset, str(tmp_path))(samples)) == {'frechet_distance'}
     with pytest.raises(UserError, match='takes at least 10 samples, not 9: give more test pictures'):
         metrics.compare(samples, None, 'own', dataset._replace(test=(upright[1][:9], None)), str(tmp_path))

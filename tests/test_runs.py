@@ -69,11 +69,15 @@ def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
     (tmp_path / 'SAGAN_mnist_64_10' / 'SAGAN').mkdir(parents=True)  # no checkpoint yet
     (tmp_path / 'classifier_mnist').mkdir()
     for wanted, expected in [({}, (9, 1)), ({'z_dim': 62}, (62, 0)), ({'z_dim': 9}, (9, 1)),
-                             ({'z_dim': 9, 'seed': 0}, (9, 0)), ({'z_dim': 9, 'seed': 7}, (9, 1))]:
-        run, _ = runs.find_run(tmp_path, wanted)
+                             ({'z_dim': 9, 'seed': 0}, (9, 0))]:
+        run, _, names = runs.find_run(tmp_path, wanted)
         assert (run['z_dim'], run['seed']) == expected
+    assert names == ['SAGAN_mnist_64_9']
+    assert runs.find_run(tmp_path, {'z_dim': 9})[2] == ['SAGAN_mnist_64_9_seed1', 'SAGAN_mnist_64_9']
     with pytest.raises(UserError, match='with --z_dim 10 in .*SAGAN_mnist_64_9.*train first'):
         runs.find_run(tmp_path, {'z_dim': 10})
+    with pytest.raises(UserError, match='with --seed 7'):
+        runs.find_run(tmp_path, {'seed': 7})
 
 
 def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
