@@ -1,7 +1,11 @@
 """The class in somebody's own program or notebook, and networks that somebody changes."""
 
 import os
+import pathlib
+import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,10 +14,13 @@ from conftest import SMALL, images_and_z
 
 import figures
 import sampling
-from ops import attention, deconv2d, linear
+from ops import attention, deconv2d, linear, paper_attention
+from options import UserError
 from runs import read_history
 from SAGAN import SAGAN
 from utils import draw_z
+
+README = pathlib.Path(__file__).parents[1] / 'README.md'
 
 
 def test_build_train_and_sample_without_a_file_an_exit_or_a_handler(sess, monkeypatch, tmp_path, small_data):
@@ -51,9 +58,49 @@ def test_loading_takes_new_statistics(build, sess):
     assert (model.sample(z) == before).all()
 
 
-def test_an_option_that_does_not_exist(sess):
+def test_options_by_name(sess):
+    """As they are typed, too."""
     with pytest.raises(TypeError, match='no option learning_rate; it takes .*g_lr'):
         SAGAN(sess, learning_rate=0.1)
+    model = SAGAN(sess, dataset='fashion-mnist', z='normal')
+    assert (model.dataset_name, model.z_name) == ('fashion-mnist', 'normal')
+
+
+def test_the_notebook_of_the_readme(build, monkeypatch, tmp_path):
+    """As printed: a new graph, load alone, a map; a second build_model in it says what to do."""
+    model = build()
+    next(average for variable, average in zip(model.g_variables, model.averages, strict=True)
+         if 'g_dc4/biases' in variable.name).load([7.], model.sess)
+    model.save(0)
+    lines = README.read_text().split('In a notebook', 1)[1].split('```')[1].removeprefix('python\n')
+    assert len(re.findall('^(?!import|from).+', lines, re.M)) == 5
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('matplotlib.pyplot.imshow', lambda image: image)
+    names = {}
+    with tf.Graph().as_default():
+        exec(lines, names)
+        assert names['images'].shape == (4, 28, 28, 1) and names['images'].min() > 0.99  # sigmoid of 7
+        np.testing.assert_allclose(names['maps'].sum(-1), 1, rtol=1e-5)
+        with pytest.raises(UserError, match=r'call tf.reset_default_graph\(\)'):
+            SAGAN(names['model'].sess).build_model()
+        names['model'].sess.close()
+
+
+def test_importing_is_quiet(tmp_path):
+    """No chatter of TensorFlow, nor a warning, where the class is used directly."""
+    program = "from SAGAN import SAGAN\nfrom tf1 import tf\nmodel = SAGAN(tf.Session(), image_shape=(8, 8, 1))\n" \
+              "model.build_model()\nmodel.sess.run(tf.global_variables_initializer())\n" \
+              "print(model.sample(model.draw_z(1, 0)).shape)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith('TF_')}
+    done = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True,
+                          env={**environment, 'PYTHONPATH': str(README.parent)})
+    assert (done.stdout, done.stderr) == ('(1, 8, 8, 1)\n', '')
+
+
+def test_attention_takes_eighths_of_its_channels(sess):
+    for layer in attention, paper_attention:
+        with pytest.raises(ValueError, match='multiple of 8, not 12'):
+            layer(tf.zeros([1, 4, 4, 12]))
 
 
 class TwoLayers(SAGAN):
@@ -94,3 +141,5 @@ def test_several_attention_layers_are_in_history_curves_and_figure(sess, small_d
     assert len(figure.axes) == 3 * 3 * 5 + 2  # a scale for 49 keys and one for 196
     model.test()
     assert 'SAGAN_attention.png' in os.listdir(model.run.results)
+    page = pathlib.Path(model.run.path('explorer.html')).read_text()
+    assert re.findall('"positions": .([0-9]+)', page) == ['7', '14', '7']  # one layer more is on it by itself

@@ -144,9 +144,13 @@ def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_pa
 
 def test_eval(finished, run, tmp_path):
     shutil.copytree(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    one_line_error(run('--phase', 'eval', '--eval_num', 9), 'at least 10 samples, not 9', '--eval_num')
+    assert not (tmp_path / 'checkpoint' / 'classifier_mnist').exists()  # before minutes of training
     code, out, err = run('--phase', 'eval', '--eval_num', 60)
     assert (code, err) == (0, '')
     assert '60 images of step 84' in out and 'generated   real test' in out
+    assert re.search('Training the classifier: 50% after [0-9]+ s', out) and 'precision (k = 3, 60 images)' in out
+    assert 'fewer than 2048 images' in out and f'Run: {RUN}\n' in out
     results = tmp_path / 'results' / RUN
     assert sorted(os.listdir(results)) == ['SAGAN_neighbours.png', 'SAGAN_scores.json']
     scores = json.loads((results / 'SAGAN_scores.json').read_text())
