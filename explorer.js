@@ -114,8 +114,8 @@ function drawGrid(context, scale) {
   const {positions} = layer(), {width, height} = context.canvas;
   if (Math.max(...positions) > 32) return;
   Object.assign(context, {fillStyle: '#666', globalCompositeOperation: 'difference'});  // seen on any ground
-  for (let i = 1; i < positions[0]; i++) context.fillRect(0, Math.round(i * height / positions[0]), width, 1);
-  for (let j = 1; j < positions[1]; j++) context.fillRect(Math.round(j * width / positions[1]), 0, 1, height);
+  for (let i = 1; i < positions[0]; i++) context.fillRect(0, i * height / positions[0] - 1, width, 2);
+  for (let j = 1; j < positions[1]; j++) context.fillRect(j * width / positions[1] - 1, 0, 2, height);
   context.globalCompositeOperation = 'source-over';
 }
 
@@ -150,7 +150,7 @@ function drawGamma() {
 // ---- Words
 function percent(share) {
   const value = 100 * share;
-  return `${value >= 10 || !value ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2)} %`;
+  return `${value >= 10 || !value ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2)}\u00a0%`;
 }
 
 // A cell of a grid in words, as rows and columns of places from 1.
