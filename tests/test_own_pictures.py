@@ -70,9 +70,9 @@ def test_own_pictures(run, tmp_path, capfd):
     (tmp_path / 'data').rename(tmp_path / 'away')
     code, out, err = run('--phase', 'test', '--test_num', 1, '--label', 'left', '--export', 4, '--name', NAME)
     assert (code, err) == (0, ''), err
-    saved = np.load(results / 'samples' / 'samples.npz')
+    saved = np.load(results / 'samples_label2' / 'samples.npz')
     assert saved['arr_0'].shape == (4, 32, 32, 3) and saved['arr_1'].tolist() == [2] * 4 and saved['z'].shape == (4, 62)
-    assert (imageio.imread(results / 'samples' / '00003.png') == saved['arr_0'][3]).all()
+    assert (imageio.imread(results / 'samples_label2' / '00003.png') == saved['arr_0'][3]).all()
     one_line_error(run('--phase', 'test', '--label', 'right'), '--label right', '0 above, 1 below, 2 left')
     one_line_error(run('--phase', 'eval'), 'data/own is no folder')
     one_line_error(run(*OPTIONS), 'data/own is no folder')
