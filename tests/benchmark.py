@@ -22,7 +22,6 @@ import numpy as np
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 sys.path.insert(0, str(MAIN.parent))
 
-
 import datasets
 from losses import sigmoid_loss
 from ops import attention

@@ -15,7 +15,6 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
-
 from networks import NETWORKS
 from ops import attention_layers
 from tf1 import tf
