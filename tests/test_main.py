@@ -188,6 +188,7 @@ def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_p
     expected_files, found_files = (snapshot(folder / 'results' / RUN) for folder in (finished[0], tmp_path))
     assert [path for path in expected_files if found_files.get(path) != expected_files[path]] == []
 
+    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
     before = snapshot(tmp_path)
     code, out, _ = run(*options)
     assert code == 0 and 'complete at step 84' in out
