@@ -311,7 +311,7 @@ class SAGAN(Sampler):
             checkpoints=self.checkpoints, best=self.best_checkpoints)
 
     def save(self, step):
-        """Write a checkpoint of all variables, the optimizers' among them: the newest three are kept."""
+        """Write a checkpoint of all variables, the optimizers' among them; the newest --keep stay."""
         self.checkpoints.save(step)
 
     def load(self, checkpoint='latest'):
