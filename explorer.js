@@ -183,23 +183,23 @@ function say() {
   find('image-title').textContent = view.held ? `Held: ${here} (Esc lets go)` : `Point at a place: ${here}`;
   const real = facts.epochs[view.epoch].real && view.network === 'discriminator';
   find('image-note').textContent = `${real ? 'A real test image' : 'An image that the generator made'}, ` +
-    `${positions[0]} × ${positions[1]} places, of ${product(layer().keys)} keys`;
+    `${positions[0]} × ${positions[1]} places, ${product(layer().keys)} keys to look at`;
 }
 
 // ---- The whole page, from the view
 const scaleOf = (side, pixels) => Math.max(1, Math.round(side / pixels));
 function render() {
   const [height] = imageShape(), scale = scaleOf(448, height);
-  const whole = largest(arrays[`most_${layer().number}`].values);
+  const {epoch, step} = facts.epochs[view.epoch], whole = largest(arrays[`most_${layer().number}`].values);
   const largestOf = epoch => (view.scale === 'all' ? whole : largest(shown(epoch, view.place).shares)) || 1;
   const image = drawImage(find('image'), view.epoch, view.image, scale);
   drawGrid(image, scale);
   frame(image, view.place, scale);
   frame(drawMap(find('map'), view.epoch, view.place, scale, largestOf(view.epoch)), view.place, scale);
   drawLegend(largestOf(view.epoch));
-  [...find('strip').children].forEach((button, epoch) => {
-    drawMap(button.firstChild, epoch, view.place, scaleOf(112, height), largestOf(epoch));
-    button.setAttribute('aria-pressed', epoch === view.epoch);
+  [...find('strip').children].forEach((button, i) => {
+    drawMap(button.firstChild, i, view.place, scaleOf(112, height), largestOf(i));
+    button.setAttribute('aria-pressed', i === view.epoch);
   });
   [...find('images').children].forEach((label, i) => drawImage(label.lastChild, view.epoch, i, 1));
   drawGamma();
@@ -208,7 +208,7 @@ function render() {
     document.querySelector(`input[name=${name}][value="${view[name]}"]`).checked = true;
   find('epoch').value = view.epoch;
   find('epoch').setAttribute('aria-valuetext', nameOf(facts.epochs[view.epoch]));
-  find('epoch-name').textContent = `${nameOf(facts.epochs[view.epoch])}, step ${facts.epochs[view.epoch].step}`;
+  find('epoch-name').textContent = (epoch ? `epoch ${epoch}, ` : '') + `step ${step}`;
   find('layer').replaceChildren(...layersOf(view.network).map(({positions}, number) =>
     new Option(positions.join(' × '), number, false, number === view.layer)));
   find('layer-field').hidden = find('layer').length === 1;
@@ -316,9 +316,9 @@ function play() {
 function build() {
   find('title').textContent = facts.title;
   document.title = `Where it looks: ${facts.title}`;
-  find('about').textContent = `${facts.epochs.length} stages of training` +
+  find('about').textContent = `Stages of training: ${facts.epochs.length}` +
     (facts.left_out ? `; ${facts.left_out} more are left out` : '') +
-    (facts.images < facts.images_noted ? `; ${facts.images} of ${facts.images_noted} images, to keep this file small` : '');
+    (facts.images < facts.images_noted ? `; ${facts.images} of ${facts.images_noted} images fit in` : '');
   find('networks').innerHTML = [...new Set(facts.layers.map(({network}) => network))].map(name =>
     `<label><input type="radio" name="network" value="${name}">${name}</label>`).join('');
   find('images').innerHTML = Array.from({length: facts.images}, (_, i) => '<label><input type="radio" name="image" ' +

@@ -150,7 +150,8 @@ def compare(samples, labels, dataset_name, dataset, checkpoint_dir):
     no test split, or where there are too few samples.
     """
     (_, train_labels), (test_images, test_labels) = dataset.train, dataset.test
-    check_counts(len(samples), dataset)
+    need(len(samples), 10, 'A comparison with the real test split')
+    need(len(test_images), 10, 'A comparison with the real test split', 'more test pictures')
     classify = load_classifier(dataset_name, dataset, checkpoint_dir)
     train_features, _ = classify(dataset.train[0])
     test_features, test_probabilities = classify(test_images)
@@ -244,12 +245,6 @@ def nearest(images, candidates, count):
     distances = np.concatenate([cdist(images, candidates[start:start + block])
                                 for start in range(0, len(candidates), block)], axis=1)  # [N, M]
     return np.argsort(distances, axis=1, kind='stable')[:, :count]
-
-
-def check_counts(count, dataset):
-    """Raise UserError where count samples, or the test split of a Dataset, are too few to be compared."""
-    need(count, 10, 'A comparison with the real test split')
-    need(len(dataset.test[0]), 10, 'A comparison with the real test split', 'more test pictures')
 
 
 def need(count, least, what, more='a larger --eval_num'):

@@ -7,7 +7,7 @@ import numpy as np
 from checkpoints import one_line
 from datasets import load_dataset
 from explorer import IMAGES, Look, note_of
-from metrics import check_counts, compare
+from metrics import compare
 from ops import attention_layers, gammas_of, move
 from options import UserError
 from records import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
@@ -84,7 +84,6 @@ class Sampler:
         if self.conditional and self.class_names not in (names, [str(number) for number in range(len(names))]):
             raise UserError(f'{self.run.name} was trained on the classes {", ".join(self.class_names)}, and the data '
                             f'now have {", ".join(names) or "none"}: put them back')
-        check_counts(self.eval_num, dataset)
         labels = self.labels_of(self.eval_num)
         images = self.pixels(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels)
         generated, real, accuracy = compare(images, labels, self.dataset_name, dataset, self.checkpoint_dir)

@@ -167,8 +167,8 @@ def test_an_attention_that_looks_at_one_place(browser, made):
 
 def test_each_control_changes_what_it_says(browser, made):
     page = Page(browser, made)
-    assert page.text('title') == 'a <b> run' and 'epoch 5, step 50' in page.text('epoch-name')
-    assert '3 stages of training; 2 more are left out' in page.text('about')
+    assert page.text('title') == 'a <b> run' and page.text('epoch-name') == 'epoch 5, step 50'
+    assert 'Stages of training: 3; 2 more are left out' in page.text('about')
     assert page.text('gamma-now') == 'epoch 5: gamma 0.500' and '49' not in page.text('image-note')
     seen = [page.text('said')]
     for act in (lambda: page.click('input[value=discriminator]'), lambda: page.keys('g'), lambda: page.keys('['),

@@ -62,3 +62,9 @@ def test_file(path):
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 50, node.name
+
+
+@pytest.mark.parametrize('name', ['explorer.html', 'explorer.js'])
+def test_template(name):
+    lines = (ROOT / name).read_text(encoding='utf-8').splitlines()
+    assert len(lines) <= 350 and max(map(len, lines)) <= 120
