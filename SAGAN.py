@@ -231,8 +231,9 @@ class SAGAN(Sampler):
             else:
                 show_all_variables()
             if self.cluster.leads:
-                # One more is written before the oldest goes.
-                self.checkpoints.check_room(self.keep + 1 + bool(self.eval_freq))
+                saves = -(-(last_step - step) // self.save_freq)
+                scores = self.eval_freq and self.epoch // self.eval_freq - step // steps_an_epoch // self.eval_freq
+                self.checkpoints.check_room(self.checkpoints.growth(saves) + self.best_checkpoints.growth(scores))
             if self.lr_decay == 'linear':
                 print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
             score = (self.eval_freq and self.cluster.leads and

@@ -18,7 +18,7 @@ class Checkpoints:
     """
 
     def __init__(self, sess, folder, averages, finite, keep):
-        self.sess, self.folder, self.averages, self.finite = sess, folder, averages, finite
+        self.sess, self.folder, self.averages, self.finite, self.keep = sess, folder, averages, finite, keep
         self.saver = tf.train.Saver(max_to_keep=keep)
         self.averaged = bool(averages)
 
@@ -33,14 +33,17 @@ class Checkpoints:
         if not self.sess.run(self.finite):
             raise not_finite('a weight', step)
 
+    def growth(self, saves):
+        """How many checkpoints more so many saves bring at most: one is written before the oldest goes."""
+        return max(0, min(saves, self.keep + 1 - len(checkpoint_steps(self.folder))))
+
     def check_room(self, count):
-        """Raise UserError where the disk cannot hold so many checkpoints of this graph."""
-        size = sum(variable.shape.num_elements() * variable.dtype.size for variable in tf.global_variables())
+        """Raise UserError where the disk cannot hold so many checkpoints more of this graph."""
+        size = count * sum(variable.shape.num_elements() * variable.dtype.size for variable in tf.global_variables())
         folder = os.path.dirname(self.folder)
-        there = sum(os.path.getsize(path) for path in glob.glob(f'{glob.escape(folder)}/*/{MODEL}.model-*'))
         free = shutil.disk_usage(folder).free
-        if count * size > free + there:
-            raise UserError(f'the checkpoints of this run take {count * size / 1e6:.0f} MB, and {folder} has '
+        if size > free:
+            raise UserError(f'the checkpoints that this run will write take {size / 1e6:.0f} MB, and {folder} has '
                             f'{free / 1e6:.0f} MB left: free some space, or give a smaller --keep')
 
     def save(self, step):

@@ -53,7 +53,8 @@ def train(args, typed):
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 tells for all
     args['dataset_name'], why = dataset_to_train_on(args)
-    print(why, flush=True)
+    if not addresses or args['workers'] == 1:  # who started this worker has told it
+        print(why, flush=True)
     typed = {**typed, 'dataset_name': args['dataset_name']}
     data = args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed))
     if args['workers'] > 1 and not addresses:

@@ -20,7 +20,7 @@ from SAGAN import SAGAN
 from workers import read_task
 
 SMALL = ['--dataset', 'mnist', '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 8, '--epoch', 1,
-         '--print_freq', 1, '--sample_num', 4, '--seed', 3]
+         '--print_freq', 1, '--sample_num', 4, '--seed', 3, '--patience', 1000]
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def free_ports(count=2):
     return ports
 
 
-def ended(process, code=0, timeout=240):
+def ended(process, code=0):
     """Wait for the end -> (standard output, standard error)."""
-    out, err = process.communicate(timeout=timeout)
+    out, err = process.communicate(timeout=1000)
     assert process.returncode == code, (process.returncode, err)
     return out, err
 

@@ -51,6 +51,7 @@ def browser():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('no_proxy', '127.0.0.1,localhost')  # the driver listens here
         with webdriver.Chrome(options=options, service=Service(driver)) as started:
+            started.set_script_timeout(1000)
             yield started
 
 

@@ -127,7 +127,7 @@ def run(tmp_path):
 
 HOLD = ("import sys, time; from options import ARTICLE; from runs import Run\n"
         "with Run({**ARTICLE, 'name': 'it', 'checkpoint_dir': sys.argv[1]}).held():\n"
-        "    print('held', flush=True); time.sleep(60)")
+        "    print('held', flush=True); time.sleep(1000)")
 
 
 def test_lock(run, tmp_path):
