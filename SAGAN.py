@@ -231,9 +231,7 @@ class SAGAN(Sampler):
             else:
                 show_all_variables()
             if self.cluster.leads:
-                saves = -(-(last_step - step) // self.save_freq)
-                scores = self.eval_freq and self.epoch // self.eval_freq - step // steps_an_epoch // self.eval_freq
-                self.checkpoints.check_room(self.checkpoints.growth(saves) + self.best_checkpoints.growth(scores))
+                self.check_room(step, steps_an_epoch, last_step)
             if self.lr_decay == 'linear':
                 print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
             score = (self.eval_freq and self.cluster.leads and
@@ -266,6 +264,14 @@ class SAGAN(Sampler):
         trained = {name: getattr(self, name) for name in options_of('names', 'trains', 'plans')}
         return self.cluster.share(self.sess, step, tf.global_variables(), lambda: {
             'their data': dataset.digest or digest_of(*dataset.train), 'their options': str(trained)})
+
+    def check_room(self, step, steps_an_epoch, last_step):
+        """Raise UserError where the disk cannot hold the checkpoints that training writes from a step on."""
+        saves = -(-last_step // self.save_freq) - step // self.save_freq
+        scores = self.eval_freq and self.epoch // self.eval_freq - step // steps_an_epoch // self.eval_freq
+        growth = self.checkpoints.growth(saves) + self.best_checkpoints.growth(scores)
+        # Where the oldest goes, the newest is written before.
+        self.checkpoints.check_room(growth + (saves + scores > growth))
 
     def batch(self, data, number):
         """Batch number number of training, as train_batch takes it; data: (images [N, H, W, C], labels [N])."""

@@ -34,8 +34,8 @@ class Checkpoints:
             raise not_finite('a weight', step)
 
     def growth(self, saves):
-        """How many checkpoints more so many saves bring at most: one is written before the oldest goes."""
-        return max(0, min(saves, self.keep + 1 - len(checkpoint_steps(self.folder))))
+        """How many checkpoints more there are after so many saves."""
+        return max(0, min(saves, self.keep - len(checkpoint_steps(self.folder))))
 
     def check_room(self, count):
         """Raise UserError where the disk cannot hold so many checkpoints more of this graph."""

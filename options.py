@@ -130,7 +130,7 @@ OPTIONS = {
         Option('recipe', 'article', one_of('article', 'paper'), 'run',
                "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
                'normalization, classes, rates and z'),
-        Option('sample_seed', 0, whole(0, 2**31 - 1), 'run', 'seed of the z that test, eval and export draw'),
+        Option('sample_seed', 0, whole(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
         Option('workers', 1, whole(1, 64), 'several machines', 'processes on this machine that train together'),
         Option('patience', 60, whole(1, 86400), 'several machines', 'seconds to wait for a worker that does not come')],
     'names': [
