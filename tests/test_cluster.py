@@ -86,7 +86,8 @@ def test_two_workers_train_as_one(begin, tmp_path):
                '--keep', 5]
     pair = [begin(*options, '--name', name, *more) for name, more in (('alone', []), ('two', ['--workers', 2]))]
     for process in pair:
-        ended(process)
+        out, _ = ended(process)
+        assert out.count('Data set: ') == 1  # not by who starts the workers and by worker 0
     alone, two = (weights(tmp_path, name, 1) for name in ('alone', 'two'))
     for name, expected in alone.items():
         if re.search(r'(/w|Matrix|gamma|beta)$', name):
