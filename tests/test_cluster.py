@@ -79,21 +79,26 @@ def wait_for_line(process, pattern):
 def test_two_workers_train_as_one(begin, tmp_path):
     """Batch norm's moments and its gradient, the averages and the losses are those of the whole batch.
 
-    The weights are compared after one step: after more, those of one process on one core differ as much from those of
-    one on two, because Adam turns the rounding of a gradient near 0 into a whole step.
+    Weights are compared on average, relative to how far they moved, and biases before a batch norm, whose gradient is
+    rounding alone, not at all: Adam turns the rounding of a gradient near 0 into a whole step. With seed 5 even one
+    process on one core and on two differs by up to 8e-2 after five steps; with this seed by 1e-5, as two workers do.
     """
-    options = [*SMALL, '--attention', 'article', '--g_lr', 1e-5, '--d_lr', 1e-5, '--iteration', 5, '--save_freq', 1,
+    rate = 1e-4
+    options = [*SMALL, '--attention', 'article', '--g_lr', rate, '--d_lr', rate, '--iteration', 5, '--save_freq', 1,
                '--keep', 5]
     pair = [begin(*options, '--name', name, *more) for name, more in (('alone', []), ('two', ['--workers', 2]))]
     for process in pair:
         out, _ = ended(process)
         assert out.count('Data set: ') == 1  # not by who starts the workers and by worker 0
-    alone, two = (weights(tmp_path, name, 1) for name in ('alone', 'two'))
-    for name, expected in alone.items():
-        if re.search(r'(/w|Matrix|gamma|beta)$', name):
-            assert abs(two[name] - expected).mean() <= 1e-4 * 1e-5, name
-        if 'moving' in name and 'Exponential' not in name:
-            np.testing.assert_allclose(two[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+    first = weights(tmp_path, 'alone', 1)
+    for step in 1, 5:
+        alone, two = (weights(tmp_path, name, step) for name in ('alone', 'two'))
+        for name, expected in alone.items():
+            if re.search(r'(/w|Matrix|gamma|beta)$', name):
+                moved = rate if step == 1 else abs(expected - first[name]).mean()
+                assert abs(two[name] - expected).mean() <= 1e-4 * moved, (name, step)
+            if 'moving' in name and 'Exponential' not in name:
+                np.testing.assert_allclose(two[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
     for name in history(tmp_path, 'alone').dtype.names[1:7]:
         found, expected = (history(tmp_path, run)[name] for run in ('two', 'alone'))
         assert len(found) == 5
