@@ -25,8 +25,9 @@ MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 
 @pytest.fixture
 def sess():
-    """A session on a graph of its own."""
+    """A session on a graph of its own, whose random numbers are the same in each run of a test."""
     with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(0)
         yield session
 
 

@@ -176,13 +176,13 @@ def test_every_weight_is_normalized_and_every_u_moves_once(sess, kind):
     weights = {v.op.name.rsplit('/', 1)[0]: v for v in tf.trainable_variables()
                if v.op.name.endswith(('/w', '/Matrix'))}
     assert set(model.sigmas) == set(weights)
-    for _ in range(60):
+    for _ in range(300):  # where the two largest are close, 60 leave some 2 % too small
         sess.run(step)
     for name, sigma in sess.run({name: sigma.product for name, sigma in model.sigmas.items()}).items():
         w = weights[name].eval(sess)
         w = w.transpose(0, 1, 3, 2) if '_dc' in name else w
         expected = np.linalg.svd(w.reshape(-1, w.shape[-1]), compute_uv=False)[0]
-        assert np.linalg.norm(sigma) == pytest.approx(expected, rel=0.02), name
+        assert np.linalg.norm(sigma) == pytest.approx(expected, rel=0.005), name
     norms = {v.op.name.rsplit('/', 1)[0] for v in tf.global_variables() if v.op.name.endswith('moving_mean')}
     assert norms and all(name.startswith('generator/') for name in norms)  # D has none with spectral normalization
 
