@@ -85,7 +85,7 @@ def test_own_pictures(run, tmp_path, capfd):
     one_line_error(run('--phase', 'eval', '--name', NAME), 'above, below, left', 'now have above, below, right')
     assert snapshot(tmp_path / 'checkpoint').keys() == before.keys()
     one_line_error(run(*OPTIONS, '--img_size', 48), '--network dcgan takes images of 32, 64, 128 pixels, not 48 x 48')
-    assert not list((tmp_path / 'data' / 'own').glob('*48*'))  # refused before anything is prepared
+    assert not list((tmp_path / 'data' / 'own').glob('prepared_48x48*'))  # refused before anything is prepared
     (tmp_path / 'data' / 'own' / 'right').rename(tmp_path / 'data' / 'own' / 'left')
     for name in '03.png', '04.png':
         (tmp_path / 'data' / 'own' / 'left' / name).unlink()
