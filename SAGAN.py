@@ -9,7 +9,7 @@ import numpy as np
 import ops
 from checkpoints import Checkpoints, not_finite
 from cluster import Cluster
-from datasets import batch, load_dataset, steps_of_a_pass
+from datasets import CLASS_NAMES, batch, load_dataset, steps_of_a_pass
 from explorer import IMAGES
 from losses import OBJECTIVES
 from metrics import digest_of, load_scorer
@@ -30,20 +30,21 @@ NEVER = contextlib.nullcontext(())
 class SAGAN(Sampler):
     """A generator and a discriminator, each with a self-attention layer unless attention is 'none'.
 
-    image_shape: (H, W, C), that of the options' data set if None; classes: the names of the data's, or how many there
-    are, 0 for none; cluster: the workers that train together, this one alone if None. options: any of those in
-    options.py that config.json holds, by name; where one is not given it is the article's.
+    image_shape: (H, W, C), and classes: their names, or how many there are, are those of the options' data set if None;
+    cluster: the workers that train together, this one alone if None. options: any of those in options.py that
+    config.json holds, by name; where one is not given it is the article's.
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
     kind = 'article'  # its name among --network
 
-    def __init__(self, sess, image_shape=None, classes=0, cluster=None, **options):
+    def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         vars(self).update(resolved({'network': self.kind, **options}))
         if self.network != self.kind:
             raise TypeError(f'{type(self).__name__} is the network {self.kind}; networks.NETWORKS has {self.network}')
         self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
         self.cluster = cluster or Cluster()
+        classes = CLASS_NAMES.get(self.dataset_name, ()) if classes is None else classes
         self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
         self.classes = len(self.class_names)
         check_size(self.kind, *self.image_shape[:2])
@@ -66,7 +67,8 @@ class SAGAN(Sampler):
             return self.class_names.index(label)
         if label.isascii() and label.isdigit() and int(label) < self.classes:
             return int(label)
-        names = ', '.join(f'{number} {name}' for number, name in enumerate(self.class_names))
+        names = ', '.join(name if name == str(number) else f'{number} {name}'
+                          for number, name in enumerate(self.class_names))
         raise UserError(f'--label {label} is none of the classes: choose one of {names}')
 
     @property
@@ -252,7 +254,7 @@ class SAGAN(Sampler):
             how, then = ('Stopped', ': the same command goes on from there') if stops else ('Finished', '')
             minutes = (time.time() - start) / 60
             print(f'{how} and saved at step {step} of {last_step} after {minutes:.1f} minutes{then}\n'
-                  f'Checkpoints are in {self.run.folder}, results in {self.run.results}')
+                  f'Checkpoints: {self.run.folder}\nResults: {self.run.results}')
 
     def begin(self, dataset, facts):
         """Initialise all variables, or restore the newest checkpoint, the same at all workers -> its step."""

@@ -5,6 +5,7 @@ They are laid out by numbers: matplotlib's own layouts differ by fractions of a 
 
 import itertools
 import math
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -93,9 +94,8 @@ def draw_attention(sections, title):
     # In inches: of a row 1.7, of a section's title 0.35, of a scale 0.65.
     height = 1.7 * count + 0.35 * len(sections) + 0.65 * len(highest) + 0.45
     figure = Figure(figsize=(8, height))
-    # A long name still fits, and a $ in it begins no formula.
-    figure.suptitle(title, fontsize=min(11, 900 / len(title)), y=1 - 0.15 / height, parse_math=False)
     top = height - 0.3
+    height += write_title(figure, title, 11)
     for (what, images, maps), found in zip(sections, looks, strict=True):
         block = images.shape[1] // maps.shape[1], images.shape[2] // maps.shape[2]  # pixels of a position
         key = [-(-positions // keys) * size for positions, keys, size in
@@ -143,6 +143,18 @@ def draw_looks(axes, image, looks, block, key, highest):
     return shown
 
 
+def write_title(figure, title, fontsize):
+    """Write a title at the top of a figure, which grows by the lines that a long one takes -> these inches."""
+    lines = textwrap.wrap(title, 100)
+    more = 0.17 * (len(lines) - 1)
+    height = figure.get_figheight() + more
+    figure.set_figheight(height)
+    # A $ in it begins no formula.
+    figure.suptitle('\n'.join(lines), fontsize=min(fontsize, 900 / len(lines[0])), y=1 - 0.15 / height,
+                    parse_math=False)
+    return more
+
+
 def show(axis, image):
     """Draw an image [H, W, C] in [0, 1], grey or in colour."""
     axis.imshow(np.nan_to_num(image) if image.shape[2] == 3 else image[:, :, 0], cmap='gray', vmin=0, vmax=1)
@@ -152,10 +164,10 @@ def draw_neighbours(images, neighbours, title):
     """Draw images uint8 [N, H, W, C] beside their neighbours [N, K, H, W, C], nearest first -> a figure."""
     height = 1.1 * len(images) + 0.6
     figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
-    title = f'{title}: samples and the training images nearest to them, by pixels'
-    figure.suptitle(title, fontsize=min(9, 900 / len(title)), y=1 - 0.15 / height, parse_math=False)
+    more = write_title(figure, f'{title}: samples and the training images nearest to them, by pixels', 9)
     axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.55 / height, wspace=0.05, hspace=0.05)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / (height + more), top=(height - 0.55) / (height + more),
+                           wspace=0.05, hspace=0.05)
     axes[0][0].set_title('sample', fontsize=9)
     axes[0][1].set_title('nearest', fontsize=9)
     for row, image, found in zip(axes, images, neighbours, strict=True):

@@ -60,6 +60,8 @@ def train(args, typed):
     if args['workers'] > 1 and not addresses:
         load_dataset(*data, most=1)  # so that own pictures are prepared once, not by each worker
         sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={args["dataset_name"]}']))
+    if addresses:
+        print(f'{len(addresses)} workers train together', flush=True)
     dataset = load_dataset(*data)
     args = with_recipe(args, typed, bool(dataset.class_names))
     with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
@@ -68,7 +70,8 @@ def train(args, typed):
     if stops:
         sys.exit(128 + stops[0])
     places = [part for name in options_of('places') if name in typed for part in (flag(name), typed[name])]
-    print('Next:', shlex.join(['python', 'main.py', '--phase', 'test', *places]))
+    python = sys.executable.removeprefix(os.getcwd() + os.sep)
+    print('Next:', shlex.join([python, 'main.py', '--phase', 'test', *places]))
 
 
 def dataset_to_train_on(args):
@@ -107,13 +110,15 @@ def export(args, typed):
 def settings_of_a_run(args, typed):
     """The options of the run that those typed choose, of which none needs to be typed again -> options, class names."""
     from datasets import CLASS_NAMES
-    from runs import find_run
+    from runs import find_run, name_some
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
+    if 'label' in typed and 'name' not in typed:
+        wanted.setdefault('conditional', True)  # no other run can draw one class
     run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
         option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
     print(f'Run: {name}' + (f', trained last of {1 + len(others)} that match; --name takes another: '
-                            f'{", ".join(others)}' if others else ''), flush=True)
+                            f'{name_some(others)}' if others else ''), flush=True)
     class_names = facts.get('class_names', CLASS_NAMES.get(run.get('dataset_name', 'mnist'), ()))
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}

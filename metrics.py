@@ -153,6 +153,8 @@ def compare(samples, labels, dataset_name, dataset, checkpoint_dir):
     need(len(samples), 10, 'A comparison with the real test split')
     need(len(test_images), 10, 'A comparison with the real test split', 'more test pictures')
     classify = load_classifier(dataset_name, dataset, checkpoint_dir)
+    print(f'Comparing {len(samples)} samples with {len(dataset.train[0])} images of the training split and '
+          f'{len(test_images)} of the test split', flush=True)
     train_features, _ = classify(dataset.train[0])
     test_features, test_probabilities = classify(test_images)
     features, probabilities = classify(samples)

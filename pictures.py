@@ -3,6 +3,7 @@
 import concurrent.futures
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -102,7 +103,8 @@ def arrange(names):
     """Which pictures, by their paths, train and which test, and their classes -> ([path], [path], {path: class}).
 
     train/ and test/ are the splits where both have pictures, else every tenth picture tests. The classes are the first
-    folders below, {} where a picture lies in none or where there is but one.
+    folders below, {} where a picture lies in none or where there is but one. The classes of those to test take turns,
+    so that the first few show several.
     """
     parts = {name: name.split('/') for name in names}
     split = {'train', 'test'} <= {part[0] for part in parts.values() if len(part) > 1}
@@ -119,7 +121,11 @@ def arrange(names):
     lonely = [name for name in test if classes[name] not in trained]
     if lonely and split:
         raise UserError(f'the class {classes[lonely[0]]!r} is in test and not in train: put pictures of it there too')
-    return sorted(train + lonely), [name for name in test if classes[name] in trained], classes
+    of_class = {class_name: [] for class_name in sorted(trained)}
+    for name in test:
+        of_class.get(classes[name], []).append(name)
+    in_turns = [name for names in itertools.zip_longest(*of_class.values()) for name in names if name]
+    return sorted(train + lonely), in_turns, classes
 
 
 def prepare(folder, names, shape, path):

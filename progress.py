@@ -18,9 +18,9 @@ class Progress:
     def __init__(self, every, step, steps_an_epoch, last_step):
         self.every, self.steps_an_epoch, self.epochs = every, steps_an_epoch, last_step // steps_an_epoch
         self.start_time, self.said = time.time(), ''
-        wide = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns  # some terminals say 0
+        sized = sys.stdout.isatty() and all(os.get_terminal_size(sys.stdout.fileno()))  # some terminals say 0
         self.bar = tqdm(initial=step, total=last_step, unit=' steps', bar_format=BAR, file=sys.stdout,
-                        dynamic_ncols=True, disable=not wide)
+                        dynamic_ncols=True, disable=not sized)
 
     def due(self, step):
         return True
@@ -48,6 +48,7 @@ class Progress:
         self.bar.set_postfix_str(word)
 
     def close(self):
+        self.tell(self.said)
         self.bar.close()
 
 

@@ -18,6 +18,7 @@ from options import ARTICLE, UserError, check_config, flag, options_of, run_name
 from utils import abandoned, check_folder, replacing, replacing_folder, write_image
 
 MODEL = 'SAGAN'  # begins the names of what a run writes
+NAMED = 3  # runs that a line names at most
 FILM_SIZE, FILM_FRAMES = 800, 150  # pixels a side, and frames, of a film at most: they lie in memory together
 
 
@@ -143,16 +144,22 @@ def find_run(checkpoint_dir, wanted):
         trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
         full = {**ARTICLE, **options, 'name': folder.name}
         runs.append((trained, full, options, folder / 'config.json', rest))
-    agreeing = sorted((run for run in runs if settled({**run[1], **wanted}) == settled(run[1])),
-                      key=lambda run: run[0], reverse=True)
+    runs.sort(key=lambda run: run[0], reverse=True)
+    agreeing = [run for run in runs if settled({**run[1], **wanted}) == settled(run[1])]
     if not agreeing:
-        there_is = ', '.join(run[1]['name'] for run in runs) or 'nothing'
+        there_is = name_some([run[1]['name'] for run in runs]) or 'nothing'
         typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in wanted.items())
         raise UserError(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
                         'train first, with --phase train')
     _, _, options, path, rest = agreeing[0]
     tell_rest(path, rest)
     return options, rest, [run[1]['name'] for run in agreeing]
+
+
+def name_some(names):
+    """The first of some names as text, and how many there are besides."""
+    more = len(names) - NAMED
+    return ', '.join(names[:NAMED]) + (f' and {more} more' if more > 0 else '')
 
 
 ##################################################################################

@@ -70,8 +70,8 @@ class Sampler:
         if self.export:
             z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
             export_images(f'{self.run.results}/samples{self.run.variant}', self.pixels(z, labels), z, labels)
-        print(f'{self.test_num} grids and the figures of step {step}, {self.sampled_weights} weights, are in '
-              f'{self.run.results}')
+        single = f', and {self.export} single images,' if self.export else ''
+        print(f'Grids and figures{single} of step {step}, {self.sampled_weights} weights, are in\n{self.run.results}')
 
     def evaluate(self, seed=0, checkpoint='latest'):
         """Print and write the scores of eval_num images, beside those of the real test split, and the neighbours.
@@ -90,7 +90,7 @@ class Sampler:
         facts = {'step': step, 'weights': self.sampled_weights, 'seed': seed, 'dataset': self.dataset_name,
                  'eval_num': self.eval_num, 'classifier_accuracy': accuracy}
         write_scores(self.run, {**facts, 'generated': generated, 'real': real}, images, dataset)
-        print(f'The scores and the nearest neighbours are in {self.run.results}')
+        print(f'The scores and the nearest neighbours are in\n{self.run.results}')
 
     def export_model(self, checkpoint='latest'):
         """Write the generator as a SavedModel, from z [B, z_dim] and, in a conditional run, label [B] to images.
@@ -116,7 +116,7 @@ class Sampler:
                 builder.save()
             except tf.errors.OpError as error:
                 raise UserError(f'{folder} cannot be written ({one_line(error)}): free some space') from error
-        print(f'The generator of step {step}, {self.sampled_weights} weights, is in {folder}')
+        print(f'The generator of step {step}, {self.sampled_weights} weights, is in\n{folder}')
 
     def restore(self, checkpoint, seed=0):
         """Restore a checkpoint to sample from, as load does -> its step. Raises UserError where it is not there.

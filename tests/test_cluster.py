@@ -90,6 +90,7 @@ def test_two_workers_train_as_one(begin, tmp_path):
     for process in pair:
         out, _ = ended(process)
         assert out.count('Data set: ') == 1  # not by who starts the workers and by worker 0
+        assert out.count('2 workers train together\n') == (process is pair[1])
     first = weights(tmp_path, 'alone', 1)
     for step in 1, 5:
         alone, two = (weights(tmp_path, name, step) for name in ('alone', 'two'))

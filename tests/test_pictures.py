@@ -103,20 +103,21 @@ def test_a_large_jpeg_is_much_like_itself(tmp_path):
 
 def test_splits_and_classes(tmp_path, capsys):
     folder = tmp_path / 'own'
-    for number in range(30):
+    for number in range(60):
         write(folder / 'abc'[number % 3] / 'deep' / f'{number:02d}.png', noise(number))
     found = load_pictures(folder, SHAPE)
-    assert found.class_names == ['a', 'b', 'c'] and found.train == 27 and found.images.shape == (30, *SHAPE)
-    names = sorted(f'{"abc"[number % 3]}/{number:02d}' for number in range(30))
-    order = [name for place, name in enumerate(names) if place % 10 != 9] + names[9::10]
+    assert found.class_names == ['a', 'b', 'c'] and found.train == 54 and found.images.shape == (60, *SHAPE)
+    names = sorted(f'{"abc"[number % 3]}/{number:02d}' for number in range(60))
+    # The classes of those to test in turns.
+    order = [name for place, name in enumerate(names) if place % 10 != 9] + names[9::20] + names[19::20]
     assert found.labels.tolist() == ['abc'.index(name[0]) for name in order]
     for name, pixels in zip(order, found.images, strict=True):
         assert (pixels == np.asarray(noise(int(name[2:])))).all()
-    assert isinstance(found.images, np.memmap) and 'Preparing 30 pictures' in capsys.readouterr().out
+    assert isinstance(found.images, np.memmap) and 'Preparing 60 pictures' in capsys.readouterr().out
 
     write(folder / 'flat.png')  # no class: there are none then
     found = load_pictures(folder, SHAPE)
-    assert (found.labels, found.class_names, len(found.images)) == (None, [], 31)
+    assert (found.labels, found.class_names, len(found.images)) == (None, [], 61)
 
 
 def test_train_and_test_folders(tmp_path, capsys):

@@ -76,7 +76,8 @@ def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
     assert runs.find_run(tmp_path, {'z_dim': 9})[2] == ['SAGAN_mnist_64_9_seed1', 'SAGAN_mnist_64_9']
     with pytest.raises(UserError, match='with --z_dim 10 in .*SAGAN_mnist_64_9.*train first'):
         runs.find_run(tmp_path, {'z_dim': 10})
-    with pytest.raises(UserError, match='with --seed 7'):
+    make_run(tmp_path / 'mine', 40, {'seed': 2})
+    with pytest.raises(UserError, match=r'with --seed 7 in .*there is SAGAN_mnist_64_9_seed1, \S+, \S+ and 1 more\)'):
         runs.find_run(tmp_path, {'seed': 7})
 
 
