@@ -381,13 +381,13 @@ def test_a_reader_that_goes_away(start, finished, tmp_path):
     assert process.wait(timeout=1000) == 128 + signal.SIGPIPE and process.stderr.read() == ''
 
 
-@pytest.mark.parametrize('columns', [80, 0])
-def test_what_a_terminal_shows(small_data, tmp_path, columns):
-    """At 80 columns a bar that ends within them, with what goes on at the end of an epoch; without columns, lines."""
+@pytest.mark.parametrize('rows, columns', [(24, 80), (24, 0), (0, 80)])
+def test_what_a_terminal_shows(small_data, tmp_path, rows, columns):
+    """At 80 columns a bar that ends within them, with what goes on at the end of an epoch; without a size, lines."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(tmp_path)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', 24, columns, 0, 0))
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', rows, columns, 0, 0))
         os.execv(sys.executable, [sys.executable, str(MAIN), *map(str, [
             *QUICK, '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--iteration', 9, '--print_freq', 3,
             '--name', 'it', '--data_dir', small_data])])
@@ -398,12 +398,12 @@ def test_what_a_terminal_shows(small_data, tmp_path, columns):
     os.close(terminal)
     assert os.waitpid(pid, 0)[1] == 0, out
     lines = [line for line in re.split('[\r\n]+', out.decode()) if line.startswith('Epoch')]
-    if columns == 0:
+    if not rows * columns:
         assert [line[:20] for line in lines[:2]] == ['Epoch: [ 0] [   1/  ', 'Epoch: [ 0] [   3/  ']
         return
     assert max(map(len, lines)) <= 80 and all(re.match(r'Epoch [12]/2 \d+%\|.{5,}\| .* left, ', line) for line in lines)
     number = r'-?\d+\.\d\d'
-    assert any(re.search(f'steps/s, D {number} G {number} gamma {number} {number} *$', line) for line in lines)
+    assert re.search(f' 100%.*steps/s, D {number} G {number} gamma {number} {number} *$', lines[-1])
     assert any(line.endswith('drawing') for line in lines)
 
 
