@@ -113,10 +113,15 @@ def settings_of_a_run(args, typed):
     from runs import find_run, name_some
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
-    if 'label' in typed and 'name' not in typed:
-        wanted.setdefault('conditional', True)  # no other run can draw one class
-    run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
-        option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
+    if 'label' in typed:
+        wanted['conditional'] = True
+    try:
+        run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
+            option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
+    except UserError as error:
+        if 'label' not in typed:
+            raise
+        raise UserError(f'--label {typed["label"]} takes a run of --conditional true: {error}') from error
     print(f'Run: {name}' + (f', trained last of {1 + len(others)} that match; --name takes another: '
                             f'{name_some(others)}' if others else ''), flush=True)
     class_names = facts.get('class_names', CLASS_NAMES.get(run.get('dataset_name', 'mnist'), ()))
