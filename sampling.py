@@ -70,8 +70,8 @@ class Sampler:
         if self.export:
             z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
             export_images(f'{self.run.results}/samples{self.run.variant}', self.pixels(z, labels), z, labels)
-        single = f', and {self.export} single images,' if self.export else ''
-        print(f'Grids and figures{single} of step {step}, {self.sampled_weights} weights, are in\n{self.run.results}')
+        what = f'Grids, figures and {self.export} single images' if self.export else 'Grids and figures'
+        print(f'{what} of step {step}, {self.sampled_weights} weights, are in\n{self.run.results}')
 
     def evaluate(self, seed=0, checkpoint='latest'):
         """Print and write the scores of eval_num images, beside those of the real test split, and the neighbours.
