@@ -30,9 +30,9 @@ NEVER = contextlib.nullcontext(())
 class SAGAN(Sampler):
     """A generator and a discriminator, each with a self-attention layer unless attention is 'none'.
 
-    image_shape: (H, W, C), and classes: their names, or how many there are, are those of the options' data set if None;
-    cluster: the workers that train together, this one alone if None. options: any of those in options.py that
-    config.json holds, by name; where one is not given it is the article's.
+    image_shape: (H, W, C), and classes: their names, or how many there are, are those of the options' data set if None,
+    none for own pictures; cluster: the workers that train together, this one alone if None. options: any of those in
+    options.py that config.json holds, by name; where one is not given it is the article's.
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 

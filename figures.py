@@ -145,12 +145,12 @@ def draw_looks(axes, image, looks, block, key, highest):
 
 def write_title(figure, title, fontsize):
     """Write a title at the top of a figure, which grows by the lines that a long one takes -> these inches."""
-    lines = textwrap.wrap(title, 100)
+    lines = textwrap.wrap(title, 100, break_on_hyphens=False)
     more = 0.17 * (len(lines) - 1)
     height = figure.get_figheight() + more
     figure.set_figheight(height)
     # A $ in it begins no formula.
-    figure.suptitle('\n'.join(lines), fontsize=min(fontsize, 900 / len(lines[0])), y=1 - 0.15 / height,
+    figure.suptitle('\n'.join(lines), fontsize=min(fontsize, 900 / max(map(len, lines))), y=1 - 0.15 / height,
                     parse_math=False)
     return more
 

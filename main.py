@@ -60,7 +60,7 @@ def train(args, typed):
     if args['workers'] > 1 and not addresses:
         load_dataset(*data, most=1)  # so that own pictures are prepared once, not by each worker
         sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={args["dataset_name"]}']))
-    if addresses:
+    if len(addresses) > 1:
         print(f'{len(addresses)} workers train together', flush=True)
     dataset = load_dataset(*data)
     args = with_recipe(args, typed, bool(dataset.class_names))
@@ -71,7 +71,7 @@ def train(args, typed):
         sys.exit(128 + stops[0])
     places = [part for name in options_of('places') if name in typed for part in (flag(name), typed[name])]
     python = sys.executable.removeprefix(os.getcwd() + os.sep)
-    print('Next:', shlex.join([python, 'main.py', '--phase', 'test', *places]))
+    print('Next:', shlex.join([python, sys.argv[0], '--phase', 'test', *places]))
 
 
 def dataset_to_train_on(args):
@@ -108,13 +108,16 @@ def export(args, typed):
 
 
 def settings_of_a_run(args, typed):
-    """The options of the run that those typed choose, of which none needs to be typed again -> options, class names."""
+    """The options of the run that those typed choose, of which none needs to be typed again -> options, class names.
+
+    Raises UserError where there is no such run.
+    """
     from datasets import CLASS_NAMES
     from runs import find_run, name_some
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
     if 'label' in typed:
-        wanted['conditional'] = True
+        wanted.setdefault('conditional', True)
     try:
         run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
             option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})

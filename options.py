@@ -183,7 +183,7 @@ OPTIONS = {
         Option('sample_num', 64, whole(1), 'output', 'images in a grid; with classes up to a whole row of them'),
         Option('test_num', 10, whole(1), 'output', 'grids that test writes'),
         Option('attention_of', 'both', one_of('generator', 'discriminator', 'both'), 'output',
-               'whose attention maps test draws'),
+               'whose attention maps the figure of test shows'),
         Option('export', 0, whole(0), 'output', 'single images that test writes'),
         Option('eval_num', 10000, whole(1), 'output', 'images that eval scores')],
     'places': [

@@ -3,7 +3,6 @@
 import concurrent.futures
 import errno
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -21,6 +20,7 @@ from utils import abandoned, check_folder, replacing
 
 EXTENSIONS = '.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif'
 FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF'  # no others, whatever a file's name says
+FORM = 2  # of what is prepared; another order of the pictures, say, has another number
 PREPARED = re.compile(r'prepared_[0-9]+x[0-9]+x[13]_[0-9a-f]{16}\.(bytes|json)(\.[0-9]+\.part)?')
 CHUNK = 256  # pictures decoded before they are written
 
@@ -48,7 +48,8 @@ def load_pictures(folder, shape):
     if not os.path.isdir(folder):
         raise UserError(f'{folder} is no folder: put pictures there, or choose another --dataset or --data_dir')
     files = list_files(folder)
-    key = hashlib.sha256(repr((shape, [(os.fsencode(name), *what) for name, *what in files])).encode()).hexdigest()[:16]
+    told = FORM, shape, [(os.fsencode(name), *what) for name, *what in files]
+    key = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
     name = 'prepared_{}x{}x{}_'.format(*shape)
     place = folder
     if not os.access(folder, os.W_OK):
@@ -103,8 +104,7 @@ def arrange(names):
     """Which pictures, by their paths, train and which test, and their classes -> ([path], [path], {path: class}).
 
     train/ and test/ are the splits where both have pictures, else every tenth picture tests. The classes are the first
-    folders below, {} where a picture lies in none or where there is but one. The classes of those to test take turns,
-    so that the first few show several.
+    folders below, {} where a picture lies in none or where there is but one.
     """
     parts = {name: name.split('/') for name in names}
     split = {'train', 'test'} <= {part[0] for part in parts.values() if len(part) > 1}
@@ -121,11 +121,17 @@ def arrange(names):
     lonely = [name for name in test if classes[name] not in trained]
     if lonely and split:
         raise UserError(f'the class {classes[lonely[0]]!r} is in test and not in train: put pictures of it there too')
-    of_class = {class_name: [] for class_name in sorted(trained)}
-    for name in test:
-        of_class.get(classes[name], []).append(name)
-    in_turns = [name for names in itertools.zip_longest(*of_class.values()) for name in names if name]
-    return sorted(train + lonely), in_turns, classes
+    return (mixed(sorted(train + lonely), classes), mixed([name for name in test if classes[name] in trained], classes),
+            classes)
+
+
+def mixed(names, classes):
+    """Names in an order through which each class is spread evenly: scores and figures take the first of them."""
+    of_class = {}
+    for name in names:
+        of_class.setdefault(classes[name], []).append(name)
+    place = {name: (number + 0.5) / len(found) for found in of_class.values() for number, name in enumerate(found)}
+    return sorted(names, key=place.get)
 
 
 def prepare(folder, names, shape, path):

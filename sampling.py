@@ -70,7 +70,7 @@ class Sampler:
         if self.export:
             z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
             export_images(f'{self.run.results}/samples{self.run.variant}', self.pixels(z, labels), z, labels)
-        what = f'Grids, figures and {self.export} single images' if self.export else 'Grids and figures'
+        what = 'Grids, figures and single images' if self.export else 'Grids and figures'
         print(f'{what} of step {step}, {self.sampled_weights} weights, are in\n{self.run.results}')
 
     def evaluate(self, seed=0, checkpoint='latest'):
@@ -182,7 +182,11 @@ class Sampler:
         return max(1, min(512, SAMPLE_PIXELS // (height * width)))
 
     def fetch(self, fetches, z, labels=None):
-        """Fetch what the graph for sampling makes of z [N, z_dim], with the statistics that go with the weights."""
+        """Fetch what the graph for sampling makes of z [N, z_dim], with the statistics that go with the weights.
+
+        labels [N]: those of labels_of if None.
+        """
+        labels = self.labels_of(len(z)) if labels is None else labels
         if self.stale:
             self.refresh_statistics()
         return self.sess.run(fetches, self.feed_of(z, labels))

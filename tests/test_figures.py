@@ -107,8 +107,10 @@ def test_curves_say_what_the_output_of_d_is(tmp_path):
 
 def test_a_long_title_takes_lines_of_its_own_and_stays_readable():
     images, maps = np.full([1, 28, 28, 1], 0.5), np.full([1, 7, 7, 7, 7], 1 / 49)
-    short, long = (figures.draw_attention([('what', images, maps)], 'n' * length) for length in (50, 250))
-    assert long.get_suptitle().count('\n') == 2 and long._suptitle.get_fontsize() >= 9
+    short, long = (figures.draw_attention([('what', images, maps)], title)
+                   for title in ('n' * 50, 'a-' * 9 + 'n' * 250))
+    assert [len(line) for line in long.get_suptitle().split('\n')] == [100, 100, 68]
+    assert long._suptitle.get_fontsize() == 9
     assert long.get_figheight() - short.get_figheight() == pytest.approx(2 * 0.17)
     below = [figure.get_figheight() * (1 - figure.axes[0].get_position().y1) for figure in (short, long)]
     assert below[1] - below[0] == pytest.approx(2 * 0.17)

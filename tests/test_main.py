@@ -11,6 +11,7 @@ import pathlib
 import pty
 import re
 import resource
+import shlex
 import shutil
 import signal
 import struct
@@ -82,7 +83,7 @@ def test_train(finished):
     assert lines[0].startswith('Data set: mnist in ') and lines[1].startswith('generator/g_fc1/Matrix')
     assert re.fullmatch(r'Finished and saved at step 84 of 84 after \d+\.\d minutes', lines[-4])
     assert lines[-3:-1] == [f'Checkpoints: checkpoint/{RUN}', f'Results: results/{RUN}']
-    assert lines[-1].startswith(f'Next: {sys.executable} main.py --phase test --data_dir ')
+    assert lines[-1].startswith(f'Next: {shlex.join([sys.executable, str(MAIN)])} --phase test --data_dir ')
     assert '52 trainable variables, 13,855,684 parameters' in lines
     assert sum(bool(re.fullmatch(r'Epoch: \[ [01]\] \[ *\d+/  42\] time: \d+\.\d{4}, d_loss: \d+\.\d{8}, '
                                  r'g_loss: \d+\.\d{8}', line)) for line in lines) == 84
@@ -236,7 +237,7 @@ def test_the_papers_recipe(run, small_data, tmp_path):
     assert scores['generated'].keys() == scores['real'].keys()
     assert scores['real']['recognised'] == scores['classifier_accuracy']
     assert scores['real']['frechet_within_classes'] < scores['generated']['frechet_within_classes']
-    # Of the two runs that with classes, though not trained last.
+    # The run with classes is taken, though the other was trained last.
     one_line_error(run('--phase', 'test', '--label', 10), '--label 10 is none of the classes: choose one of 0, 1, 2, ')
     one_line_error(run('--phase', 'test', '--label', 7, '--sn', 'false'), '--label 7', '--conditional true')
 

@@ -108,8 +108,9 @@ def test_splits_and_classes(tmp_path, capsys):
     found = load_pictures(folder, SHAPE)
     assert found.class_names == ['a', 'b', 'c'] and found.train == 54 and found.images.shape == (60, *SHAPE)
     names = sorted(f'{"abc"[number % 3]}/{number:02d}' for number in range(60))
-    # The classes of those to test in turns.
-    order = [name for place, name in enumerate(names) if place % 10 != 9] + names[9::20] + names[19::20]
+    # In each split the classes take turns.
+    train = [name for place, name in enumerate(names) if place % 10 != 9]
+    order = [name for turn in range(18) for name in train[turn::18]] + names[9::20] + names[19::20]
     assert found.labels.tolist() == ['abc'.index(name[0]) for name in order]
     for name, pixels in zip(order, found.images, strict=True):
         assert (pixels == np.asarray(noise(int(name[2:])))).all()
@@ -118,6 +119,14 @@ def test_splits_and_classes(tmp_path, capsys):
     write(folder / 'flat.png')  # no class: there are none then
     found = load_pictures(folder, SHAPE)
     assert (found.labels, found.class_names, len(found.images)) == (None, [], 61)
+
+
+def test_classes_of_different_size_are_spread_evenly():
+    names = [f'{name}/{number:02d}' for name, count in (('a', 30), ('b', 10)) for number in range(count)]
+    train, test, classes = pictures.arrange([f'{split}/{name}' for split in ('train', 'test') for name in names])
+    for split in train, test:
+        assert len(split) == 40 and all(sum(classes[name] == 'b' for name in split[start:start + 4]) == 1
+                                        for start in range(0, 40, 4))
 
 
 def test_train_and_test_folders(tmp_path, capsys):
@@ -253,7 +262,7 @@ def test_the_only_picture_of_a_class_is_trained_on(tmp_path):
         write(folder / 'a' / f'{number}.png', noise(number))
     write(folder / 'b' / '0.png', noise(9))  # the tenth by name
     found = load_pictures(folder, SHAPE)
-    assert (found.train, found.class_names, found.labels.tolist()) == (10, ['a', 'b'], [0] * 9 + [1])
+    assert (found.train, found.class_names, found.labels.tolist()) == (10, ['a', 'b'], [0] * 5 + [1] + [0] * 4)
 
 
 def test_an_error_of_the_system_is_not_taken_for_a_damaged_picture(tmp_path, monkeypatch):

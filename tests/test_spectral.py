@@ -259,5 +259,7 @@ def test_a_conditional_run_draws_what_is_asked_for(sess):
         model.train_batch([model.batch((images.astype(np.uint8), labels), step)], step)
     asked = np.repeat(np.arange(4), 50)
     drawn = model.sample(model.draw_z(200, 5), asked)
+    z = model.draw_z(6, 6)  # which no labels go with: each class in turn
+    np.testing.assert_array_equal(model.fetch(model.fake_images, z), model.sample(z, np.arange(6) % 4))
     brightness = np.array([[image[half].mean() for half in halves] for image in drawn])
     assert (brightness.argmax(1) == asked).mean() >= 0.9
