@@ -131,8 +131,9 @@ def settings_of_a_run(args, typed):
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}
     sampling = {option: typed[option] for option in options_of('samples', 'places') if option in typed}
-    places = {'checkpoint_dir': args['checkpoint_dir'], 'name': run.get('name', '')}
-    return {**run, **plan, **sampling, **places}, class_names
+    # Sampled in float32, in which what --phase export writes computes too, however it was trained.
+    fixed = {'checkpoint_dir': args['checkpoint_dir'], 'name': name, 'precision': 'float32'}
+    return {**run, **plan, **sampling, **fixed}, class_names
 
 
 @contextlib.contextmanager

@@ -125,9 +125,9 @@ print(np.abs(images - saved['arr_0']).max(), images.std())
 '''
 
 
-@pytest.mark.parametrize('options, within', [(['--conditional', 'true'], 0), (['--precision', 'bfloat16'], 4)],
+@pytest.mark.parametrize('options', [['--conditional', 'true'], ['--precision', 'bfloat16']],
                          ids=['float32', 'bfloat16'])
-def test_saved_model(run, tmp_path, small_data, options, within):
+def test_saved_model(run, tmp_path, small_data, options):
     """Loaded in a new process by TensorFlow 2 alone, it draws what --phase test exports; README's lines work too."""
     code, _, err = run('--data_dir', small_data, '--batch_size', 7, '--epoch', 1, '--iteration', 8, *options)
     assert (code, err) == (0, ''), err
@@ -143,7 +143,7 @@ def test_saved_model(run, tmp_path, small_data, options, within):
     assert done.returncode == 0, done.stderr
     assert imageio.imread(tmp_path / 'seven.png').shape == (28, 28) if lines else True
     difference, deviation = map(float, done.stdout.split())
-    assert difference <= within and deviation > 1
+    assert difference == 0 and deviation > 1
     assert not list(results.glob('*.part'))
 
 
