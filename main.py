@@ -110,9 +110,8 @@ def export(args, typed):
 def settings_of_a_run(args, typed):
     """The options of the run that those typed choose, of which none needs to be typed again -> options, class names.
 
-    Raises UserError where there is no such run.
+    The names are None where an older run does not tell them. Raises UserError where there is no such run.
     """
-    from datasets import CLASS_NAMES
     from runs import find_run, name_some
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
@@ -127,13 +126,12 @@ def settings_of_a_run(args, typed):
         raise UserError(f'--label {typed["label"]} takes a run of --conditional true: {error}') from error
     print(f'Run: {name}' + (f', trained last of {1 + len(others)} that match; --name takes another: '
                             f'{name_some(others)}' if others else ''), flush=True)
-    class_names = facts.get('class_names', CLASS_NAMES.get(run.get('dataset_name', 'mnist'), ()))
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}
     sampling = {option: typed[option] for option in options_of('samples', 'places') if option in typed}
     # Sampled in float32, in which what --phase export writes computes too, however it was trained.
     fixed = {'checkpoint_dir': args['checkpoint_dir'], 'name': name, 'precision': 'float32'}
-    return {**run, **plan, **sampling, **fixed}, class_names
+    return {**run, **plan, **sampling, **fixed}, facts.get('class_names')
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from utils import abandoned, check_folder, replacing
 
 EXTENSIONS = '.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif'
 FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF'  # no others, whatever a file's name says
-FORM = 2  # of what is prepared; another order of the pictures, say, has another number
 PREPARED = re.compile(r'prepared_[0-9]+x[0-9]+x[13]_[0-9a-f]{16}\.(bytes|json)(\.[0-9]+\.part)?')
 CHUNK = 256  # pictures decoded before they are written
 
@@ -48,8 +47,7 @@ def load_pictures(folder, shape):
     if not os.path.isdir(folder):
         raise UserError(f'{folder} is no folder: put pictures there, or choose another --dataset or --data_dir')
     files = list_files(folder)
-    told = FORM, shape, [(os.fsencode(name), *what) for name, *what in files]
-    key = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((shape, [(os.fsencode(name), *what) for name, *what in files])).encode()).hexdigest()[:16]
     name = 'prepared_{}x{}x{}_'.format(*shape)
     place = folder
     if not os.access(folder, os.W_OK):
