@@ -166,12 +166,12 @@ function placeName(i, grid) {
 
 function say() {
   const {grid, shares} = shown(view.epoch, view.place), {positions} = layer(), looked = view.by === 'looked';
-  const found = [...shares.keys()].filter(i => shares[i] || !partial());
+  const found = [...shares.keys()].filter(i => shares[i]);
   const five = found.sort((a, b) => shares[b] - shares[a]).slice(0, 5);
   const here = placeName(view.place, positions), key = placeName(keyAt(view.place), layer().keys);
   find('said').textContent = `${nameOf(facts.epochs[view.epoch])}, ${view.network}, ` +
-    (looked ? `${key} is looked at most by ` : `${here} looks most at `) +
-    (five.length ? `${placeName(five[0], grid)}: ${percent(shares[five[0]])}` : 'by none of the kept shares');
+    (looked ? `${key} is looked at ` : `${here} looks `) + (five.length ? 'most ' : '') + (looked ? 'by ' : 'at ') +
+    (five.length ? `${placeName(five[0], grid)}: ${percent(shares[five[0]])}` : 'none with a share that is noted');
   find('five').replaceChildren(...five.map(i => Object.assign(document.createElement('li'), {
     textContent: `${placeName(i, grid)}: ${percent(shares[i])}`})));
   find('five-title').textContent = looked ? 'Who looks at it most' : 'What it looks at most';

@@ -147,7 +147,7 @@ def test_an_attention_that_looks_at_one_place(browser, made):
     page = Page(browser, made)
     page.point(1, 2)  # place 8
     assert page.text('said') == said(8, name(16)) and page.text('image-title') == f'Point at a place: {name(8)}'
-    assert page.text('five').split('\n')[0] == f'{name(16)}: 100 %'
+    assert page.text('five') == f'{name(16)}: 100 %'
     colours = page.colours('#map').reshape(-1, 3)
     bright = colours[:, 1] > 140  # the green of the scale's upper end
     assert bright.nonzero()[0].tolist() == [16]
@@ -164,6 +164,15 @@ def test_an_attention_that_looks_at_one_place(browser, made):
     page.keys(Keys.ARROW_LEFT, '#epoch')  # of the slider, not of the place
     assert page.text('said') == said(12, name(20), epoch=2)
     assert page.errors() == []
+
+
+def test_a_place_at_which_none_looks(browser, tmp_path):
+    maps = np.zeros([1, *GRID, *GRID])
+    maps[..., 0, 0] = 1
+    note = note_of([Look('generator', 0.5, np.zeros([1, 8, 12, 1]), maps)], 1, 5, real=False)
+    page = Page(browser, write(tmp_path / 'page.html', note), '#place=2,2&by=looked')
+    assert page.text('said') == 'epoch 1, generator, row 2, column 2 is looked at by none with a share that is noted'
+    assert page.text('five') == '' and page.errors() == []
 
 
 def test_each_control_changes_what_it_says(browser, made):
