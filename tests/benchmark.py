@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 sys.path.insert(0, str(MAIN.parent))
 
 import datasets
+import explorer
 from losses import sigmoid_loss
 from ops import attention
 from options import RECIPES
@@ -215,6 +217,24 @@ def print_workers(rounds=2):
                   f'{both / workers:.2f} | {1 - half / workers:.0%} |', flush=True)
 
 
+def print_page(rounds=4):
+    """Print how long a browser takes to draw a page of images of 128 x 128, in colour, and maps of 32 x 32 places."""
+    if not (shutil.which('chromium') and shutil.which('chromedriver')):
+        print('\nThere is no chromium with chromedriver to draw the page of the attention maps.')
+        return
+    import test_explorer  # not above: it needs what the tests need
+    with tempfile.TemporaryDirectory() as folder, test_explorer.started() as browser:
+        for epoch in range(1, 21):
+            looks = test_explorer.looks(epoch, (32, 32), size=4, channels=3, count=explorer.IMAGES)
+            explorer.write_note(folder, explorer.note_of(looks, epoch, epoch, real=True))
+        path = f'{folder}/page.html'
+        explorer.write_page(path, 'benchmark', *explorer.read_notes(folder))
+        seconds = medians({'page': lambda: test_explorer.Page(browser, path)}, rounds)['page']
+        megabytes = os.path.getsize(path) / 1e6
+    print(f'\nA page of attention maps, of {megabytes:.1f} MB, 128 x 128 images and 32 x 32 places, is drawn in '
+          f'{seconds:.2f} s.')
+
+
 def main():
     # First, and each in a process of its own: a peak of memory never falls, and passes on to what a process starts.
     with multiprocessing.get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
@@ -258,6 +278,7 @@ def main():
     for side, (seconds, megabytes) in costs.items():
         print(f'| {side} x {side} | {side ** 2} | {1e3 * seconds:.1f} | {megabytes:.0f} | '
               f'{8 * side ** 4 * 4 / 1e6:.1f} |')
+    print_page()
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """The page of the attention maps: what is noted for it, and in a real browser what it shows, says and does."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -34,25 +35,31 @@ def write(path, *notes, left_out=0):
     return path
 
 
-@pytest.fixture(scope='module')
-def browser():
-    """Chromium without a screen; where there is none the tests are skipped, or fail where CI says that it is there."""
-    chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
-    if not (chromium and driver):
-        where = 'there is no chromium with chromedriver: apt-get install chromium chromium-driver'
-        pytest.fail(where) if os.environ.get('SAGAN_BROWSER') else pytest.skip(where)
+@contextlib.contextmanager
+def started():
+    """Chromium without a screen, as long as it is used."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = shutil.which('chromium')
     for argument in '--headless=new', '--no-sandbox', '--disable-background-networking', '--disable-dev-shm-usage':
         options.add_argument(argument)
     options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('no_proxy', '127.0.0.1,localhost')  # the driver listens here
-        with webdriver.Chrome(options=options, service=Service(driver)) as started:
-            started.set_script_timeout(1000)
-            yield started
+        with webdriver.Chrome(options=options, service=Service(shutil.which('chromedriver'))) as chromium:
+            chromium.set_script_timeout(1000)
+            yield chromium
+
+
+@pytest.fixture(scope='module')
+def browser():
+    """Where there is no browser the tests are skipped, or fail where CI says that it is there."""
+    if not (shutil.which('chromium') and shutil.which('chromedriver')):
+        where = 'there is no chromium with chromedriver: apt-get install chromium chromium-driver'
+        pytest.fail(where) if os.environ.get('SAGAN_BROWSER') else pytest.skip(where)
+    with started() as chromium:
+        yield chromium
 
 
 class Page:
