@@ -154,6 +154,9 @@ def main():
         {'train': train, 'test': test, 'eval': evaluate, 'export': export}[args['phase']](args, typed)
     except UserError as error:
         fail(error)
+    except ModuleNotFoundError as error:
+        fail(f'{sys.executable} has no module {error.name}: install requirements.txt for it, as README.md '
+             'says, or start with the python that has it')
     except Lost as error:
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)

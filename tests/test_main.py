@@ -294,6 +294,12 @@ def test_checkpoint_of_the_lineage_without_config(finished, run, tmp_path):
     assert code == 0 and RUN in out
 
 
+def test_without_the_packages(tmp_path):
+    done = subprocess.run([sys.executable, '-S', MAIN], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and f'main.py: {sys.executable} has no module ' in done.stderr
+    assert done.stderr.count('\n') == 1 and os.listdir(tmp_path) == []
+
+
 def test_help_does_not_import_tensorflow(run):
     code, out, _ = run('--help')
     assert code == 0 and '--batch_size' in out
