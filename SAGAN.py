@@ -328,11 +328,11 @@ class SAGAN(Sampler):
 
         checkpoint: 'latest', the newest one that is whole; 'best', the one that --eval_freq kept; or a step. Where it
         has no averages, they start at the weights.
-        Raises UserError where a checkpoint is of another network, or where none of them is whole.
+        Raises UserError where a checkpoint is of another network, or damaged.
         """
         self.stale = True
         self.loaded = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
-        return self.loaded.load('latest' if checkpoint == 'best' else checkpoint)
+        return self.loaded.load(checkpoint)
 
 
 def linear_decay(step, last_step):

@@ -47,34 +47,40 @@ class Checkpoints:
                             f'{free / 1e6:.0f} MB left: free some space, or give a smaller --keep')
 
     def save(self, step):
-        """Write a checkpoint. Raises UserError where that fails; those before it stay as they are."""
+        """Write a checkpoint; only then the oldest goes. Raises UserError where that fails: those before it stay."""
         path = self.path(step)
         check_folder(self.folder)
+        before = [self.path(other) for other in checkpoint_steps(self.folder)[::-1] if other != step]
+        self.saver.recover_last_checkpoints(before[-self.keep:])  # of which it removes the oldest
         try:
-            self.saver.save(self.sess, self.path(step).removesuffix(f'-{step}'), step, write_meta_graph=False)
+            self.saver.save(self.sess, path.removesuffix(f'-{step}'), step, write_meta_graph=False)
         except (tf.errors.OpError, ValueError) as error:
             for part in glob.glob(glob.escape(path) + ('.*tempstate*' if os.path.exists(path + '.index') else '.*')):
                 os.remove(part)
             raise UserError(f'the checkpoint of step {step} cannot be written to {self.folder} ({one_line(error)}): '
                             'free some space, then the same command goes on from the one before it') from error
+        for old in before[:-self.keep]:  # there are some where --keep was larger
+            for part in glob.glob(glob.escape(old) + '.*'):
+                os.remove(part)
 
     def load(self, checkpoint):
-        """Restore a checkpoint, 'latest', the newest one that is whole, or that of a step -> (found, step).
+        """Restore a checkpoint: 'latest', the newest one that is whole; 'best'; or that of a step -> (found, step).
 
-        (False, 0) where there is none. Raises UserError where it is of another network, or where none is whole.
+        (False, 0) where there is none. Raises UserError where it is of another network, or damaged.
         """
-        steps = [step for step in checkpoint_steps(self.folder) if checkpoint in ('latest', step)]
+        newest = checkpoint_steps(self.folder)
+        steps = {'latest': newest, 'best': newest[:1]}.get(checkpoint, [step for step in newest if step == checkpoint])
         for step in steps:
             try:
                 self.restore(self.path(step))
+                return True, step
             except tf.errors.OpError as error:
-                print(f'{self.path(step)} is damaged ({one_line(error)}): falling back to the one before it')
-                continue
-            if checkpoint == 'latest':
-                self.saver.recover_last_checkpoints([self.path(step) for step in steps[::-1]])
-            return True, step
-        if steps:
+                print(f'{self.path(step)} is damaged ({one_line(error)})' +
+                      ': falling back to the one before it' * (step != steps[-1]))
+        if steps and checkpoint == 'latest':
             raise UserError(f'no checkpoint in {self.folder} is whole: delete the folder to train anew')
+        if steps:
+            raise UserError(f'checkpoint {checkpoint} of {self.folder} is damaged: choose another --checkpoint')
         return False, 0
 
     def restore(self, path):

@@ -38,15 +38,25 @@ def test_save_and_load_all_variables(build, sess):
     assert all((a == b).all() for a, b in zip(expected, sess.run(tf.global_variables()), strict=True))
 
 
-def test_the_newest_three_checkpoints_are_kept(build):
+def kept(checkpoints):
+    return {int(name.split('.')[1].removeprefix('model-')) for name in os.listdir(checkpoints.folder)
+            if name != 'checkpoint'}
+
+
+def test_the_newest_checkpoints_are_kept(build):
+    """Three, one of the best, also after a restart, which knows only what lies there, and fewer with another --keep."""
     model = build()
-    for step in 8, 9, 10:
-        model.save(step)
-    model.checkpoints.saver = tf.train.Saver(max_to_keep=3)  # as after a restart
-    assert model.load() == (True, 10)
-    model.save(11)
-    assert {name.split('.')[1] for name in os.listdir(model.checkpoints.folder) if name != 'checkpoint'} == {
-        'model-9', 'model-10', 'model-11'}
+    for checkpoints, steps, left in (model.checkpoints, (8, 9, 10, 11), {9, 10, 11}), (
+            model.best_checkpoints, (2, 4), {4}):
+        for step in steps:
+            checkpoints.saver = tf.train.Saver(max_to_keep=checkpoints.keep)  # as after a restart
+            checkpoints.save(step)
+        assert kept(checkpoints) == left
+    assert model.load() == (True, 11) and model.load('best') == (True, 4) and model.load(8) == (False, 0)
+    model.checkpoints.keep = 1
+    model.checkpoints.saver = tf.train.Saver(max_to_keep=1)
+    model.save(12)
+    assert kept(model.checkpoints) == {12}
 
 
 def truncate(path):
@@ -80,6 +90,10 @@ def test_damaged_checkpoint(build, sess, capsys, tmp_path):
             assert model.load() == (True, 1)
             assert sess.run(tf.trainable_variables()[0])[0, 0] == 1
             assert ('SAGAN.model-2 is damaged' in capsys.readouterr().out) == (not gone)
+            if not gone:
+                with pytest.raises(UserError, match='checkpoint 2 of .* is damaged: choose another'):
+                    model.load(2)
+                assert 'falling back' not in capsys.readouterr().out
             damage(f'{model.checkpoints.folder}/SAGAN.model-1.{kind}')
             if gone:
                 assert model.load() == (False, 0)
