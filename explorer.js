@@ -6,8 +6,8 @@ const product = sizes => sizes.reduce((all, size) => all * size, 1);
 const facts = JSON.parse(find('facts').textContent);
 const painted = {};  // images as canvases, by name
 const arrays = {};  // {name: {at, shape, values}}, where at(epoch, ...) is the place of an entry in values
-const view = {network: facts.layers[0].network, layer: 0, image: 0, epoch: facts.epochs.length - 1, place: 0,
-              held: false, by: 'looks', scale: 'own'};
+const START = {network: facts.layers[0].network, layer: 0, image: 0, epoch: facts.epochs.length - 1, place: 0,
+               held: false, by: 'looks', scale: 'own'}, view = {...START};
 const TYPES = {uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array};
 const VIRIDIS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129],
                  [92, 200, 99], [170, 220, 50], [253, 231, 37]];
@@ -113,7 +113,7 @@ function frame(context, place, scale) {
 function drawGrid(context, scale) {
   const {positions} = layer(), {width, height} = context.canvas;
   if (Math.max(...positions) > 32) return;
-  Object.assign(context, {fillStyle: '#666', globalCompositeOperation: 'difference'});  // seen on any ground
+  Object.assign(context, {fillStyle: '#666', globalCompositeOperation: 'difference'});  // seen on light and dark
   for (let i = 1; i < positions[0]; i++) context.fillRect(0, i * height / positions[0] - 1, width, 2);
   for (let j = 1; j < positions[1]; j++) context.fillRect(j * width / positions[1] - 1, 0, 2, height);
   context.globalCompositeOperation = 'source-over';
@@ -132,11 +132,12 @@ function drawLegend(top) {
 }
 
 function drawGamma() {
-  const gammas = layer().gamma, low = Math.min(0, ...gammas), high = Math.max(0, ...gammas, low + 1e-6);
+  const gammas = layer().gamma, low = Math.min(0, ...gammas), high = Math.max(0, ...gammas, low + 1e-3);
   const right = find('gamma').clientWidth - 20, x = i => 60 + (right - 60) * i / Math.max(gammas.length - 1, 1);
   const y = value => 125 - 110 * (value - low) / (high - low);
-  const marks = [...new Set([low, 0, high])].map(value => `<line class="axis" x1="60" x2="${right}" y1="${y(value)}" ` +
-    `y2="${y(value)}"/><text x="54" y="${y(value) + 4}" text-anchor="end">${value.toFixed(3)}</text>`);
+  const marks = [0, low, high].filter((value, i) => !i || Math.abs(y(value) - y(0)) > 14).map(value =>
+    `<line class="axis" x1="60" x2="${right}" y1="${y(value)}" y2="${y(value)}"/>` +
+    `<text x="54" y="${y(value) + 4}" text-anchor="end">${value.toFixed(3)}</text>`);
   const ends = [...new Set([0, gammas.length - 1])].map(i => `<text x="${x(i)}" y="145" text-anchor="` +
     `${i ? 'end' : 'start'}">${nameOf(facts.epochs[i])}</text>`);
   find('gamma').setAttribute('viewBox', `0 0 ${right + 20} 150`);
@@ -169,7 +170,7 @@ function say() {
   const found = [...shares.keys()].filter(i => shares[i]);
   const five = found.sort((a, b) => shares[b] - shares[a]).slice(0, 5);
   const here = placeName(view.place, positions), key = placeName(keyAt(view.place), layer().keys);
-  find('said').textContent = `${nameOf(facts.epochs[view.epoch])}, ${view.network}, ` +
+  find('said').textContent = `${view.held ? 'held: ' : ''}${nameOf(facts.epochs[view.epoch])}, ${view.network}, ` +
     (looked ? `${key} is looked at ` : `${here} looks `) + (five.length ? 'most ' : '') + (looked ? 'by ' : 'at ') +
     (five.length ? `${placeName(five[0], grid)}: ${percent(shares[five[0]])}` : 'none with a share that is noted');
   find('five').replaceChildren(...five.map(i => Object.assign(document.createElement('li'), {
@@ -210,8 +211,7 @@ function render() {
   find('epoch').setAttribute('aria-valuetext', nameOf(facts.epochs[view.epoch]));
   find('epoch-name').textContent = (epoch ? `epoch ${epoch}, ` : '') + `step ${step}`;
   find('layer').replaceChildren(...layersOf(view.network).map(({positions}, number) =>
-    new Option(positions.join(' × '), number, false, number === view.layer)));
-  find('layer-field').hidden = find('layer').length === 1;
+    new Option(`${number + 1}: ${positions.join(' × ')}`, number, false, number === view.layer)));
 }
 
 let waiting = 0, drawing = 0;  // numbers of a timer and of a request
@@ -229,16 +229,15 @@ function change(values) {
   waiting = setTimeout(() => history.replaceState(null, '', `#${address()}`), 300);
 }
 
-// ---- The address: places, layers and images from 1; an epoch by its number, another checkpoint by its step
+// ---- The address: places, layers and images from 1; a stage by its step, or its epoch, which two may share
 function address() {
-  const columns = layer().positions[1], {epoch, step} = facts.epochs[view.epoch];
-  return `network=${view.network}&layer=${view.layer + 1}&image=${view.image + 1}&` +
-    `${epoch ? `epoch=${epoch}` : `step=${step}`}&place=${Math.floor(view.place / columns) + 1},` +
-    `${view.place % columns + 1}&by=${view.by}&scale=${view.scale}${view.held ? '&held=1' : ''}`;
+  const columns = layer().positions[1], place = [Math.floor(view.place / columns) + 1, view.place % columns + 1];
+  return `network=${view.network}&layer=${view.layer + 1}&image=${view.image + 1}&step=` +
+    `${facts.epochs[view.epoch].step}&place=${place}&by=${view.by}&scale=${view.scale}${view.held ? '&held=1' : ''}`;
 }
 
 function readAddress() {
-  const given = new URLSearchParams(location.hash.slice(1)), values = {held: given.has('held')};
+  const given = new URLSearchParams(location.hash.slice(1)), values = {...START, held: given.get('held') === '1'};
   if (layersOf(given.get('network')).length) values.network = given.get('network');
   for (const name of ['layer', 'image']) if (given.has(name)) values[name] = parseInt(given.get(name), 10) - 1;
   const stage = facts.epochs.findIndex(
@@ -291,7 +290,7 @@ const PLACE_KEYS = {ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0), Arr
                     ArrowRight: () => move(0, 1), Enter: () => change({held: !view.held})};
 
 function pressed(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.metaKey || (event.ctrlKey || event.altKey) && !'[]'.includes(event.key)) return;  // AltGr writes [, ]
   // Inputs and buttons have these keys for themselves.
   const own = event.target.closest('input, select, button, summary');
   const does = KEYS[event.key] || (!own && PLACE_KEYS[event.key]);
@@ -309,7 +308,6 @@ function play() {
     change({epoch: view.epoch + 1});
     if (view.epoch === last) play();
   }, 500);
-  find('play').setAttribute('aria-pressed', Boolean(playing));
   find('play').textContent = playing ? 'Pause' : 'Play';
 }
 
@@ -326,6 +324,7 @@ function build() {
   find('strip').innerHTML = facts.epochs.map(stage => `<button type="button" aria-label="${nameOf(stage)}">` +
     `<canvas></canvas>${stage.epoch || nameOf(stage)}</button>`).join('');
   find('epoch').max = facts.epochs.length - 1;
+  find('layer-field').hidden = facts.layers.length === find('networks').children.length;  // one each
   document.querySelector('main').hidden = false;
 
   document.addEventListener('change', ({target: {name, value}}) => {
@@ -336,7 +335,8 @@ function build() {
   find('epoch').addEventListener('input', event => change({epoch: Number(event.target.value)}));
   find('play').addEventListener('click', play);
   [...find('strip').children].forEach((button, epoch) => button.addEventListener('click', () => change({epoch})));
-  find('image').addEventListener('pointermove', event => { if (!view.held) change({place: placeUnder(event)}); });
+  find('image').addEventListener('pointermove', event =>
+    view.held || placeUnder(event) === view.place || change({place: placeUnder(event)}));
   find('image').addEventListener('click', event =>
     change({place: placeUnder(event), held: !(view.held && placeUnder(event) === view.place)}));
   document.addEventListener('keydown', pressed);

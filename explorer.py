@@ -13,7 +13,6 @@ import hashlib
 import json
 import pathlib
 import re
-import zipfile
 import zlib
 
 import numpy as np
@@ -62,22 +61,23 @@ def note_paths(folder):
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def read_notes(folder):
+def read_notes(folder, *kept):
     """The notes in a folder in their order, as many as a page holds -> (notes, how many are left out).
 
-    A damaged one is told.
+    kept: steps whose notes are not left out. A damaged one is told.
     """
-    paths = list(note_paths(folder).values())
-    chosen = paths
+    paths = note_paths(folder)
+    chosen = list(paths.values())
     while len(chosen) >= 2 * LEAST_EPOCHS and sum(path.stat().st_size for path in chosen) * 4 / 3 > PAGE_BYTES:
         chosen = chosen[::-2][::-1]
+    chosen = [path for step, path in paths.items() if path in chosen or step in kept]
     notes = []
     for path in chosen:
         try:
             with np.load(path) as arrays:
                 notes.append((json.loads(str(arrays['facts'])),
                               {name: arrays[name] for name in arrays.files if name != 'facts'}))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # there is no end to what a damaged one makes zipfile and NumPy raise
             print(f'{path} is damaged and left out ({error})')
     return notes, len(paths) - len(notes)
 
@@ -85,14 +85,15 @@ def read_notes(folder):
 def write_page(path, title, notes, left_out):
     """Write notes, in their order, as a page to look at; those of other layers or images than the last are left out.
 
-    left_out: how many notes are not among them, to say so.
+    left_out: how many were left out before; the page says how many there are.
     """
     def kind(note):
         facts, arrays = note
         layers = [{**layer, 'gamma': None} for layer in facts['layers']]
         return json.dumps(layers), [(name, array.shape) for name, array in arrays.items()]
 
-    notes = [note for note in notes if kind(note) == kind(notes[-1])]
+    alike = [note for note in notes if kind(note) == kind(notes[-1])]
+    notes, left_out = alike, left_out + len(notes) - len(alike)
     count = len(notes[-1][1]['most_0'])
     text = page(title, notes, left_out, count)
     while len(text) > PAGE_BYTES and count > 1:

@@ -293,7 +293,7 @@ def write_attention(run, step, sections):
 
 def write_explorer(run, *more):
     """Write the page of the maps that training noted, and of one more note, in the place of that of its step."""
-    notes, left_out = read_notes(run.maps)
+    notes, left_out = read_notes(run.maps, *(facts['step'] for facts, _ in more))
     for facts, arrays in more:
         before = {known['step']: (known, maps) for known, maps in notes}
         epoch = before[facts['step']][0]['epoch'] if facts['step'] in before else facts['epoch']

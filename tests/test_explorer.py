@@ -138,9 +138,10 @@ def made(tmp_path_factory):
         note_of(looks(epoch), epoch, 10 * epoch, real=True) for epoch in (1, 2, 5)), left_out=2)
 
 
-def said(place, looked_at, share='100 %', network='generator', epoch=5):
+def said(place, looked_at, share='100 %', network='generator', epoch=5, held=False):
     row, column = np.unravel_index(place, GRID)
-    return f'epoch {epoch}, {network}, row {row + 1}, column {column + 1} looks most at {looked_at}: {share}'
+    return 'held: ' * held + (
+        f'epoch {epoch}, {network}, row {row + 1}, column {column + 1} looks most at {looked_at}: {share}')
 
 
 def name(place):
@@ -160,16 +161,17 @@ def test_an_attention_that_looks_at_one_place(browser, made):
     assert bright.nonzero()[0].tolist() == [16]
     page.point(0, 1, click=True)
     page.point(3, 3)
-    assert page.text('said') == said(1, name(9)) and page.text('image-title').startswith('Held: row 1, column 2')
+    assert page.text('said') == said(1, name(9), held=True)
+    assert page.text('image-title').startswith('Held: row 1, column 2')
     page.keys(Keys.ESCAPE)
     page.point(3, 3)
     assert page.text('said') == said(21, name(5))
     page.keys(Keys.ARROW_UP + Keys.ARROW_LEFT + Keys.ARROW_LEFT + Keys.ENTER)
-    assert page.text('said') == said(13, name(21)) and page.text('image-title').startswith('Held')
+    assert page.text('said') == said(13, name(21), held=True) and page.text('image-title').startswith('Held')
     page.keys(Keys.ARROW_LEFT + Keys.ARROW_LEFT + Keys.ARROW_LEFT)  # to the edge and no further
-    assert page.text('said') == said(12, name(20))
+    assert page.text('said') == said(12, name(20), held=True)
     page.keys(Keys.ARROW_LEFT, '#epoch')  # of the slider, not of the place
-    assert page.text('said') == said(12, name(20), epoch=2)
+    assert page.text('said') == said(12, name(20), epoch=2, held=True)
     assert page.errors() == []
 
 
@@ -223,7 +225,7 @@ def test_what_is_shown_is_the_map(browser, tmp_path, grid, keys):
     rows = np.array([page.shares(1, place) for place in range(len(maps))])
     assert (abs(rows - maps * kept) <= most / 255).all()
     if len(maps) > 256:
-        page.browser.execute_script("location.hash = 'place=1,1'")
+        page.browser.execute_script("location.hash = 'network=discriminator&image=2&place=1,1'")
         page.settle()
         assert page.text('partial') == f'All others together: {100 * (1 - (maps[0] * kept[0]).sum()):.0f} %.'
     if grid == GRID:  # the images of each epoch: a place is 2 x 2 pixels
@@ -266,9 +268,35 @@ def test_the_address_restores_the_view(browser, made):
     assert views[0] == views[1] == views[4] and views[0][3].startswith('Held')
     assert 'epoch 2, discriminator' in views[0][0]
     assert views[2] == views[3] and views[2] != views[0]  # what is not understood is the view to begin with
-    browser.execute_script("location.hash = 'network=generator&epoch=1&place=2,3&by=looks'")
+    browser.execute_script("location.hash = 'epoch=1&place=2,3'")  # the rest is as to begin with
     page.settle()
     assert page.text('said') == said(8, name(16), epoch=1)
+
+
+def test_stages_of_one_epoch(browser, tmp_path):
+    """As of a run that went on with another --iteration: the address tells them apart."""
+    path = write(tmp_path / 'page.html', *(note_of(looks(step), 1, step, real=True) for step in (4, 8)))
+    for step in 4, 8:
+        page = Page(browser, path, f'#step={step}')
+        page.keys('d')
+        browser.execute_async_script('setTimeout(arguments[0], 400)')
+        page = Page(browser, path, browser.execute_script('return location.hash'))
+        assert page.text('epoch-name') == f'epoch 1, step {step}' and 'discriminator' in page.text('said')
+
+
+def test_keys_of_other_keyboards_and_the_focus(browser, made):
+    page = Page(browser, made)
+    for key, held_down, epoch in ('[', 'ctrlKey: true, altKey: true', 2), ('[', 'altKey: true', 1), (
+            ']', 'ctrlKey: true', 2), ('d', 'ctrlKey: true', 2):
+        browser.execute_script(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', "
+                               f'{held_down}, bubbles: true}}))')
+        page.settle()
+        assert page.text('said').startswith(f'epoch {epoch}, generator')
+    options = [option.text for option in browser.find_elements('css selector', '#layer option')]
+    assert options == ['1: 4 × 6', '2: 4 × 6']
+    page.keys('d', '#layer')
+    assert browser.execute_script('return document.activeElement.id') == 'layer'
+    assert 'discriminator' in page.text('said')
 
 
 def test_nothing_leaves_the_page(browser, made):
@@ -328,6 +356,8 @@ def test_pages_stay_small(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(explorer, 'PAGE_BYTES', size * 6.5 * 4 / 3)
     notes, left_out = read_notes(tmp_path)
     assert [facts['epoch'] for facts, _ in notes] == [2, 4, 6, 8, 10, 12] and left_out == 6
+    kept, left_out = read_notes(tmp_path, 5)
+    assert [facts['epoch'] for facts, _ in kept] == [2, 4, 5, 6, 8, 10, 12] and left_out == 5
     monkeypatch.setattr(explorer, 'PAGE_BYTES', 100e6)
     whole = write(tmp_path / 'whole.html', *notes).stat().st_size
     monkeypatch.setattr(explorer, 'PAGE_BYTES', whole - 1000)
@@ -338,7 +368,19 @@ def test_pages_stay_small(tmp_path, monkeypatch, capfd):
     notes, left_out = read_notes(tmp_path)
     assert len(notes) == 11 and left_out == 1 and '4.npz is damaged and left out' in capfd.readouterr().out
     other = note_of(looks(1, (5, 7)), 0, 99, True)
-    assert '"epochs": [{"epoch": 0, "step": 99' in write(tmp_path / 'other.html', *notes, other).read_text()
+    text = write(tmp_path / 'other.html', *notes, other, left_out=left_out).read_text()
+    assert '"epochs": [{"epoch": 0, "step": 99' in text and '"left_out": 12' in text
+
+
+def test_a_note_with_a_wrong_bit(tmp_path):
+    """It is read as it is, or left out."""
+    write_note(tmp_path, note_of(looks(1), 1, 1, True))
+    whole = (tmp_path / '1.npz').read_bytes()
+    read = 0
+    for place in range(0, len(whole), len(whole) // 150):
+        (tmp_path / '1.npz').write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        read += len(read_notes(tmp_path)[0])
+    assert 0 < read < 75
 
 
 def test_a_run_leaves_its_maps(run, tmp_path, small_data, monkeypatch):
