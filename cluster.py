@@ -21,7 +21,7 @@ GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineEx
 
 
 class Cluster(Collectives):
-    """Equal workers, this one number index; number 0 leads: it alone reads and writes. patience: seconds to wait."""
+    """Equal workers, this one number index; 0 leads: it alone reads and writes a run. patience: seconds to wait."""
 
     def __init__(self, addresses=(), index=0, patience=60):
         super().__init__(max(1, len(addresses)))

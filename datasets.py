@@ -113,8 +113,7 @@ def find_dataset(name, data_dir='data'):
 def load_dataset(name, data_dir='data', shape=(28, 28, 1), most=None):
     """Read the data set in <data_dir>/<name>, its images brought to shape (H, W, C) -> Dataset.
 
-    most: images of each split that are wanted, where these are to be resized; all if None.
-
+    most: images of each split that are wanted of a built-in one; all if None.
     Raises UserError where something is missing or damaged.
     """
     folder = os.path.join(data_dir, name)

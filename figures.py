@@ -19,7 +19,7 @@ def draw_curves(rows, output="D's mean probability of being real"):
     gammas = {name: {'g': 'generator', 'd': 'discriminator'}[name[0]] + name[7:].replace('_', ' ')
               for name in (rows[0] if rows else {}) if name[1:].startswith('_gamma')}
     panels = {
-        'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, both'},
+        'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, in all'},
         'Gradient penalty, before its weight': {'d_penalty': 'D'},
         output: {'d_real': 'real images', 'd_fake': 'generated images'},
         'Gamma of the attention layers': gammas,

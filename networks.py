@@ -53,7 +53,10 @@ ATTENTION_OF_DCGAN = {32: (8, 16), 64: (16, 32), 128: (16, 32)}  # sizes of the 
 
 
 class ResNet(SAGAN):
-    """Residual blocks, as the authors' code of Zhang et al. 2018 (arXiv:1805.08318) has them."""
+    """Residual blocks, after the authors' code of Zhang et al. 2018 (arXiv:1805.08318).
+
+    Other than there, every block has a convolution on its shortcut, and G's last batch norm knows the classes too.
+    """
 
     kind = 'resnet'
 

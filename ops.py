@@ -277,7 +277,7 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
 
 
 def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=None):
-    """Self-attention as the authors of Zhang et al. 2018 have it in their code; arguments as in attention.
+    """Self-attention as in the code of Zhang et al. 2018, but its convolutions have biases; arguments as in attention.
 
     The convolutions are 1x1, without batch norm; keys and values are pooled, so that the map beta is [B, N, M] with
     M = ceil(H/2) * ceil(W/2): a key stands for 2 x 2 positions.

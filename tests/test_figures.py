@@ -78,7 +78,7 @@ def test_curves_show_the_history(tmp_path):
     figure = figures.draw_curves(read_history(tmp_path / 'history.csv'))
     lines = {line.get_label(): line.get_xydata().tolist() for axis in figure.axes for line in axis.lines}
     assert lines == {'G': [[50, 4], [100, 10]], 'D on real': [[50, 2], [100, 8]], 'D on fake': [[50, 3], [100, 9]],
-                     'D, both': [[50, 1], [100, 7]], 'real images': [[50, .5], [100, .7]],
+                     'D, in all': [[50, 1], [100, 7]], 'real images': [[50, .5], [100, .7]],
                      'generated images': [[50, .6], [100, .8]]}
 
 
