@@ -392,5 +392,9 @@ def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_p
         scores = iter([{'frechet_distance': value, 'classifier_score': 1.}])
         model.train()
         assert model.load('best') == (True, best)
+    model.epoch, model.eval_freq = 9, 0
+    model.train()
+    rows = read_history(tmp_path / 'results' / model.model_dir / 'SAGAN_history.csv')
+    assert [row['frechet_distance'] for row in rows if row['frechet_distance']] == ['5.0', '7.0', '6.0', '4.0']
     with pytest.raises(UserError, match='no checkpoint 5 .*24'):
         model.restore(5)

@@ -102,6 +102,7 @@ def test_train(finished):
     assert config['batch_size'] == 7 and config['g_lr'] == 0.001 and config['dataset_name'] == 'mnist'
     rows = (folder / 'results' / RUN / 'SAGAN_history.csv').read_text().splitlines()
     assert [row.split(',')[0] for row in rows] == ['step', *map(str, range(1, 85))]
+    assert rows[0] == 'step,d_loss,d_loss_real,d_loss_fake,g_loss,d_real,d_fake,g_gamma,d_gamma'  # no scores
 
 
 def test_summaries(finished):
