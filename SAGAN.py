@@ -43,6 +43,7 @@ class SAGAN(Sampler):
         if self.network != self.kind:
             raise TypeError(f'{type(self).__name__} is the network {self.kind}; networks.NETWORKS has {self.network}')
         self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
+        self.label = str(self.label)  # a number, too, may be given as one
         self.cluster = cluster or Cluster()
         classes = CLASS_NAMES.get(self.dataset_name, ()) if classes is None else classes
         self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
@@ -226,6 +227,8 @@ class SAGAN(Sampler):
         with self.run.held() if self.cluster.leads else contextlib.nullcontext():
             step = self.begin(dataset, facts)
             if step >= last_step:
+                if self.cluster.leads and not os.path.exists(self.run.config_path):
+                    self.run.write_config({**facts, **self.options})
                 print(f'This run is complete at step {step}: a larger --epoch than {self.epoch} goes on from there')
                 return
             if step:

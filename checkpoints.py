@@ -75,6 +75,8 @@ class Checkpoints:
                 self.restore(self.path(step))
                 return True, step
             except tf.errors.OpError as error:
+                if checkpoint_steps(self.folder) != newest:  # a training that goes on has replaced it
+                    return self.load(checkpoint)
                 print(f'{self.path(step)} is damaged ({one_line(error)})' +
                       ': falling back to the one before it' * (step != steps[-1]))
         if steps and checkpoint == 'latest':

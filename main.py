@@ -137,15 +137,20 @@ def settings_of_a_run(args, typed):
 @contextlib.contextmanager
 def built_model(options, class_names, *workers):
     """A SAGAN of these options, its graph built, in a session; workers: as Cluster takes them."""
+    from checkpoints import one_line
     from cluster import Cluster
     from networks import NETWORKS
     from precision import session_config
+    from tf1 import tf
     options = {option: value for option, value in options.items() if option in KEPT}
     cluster = Cluster(*workers)
     with cluster.session(session_config(options.get('precision', 'float32'))) as sess:
         model = NETWORKS[options.get('network', 'article')](sess, classes=class_names, cluster=cluster, **options)
-        model.build_model()
-        yield model
+        try:
+            model.build_model()
+            yield model
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(one_line(error)) from error
 
 
 def main():
@@ -157,6 +162,8 @@ def main():
     except ModuleNotFoundError as error:
         fail(f'{sys.executable} has no module {error.name}: install requirements.txt for it, as README.md '
              'says, or start with the python that has it')
+    except MemoryError as error:
+        fail(f'memory does not suffice ({error}): take a smaller --batch_size, --img_size or --ch')
     except Lost as error:
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)

@@ -115,7 +115,7 @@ class Option(NamedTuple):
 
 
 # The heights and widths that each network takes; where they are counted up, images are squares.
-SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
+SIZES = {'article': range(4, 512, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}  # 512: 2**31 weights, too many
 GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 
 # By their role: what is for one command alone, and SAGAN does not know; what names a run; what trains it otherwise, and
@@ -163,7 +163,7 @@ OPTIONS = {
         Option('network', 'article', one_of(*SIZES), 'network',
                "the article's, the DCGAN-like one, or the paper's", {'dcgan': '_dcgan', 'resnet': '_resnet'}),
         Option('ch', 64, eights(8, 1024), 'network', 'channels of which those of dcgan and resnet are multiples'),
-        Option('img_size', 0, whole(0, 1024), 'data', "pixels a side; 0 is the data set's own, of own pictures 64"),
+        Option('img_size', 0, whole(0, 508), 'data', "pixels a side; 0 is the data set's own, of own pictures 64"),
         Option('c_dim', 0, one_of_numbers(0, 1, 3), 'data', "channels; 0 is the data set's own, of own pictures 3"),
         Option('flip', False, TRUTH, 'data', 'mirror half of the images of a batch', {True: '_flip'})],
     'plans': [
@@ -272,8 +272,10 @@ def resolved(given):
 
 
 def typed_value(name, value):
-    """The value of an option that may be true or false, as attention once was, as if it had been typed."""
-    return ALL[name].takes.read(shown(value)) if isinstance(value, bool) and ALL[name].takes is ATTENTION else value
+    """The value of an option as if it had been typed: attention, once true or false, and 1 where 1.0 is meant."""
+    if isinstance(value, bool):
+        return ALL[name].takes.read(shown(value)) if ALL[name].takes is ATTENTION else value
+    return float(value) if isinstance(value, int) and isinstance(ALL[name].default, float) else value
 
 
 def image_shape(options):
@@ -284,8 +286,7 @@ def image_shape(options):
 
 def settled(options):
     """Options in which what is the data set's own anyway is 0, so that it is one run whether that is typed or not."""
-    size, channels = SHAPES.get(options['dataset_name'], OWN_SHAPE)
-    own = {'img_size': size, 'c_dim': channels}
+    own = dict(zip(('img_size', 'c_dim'), SHAPES.get(options['dataset_name'], OWN_SHAPE), strict=True))
     return {name: 0 if value == own.get(name) else value for name, value in options.items()}
 
 
@@ -302,7 +303,7 @@ def check_size(network, height, width):
     """Raise UserError where a network does not take images of that size."""
     sizes = SIZES[network]
     if not {height, width} <= set(sizes) or isinstance(sizes, tuple) and height != width:
-        told = f'multiples of {sizes.step}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
+        told = f'multiples of {sizes.step} to {sizes[-1]}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
         raise UserError(f'--network {network} takes images of {told} pixels, not {height} x {width}: give another '
                         '--img_size or --network')
 
@@ -310,8 +311,7 @@ def check_size(network, height, width):
 def check_share(batch_size, workers):
     """Raise UserError where workers cannot share a batch evenly."""
     if batch_size % workers:
-        raise UserError(f'--batch_size {batch_size} cannot be shared by {workers} workers: choose a multiple of their '
-                        'number')
+        raise UserError(f'{workers} workers cannot share --batch_size {batch_size}: choose a multiple of {workers}')
 
 
 def as_folder(text):
@@ -327,7 +327,7 @@ def run_name(options):
     for option in OPTIONS['trains']:
         value = options[option.name]
         if value != option.default:
-            text = value if isinstance(value, str) else f'{value:g}'
+            text = value if isinstance(value, str) or float(f'{value:g}') != value else f'{value:g}'
             name += option.suffixes.get(value, f'_{option.name}{text}')
     return name
 

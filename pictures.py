@@ -137,23 +137,24 @@ def prepare(folder, names, shape, path):
     pictures = [name for name in names if name.lower().endswith(EXTENSIONS)]
     train, test, classes = arrange(pictures)
     print(f'Preparing {len(train + test)} pictures of {folder} in {shape[1]} x {shape[0]}, once', flush=True)
-    class_names = sorted(set(classes.values()))
-    number = {name: place for place, name in enumerate(class_names)}
-    labels, digest, kept = [], hashlib.sha256(), []
+    found, digest, kept = [], hashlib.sha256(), []
     with replacing(path + '.bytes') as part, open(part, 'wb') as file:
         for names_of_split in train, test:
             for name, pixels in read_all(folder, names_of_split, shape):
                 file.write(pixels)
-                labels.append(number[classes[name]] if classes else 0)
+                found.append(classes.get(name))
                 if names_of_split is train:
                     digest.update(pixels)
-            kept.append(len(labels))
+            kept.append(len(found))
         if not kept[0]:
             raise UserError(f'{folder} has no picture to train on ({", ".join(EXTENSIONS)}): put some there')
+    class_names = sorted(set(found)) if len(set(found)) > 1 else []  # of pictures that can be read
+    number = {name: place for place, name in enumerate(class_names)}
+    labels = [number.get(name, 0) for name in found]
     digest.update(np.array(labels[:kept[0]], np.int32))
     facts = {'count': len(labels), 'train': kept[0], 'digest': digest.hexdigest(), 'left_out': len(names) - len(labels),
              'class_names': [os.fsencode(name).decode(errors='replace') for name in class_names],
-             'labels': labels if classes else None}
+             'labels': labels if class_names else None}
     with replacing(path + '.json') as part:
         pathlib.Path(part).write_text(json.dumps(facts))
 

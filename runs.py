@@ -54,7 +54,7 @@ class Run:
             lock.truncate(0)
             print(f'process {os.getpid()} on {socket.gethostname()}', file=lock, flush=True)
             try:
-                for folder in self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results:
+                for folder in self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results, self.maps:
                     clear(folder)
                 yield
             finally:
@@ -102,7 +102,7 @@ def read_config(path):
         if not all(isinstance(name, str) for name in facts.get('class_names', [])):
             raise ValueError('class_names are no list of names')
         return known, facts
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): delete it, or put it right') from error
 
 
@@ -134,7 +134,12 @@ def find_run(checkpoint_dir, wanted):
         named = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', folder.name)
         options, rest = {}, {}
         if steps and (folder / 'config.json').exists():
-            options, rest = read_config(folder / 'config.json')
+            try:
+                options, rest = read_config(folder / 'config.json')
+            except UserError:
+                if wanted.get('name', folder.name) == folder.name:
+                    raise
+                continue
         elif steps and named:
             options = {'dataset_name': named[1], 'batch_size': int(named[2]), 'z_dim': int(named[3])}
         else:

@@ -65,6 +65,7 @@ def test_options_by_name(sess):
     model = SAGAN(sess, dataset='fashion-mnist', z='normal')
     assert (model.dataset_name, model.z_name) == ('fashion-mnist', 'normal')
     assert SAGAN(sess, dataset='fashion-mnist', conditional=True, label='boot').asked == 9
+    assert SAGAN(sess, conditional=True, label=0).asked == 0
 
 
 def test_the_notebook_of_the_readme(build, monkeypatch, tmp_path):

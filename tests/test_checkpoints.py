@@ -59,6 +59,20 @@ def test_the_newest_checkpoints_are_kept(build):
     assert kept(model.checkpoints) == {12}
 
 
+def test_checkpoints_that_a_training_replaces_meanwhile(build, monkeypatch, capsys):
+    model = build(keep=1)
+    model.save(1)
+    restore = model.checkpoints.restore
+
+    def too_late(path):
+        monkeypatch.undo()
+        model.save(2)
+        restore(path)
+
+    monkeypatch.setattr(model.checkpoints, 'restore', too_late)
+    assert model.load() == (True, 2) and 'damaged' not in capsys.readouterr().out
+
+
 def truncate(path):
     os.truncate(path, os.path.getsize(path) // 2)
 

@@ -175,7 +175,7 @@ def test_workers_that_differ_or_do_not_come(begin, tmp_path):
         _, err = ended(begin(*options, task=([taken.getsockname()[1], 9], 0)), 2)
     assert err.startswith('main.py: the port of 127.0.0.1') and err.count('\n') == 1
     _, err = ended(begin(*SMALL, '--workers', 3), 2)
-    assert '--batch_size 8 cannot be shared by 3 workers' in err and err.count('\n') == 1
+    assert '3 workers cannot share --batch_size 8: choose a multiple of 3' in err and err.count('\n') == 1
 
 
 @pytest.mark.parametrize('config, complaint', [
@@ -219,5 +219,5 @@ def test_messages_of_a_step(sess, size, gan_type, means, rows):
     model.build_model()
     kinds = [op.type for op in tf.get_default_graph().get_operations()]
     assert (kinds.count('CollectiveReduce'), kinds.count('CollectiveGather')) == (means, rows)
-    with pytest.raises(UserError, match='--batch_size 5 cannot be shared by 2 workers'):
+    with pytest.raises(UserError, match='2 workers cannot share --batch_size 5'):
         SAGAN(sess, batch_size=5, cluster=Cluster(['127.0.0.1:1', '127.0.0.1:2']))

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import termios
 import time
+from unittest import mock
 
 import imageio.v3 as imageio
 import numpy as np
@@ -28,6 +29,7 @@ from conftest import MAIN
 
 import datasets
 import sampling
+from SAGAN import SAGAN
 
 # A run of 2 epochs of 42 steps on the small data set, quick to train.
 QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 42,
@@ -440,6 +442,13 @@ def test_folder_that_cannot_be_written(finished, run, small_data, tmp_path, opti
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize('error', [
+    MemoryError('of 58 GiB'), tf.errors.ResourceExhaustedError(None, None, 'OOM of 58 GiB\n\t [[node x]]\nHint')])
+def test_memory_that_does_not_suffice(run, small_data, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(SAGAN, 'train_batch', mock.Mock(side_effect=error))
+    one_line_error(run('--data_dir', small_data, *QUICK), 'memory does not suffice', 'of 58 GiB): take a smaller')
+
+
 def test_full_disk(run, start, small_data, tmp_path):
     def no_file_above_20_mb():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
@@ -479,7 +488,14 @@ def test_test_before_any_training(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_config(finished, run, tmp_path):
+def test_damaged_config(finished, run, small_data, tmp_path):
     copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
-    (tmp_path / 'checkpoint' / RUN / 'config.json').write_text('{"epoch": ')
+    config = tmp_path / 'checkpoint' / RUN / 'config.json'
+    before = json.loads(config.read_text())
+    config.write_text('{"epoch": ')
     one_line_error(run('--phase', 'test'), 'config.json is damaged')
+    config.unlink()
+    code, out, _ = run('--phase', 'train', '--data_dir', small_data, *QUICK)
+    assert code == 0 and 'complete at step 84' in out
+    folders = 'data_dir', 'checkpoint_dir', 'result_dir', 'log_dir'
+    assert {**json.loads(config.read_text()), **{name: before[name] for name in folders}} == before

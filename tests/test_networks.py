@@ -190,7 +190,8 @@ def test_every_weight_is_normalized_and_every_u_moves_once(sess, kind):
 def test_sizes_that_a_network_does_not_take(sess):
     for kind, shape, complaint in [
             ('dcgan', (28, 28, 1), 'dcgan takes images of 32, 64, 128 pixels, not 28 x 28: give another --img_size'),
-            ('resnet', (32, 64, 1), 'not 32 x 64'), ('article', (30, 28, 1), 'takes images of multiples of 4 pixels')]:
+            ('resnet', (32, 64, 1), 'not 32 x 64'),
+            ('article', (30, 28, 1), 'takes images of multiples of 4 to 508 pixels')]:
         with pytest.raises(UserError, match=complaint):
             NETWORKS[kind](sess, image_shape=shape)
     with pytest.raises(TypeError, match='SAGAN is the network article; networks.NETWORKS has dcgan'):

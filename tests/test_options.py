@@ -25,6 +25,7 @@ README = pathlib.Path(__file__).parents[1] / 'README.md'
     (dict(seed=12, beta1=0.25, d_lr=0.5, g_lr=0.1, attention=False, precision='bfloat16'),
      'SAGAN_mnist_64_62_bfloat16_noattention_g_lr0.1_d_lr0.5_beta10.25_seed12'),
     (dict(dataset_name='cats[1]*', network='dcgan', ch=32, img_size=32), 'SAGAN_cats_1___64_62_dcgan_ch32_img_size32'),
+    (dict(seed=1234567), 'SAGAN_mnist_64_62_seed1234567'), (dict(seed=2000000), 'SAGAN_mnist_64_62_seed2e+06'),
     (dict(name='mine', seed=3), 'mine')])
 def test_run_name(given, name):
     assert run_name(resolved(given)) == name
@@ -72,6 +73,7 @@ def test_config_of_every_option_comes_back_as_it_was():
     written = json.loads(json.dumps({**ARTICLE, 'image_shape': [28, 28, 1], 'from_the_future': 3}))
     assert check_config(written, 'config.json') == (ARTICLE, {'image_shape': [28, 28, 1], 'from_the_future': 3})
     assert check_config({'beta1': 0}, 'config.json') == ({'beta1': 0}, {})
+    assert type(resolved({'beta1': 0})['beta1']) is float
     # As older runs have it.
     assert [check_config({'attention': value}, '')[0]['attention'] for value in (True, False)] == ['article', 'none']
     assert resolved({'attention': False})['attention'] == 'none'

@@ -180,6 +180,18 @@ def test_what_is_no_picture_is_left_out_and_counted(tmp_path, capsys, monkeypatc
         load_pictures(tmp_path / 'nowhere', SHAPE)
 
 
+def test_a_class_has_a_picture_that_can_be_read(tmp_path):
+    for name in 'a/1.png', 'b/1.png', 'b/2.png', 'c/1.png':
+        write(tmp_path / name, noise(0))
+    (tmp_path / 'b' / '1.png').write_text('no picture')
+    (tmp_path / 'c' / '1.png').write_text('no picture')
+    found = load_pictures(tmp_path, SHAPE)
+    assert found.class_names == ['a', 'b'] and found.labels.tolist() == [0, 1]
+    (tmp_path / 'b' / '2.png').unlink()
+    found = load_pictures(tmp_path, SHAPE)
+    assert found.class_names == [] and found.labels is None
+
+
 def test_the_array_is_made_once_and_anew_when_a_file_changes(tmp_path, capsys):
     folder = tmp_path / 'own'
     for number in range(12):

@@ -107,13 +107,14 @@ def test_find_run_tells_once_what_it_does_not_know_and_refuses_what_it_does_not_
     runs.find_run(tmp_path, {})
     out = capsys.readouterr().out
     assert out.count('\n') == 1 and 'b/config.json' in out and out.endswith(': colour\n')
-    for content in '{"epoch": ', '[]x', '3', '"text"', '{"z_dim": "many"}', '\0':
+    for content in '{"epoch": ', '[]x', '3', '"text"', '{"z_dim": "many"}', '\0', '[' * 200000:
         (tmp_path / 'b' / 'config.json').write_text(content)
         with pytest.raises(UserError, match='b/config.json'):
             runs.find_run(tmp_path, {})
     (tmp_path / 'b' / 'config.json').write_bytes(b'\xff')
     with pytest.raises(UserError, match='b/config.json is damaged'):
         runs.find_run(tmp_path, {})
+    assert runs.find_run(tmp_path, {'name': 'a'})[0] == {'name': 'a'}
 
 
 ##################################################################################
