@@ -158,12 +158,12 @@ def test_leftovers_of_a_kill_are_cleared_by_the_holder_of_the_lock(run):
     checkpoints = folder / 'SAGAN'
     gone = subprocess.Popen(['true'])
     gone.wait()
-    for path in results, checkpoints, folder / 'best', results / f'samples.{gone.pid}.part':
+    for path in results, checkpoints, folder / 'best', results / f'samples.{gone.pid}.part', pathlib.Path(run.maps):
         path.mkdir(parents=True)
     left = [results / 'SAGAN_curves.png.part', results / f'SAGAN_curves.png.{gone.pid}.part',
             results / f'samples.{gone.pid}.part' / '0.png', folder / f'config.json.{gone.pid}.part',
             checkpoints / 'SAGAN.model-20.data-00000-of-00001.tempstate123', folder / 'best' / 'x.index.tempstate9',
-            checkpoints / 'checkpoint.tmp4']
+            checkpoints / 'checkpoint.tmp4', pathlib.Path(run.maps, f'3.npz.{gone.pid}.part')]
     kept = [results / 'SAGAN_curves.png', checkpoints / 'SAGAN.model-20.index', checkpoints / 'checkpoint',
             results / 'SAGAN_test_000.png.1.part']  # of a program that is still at work
     for path in left + kept:
