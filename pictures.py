@@ -210,7 +210,9 @@ def fit(image, shape):
     """
     height, width, channels = shape
     if image.mode.startswith('I'):  # 16 bits, of which Pillow would keep what fits in 8
-        image = Image.fromarray(np.uint8(np.asarray(image) >> 8))
+        grey = np.asarray(image)
+        grey = np.where(grey == image.info.get('transparency'), 0xffff, grey)
+        image = Image.fromarray(np.uint8(grey >> 8))
     if image.has_transparency_data:
         white = Image.new('RGBA', image.size, 'white')
         white.alpha_composite(image.convert('RGBA'))

@@ -43,6 +43,7 @@ def palette(transparency=None):
     return image, {} if transparency is None else {'transparency': transparency}
 
 
+DEEP = Image.fromarray(np.repeat(np.uint16([[0x0000] * 4 + [0x80ff] * 4]), 8, 0))
 KINDS = {
     'rgb': (halves('RGB', RED, GREEN), {}, RED, GREEN),
     'rgba': (halves('RGBA', (*RED, 255), (0, 0, 0, 0)), {}, RED, WHITE),
@@ -54,7 +55,8 @@ KINDS = {
     'grey with alpha': (halves('LA', (0, 255), (0, 0)), {}, (0, 0, 0), WHITE),
     'grey with a transparent value': (halves('L', 0, 77), {'transparency': 77}, (0, 0, 0), WHITE),
     '1-bit': (halves('1', 0, 1), {}, (0, 0, 0), WHITE),
-    '16-bit': (Image.fromarray(np.repeat(np.uint16([[0x0000] * 4 + [0x80ff] * 4]), 8, 0)), {}, (0, 0, 0), (128,) * 3),
+    '16-bit': (DEEP, {}, (0, 0, 0), (128,) * 3),
+    '16-bit with a transparent value': (DEEP, {'transparency': 0x80ff}, (0, 0, 0), WHITE),
     'rgb with a transparent colour': (halves('RGB', RED, GREEN), {'transparency': GREEN}, RED, WHITE)}
 
 
