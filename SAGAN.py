@@ -313,14 +313,13 @@ class SAGAN(Sampler):
         if not self.cluster.leads:
             return []
         real = self.real_images(IMAGES, dataset)
-        z = self.draw_z(QUICK_EVAL_NUM, self.seed, Use.EVAL_Z)
         output = "D's mean probability of being real" if self.objective.probability else "D's mean output"
         return training_records(
             self.run, {**facts, **self.options}, step, steps_an_epoch, last_step, stops, graph=self.sess.graph,
             sample=self.sample, draw=lambda *key: self.draw_grid(self.seed, *key),
             note=self.gammas and (lambda epoch, step: self.note(epoch, step, real)),
-            score=lambda: score(self.pixels(z)), losses=self.losses, gammas=self.gammas, output=output,
-            checkpoints=self.checkpoints, best=self.best_checkpoints)
+            score=lambda: score(self.pixels(self.draw_z(QUICK_EVAL_NUM, self.seed, Use.EVAL_Z))), losses=self.losses,
+            gammas=self.gammas, output=output, checkpoints=self.checkpoints, best=self.best_checkpoints)
 
     def save(self, step):
         """Write a checkpoint of all variables, the optimizers' among them; the newest --keep stay."""
