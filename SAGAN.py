@@ -9,10 +9,10 @@ import numpy as np
 import ops
 from checkpoints import Checkpoints, not_finite
 from cluster import Cluster
-from datasets import CLASS_NAMES, batch, load_dataset, steps_of_a_pass
+from datasets import CLASS_NAMES, batch, digest_of, load_dataset, steps_of_a_pass
 from explorer import IMAGES
 from losses import OBJECTIVES
-from metrics import digest_of, load_scorer
+from metrics import load_scorer
 from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
 from options import KEPT, UserError, check_share, check_size, options_of, resolved
 from options import image_shape as shape_of
@@ -30,9 +30,10 @@ NEVER = contextlib.nullcontext(())
 class SAGAN(Sampler):
     """A generator and a discriminator, each with a self-attention layer unless attention is 'none'.
 
-    image_shape: (H, W, C), and classes: their names, or how many there are, are those of the options' data set if None,
-    none for own pictures; cluster: the workers that train together, this one alone if None. options: any of those in
-    options.py that config.json holds, by name; where one is not given it is the article's.
+    image_shape: (H, W, C), that of the data set if None. classes: their names, or how many there are; if None those of
+    the data set, and none for own pictures. cluster: the workers that train together; if None this process trains
+    alone. options: any of those in options.py that config.json holds, by name; one that is not given has the article's
+    value.
     Raises TypeError for an unknown one, UserError for what cannot go together.
     """
 
@@ -268,7 +269,7 @@ class SAGAN(Sampler):
             _, step = self.load()
         trained = {name: getattr(self, name) for name in options_of('names', 'trains', 'plans')}
         return self.cluster.share(self.sess, step, tf.global_variables(), lambda: {
-            'their data': dataset.digest or digest_of(*dataset.train), 'their options': str(trained)})
+            'their data': digest_of(dataset), 'their options': str(trained)})
 
     def check_room(self, step, steps_an_epoch, last_step):
         """Raise UserError where the disk cannot hold the checkpoints that training writes from a step on."""
@@ -293,14 +294,11 @@ class SAGAN(Sampler):
         """
         self.stale = True
         fed = [self.inputs, self.z, self.labels, self.z_labels] if self.conditional else [self.inputs, self.z]
-        for number, values in enumerate(batches, step * self.n_critic):
-            feed = {**dict(zip(fed, values, strict=False)), self.batch_number: number, self.step: step,
-                    self.lr_scale: lr_scale}
-            last = number == (step + 1) * self.n_critic - 1
-            if last:
-                _, losses = self.cluster.run(self.sess, [self.train_step, self.losses], feed)
-            else:
-                self.sess.run(self.d_step, feed)
+        *feeds, last = [{**dict(zip(fed, values, strict=False)), self.batch_number: number, self.step: step,
+                         self.lr_scale: lr_scale} for number, values in enumerate(batches, step * self.n_critic)]
+        for feed in feeds:
+            self.sess.run(self.d_step, feed)
+        _, losses = self.cluster.run(self.sess, [self.train_step, self.losses], last)
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise not_finite(name, step + 1)

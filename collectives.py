@@ -12,12 +12,14 @@ together = []  # the Cluster over whose whole batch batch norms normalize, withi
 
 
 class Collectives:
-    """Those of one graph, the same in the graphs of all of so many workers."""
+    """The collective operations of one graph; size: the number of workers, who all must build the same ones."""
 
     def __init__(self, size):
-        # Of these in the graph: their numbers, 1 and 2 aside for those that compare the workers, and the last.
+        # keys: the number of each such operation, where Cluster.share takes 1 and 2 for itself; last: the newest one,
+        # which the next one waits for.
         self.size, self.keys, self.last = size, itertools.count(3), None
-        self.sought, self.whole = set(), set()  # the weights whose gradients are built now, and those made of all rows
+        # sought: the weights whose gradients are being built; whole: those of them whose gradient all_rows makes.
+        self.sought, self.whole = set(), set()
 
     @contextlib.contextmanager
     def whole_batch(self, batch_size, gathers):

@@ -57,7 +57,7 @@ CLASS_NAMES = {
 
 class Dataset(NamedTuple):
     """train and test: (images uint8 [N, H, W, C], labels [N], or None); class_names, empty where there are no labels;
-    digest: what tells the training split from others, None where it is yet to be computed.
+    digest: that of own pictures, taken when they were prepared; else None: see digest_of.
     """
     train: tuple
     test: tuple
@@ -124,6 +124,17 @@ def load_dataset(name, data_dir='data', shape=(28, 28, 1), most=None):
         return Dataset(train, test, tuple(found.class_names), found.digest)
     splits = load_cifar10(folder) if name == 'cifar10' else load_mnist(name, data_dir)
     return Dataset(*((resized(images[:most], shape), labels[:most]) for images, labels in splits), CLASS_NAMES[name])
+
+
+def digest_of(dataset):
+    """What tells the training split of a Dataset from others: its digest, or else the sha256 of images and labels."""
+    if dataset.digest:
+        return dataset.digest
+    images, labels = dataset.train
+    digest = hashlib.sha256(np.ascontiguousarray(images))
+    if labels is not None:
+        digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()
 
 
 def resized(images, shape):

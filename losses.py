@@ -54,11 +54,6 @@ def noise(shape, key):
     return tf.random.stateless_uniform(shape, key, alg='philox')
 
 
-def all_of(whole):
-    """The slice of a batch that a penalty is of, where there is but one."""
-    return whole
-
-
 def between(real, fake, key, mine):
     """Points [B, H, W, C] between real and fake images, at one share an image."""
     shares = mine(noise([tf.shape(real)[0], 1, 1, 1], key))
@@ -66,22 +61,22 @@ def between(real, fake, key, mine):
     return real + shares * (fake - real)
 
 
-def wgan_gp(logit_of, real, fake, key, mine=all_of):
+def wgan_gp(logit_of, real, fake, key, mine):
     """Gulrajani et al. 2017, arXiv:1704.00028, equation 3, without its weight lambda.
 
     logit_of: images [B, H, W, C] in [0, 1] -> logit [B, 1], where no image has a say in another's logit; real: such
-    images, of the whole batch; fake: such images, of the slice of it that mine takes; key: what the random numbers
-    depend on, [2].
+    images, of the whole batch; mine: a function that takes this worker's slice of a whole batch; fake: such images, of
+    that slice; key: what the random numbers depend on, [2].
     """
     return tf.reduce_mean((gradient_norm(logit_of, between(real, fake, key, mine)) - 1) ** 2)
 
 
-def wgan_lp(logit_of, real, fake, key, mine=all_of):
+def wgan_lp(logit_of, real, fake, key, mine):
     """Petzka et al. 2018, arXiv:1709.08894, equation 8, without its weight; arguments as in wgan_gp."""
     return tf.reduce_mean(tf.nn.relu(gradient_norm(logit_of, between(real, fake, key, mine)) - 1) ** 2)
 
 
-def dragan(logit_of, real, fake, key, mine=all_of):
+def dragan(logit_of, real, fake, key, mine):
     """Kodali et al. 2017, arXiv:1705.07215, with the noise of its authors' code; arguments as in wgan_gp."""
     deviation = tf.math.reduce_std(real)
     shape = tf.shape(real)

@@ -24,7 +24,7 @@ from options import (
     parse,
     with_recipe,
 )
-from workers import LOST, Lost, read_task, start_workers
+from workers import LOST, SIGNALS, Lost, read_task, start_workers
 
 
 def fail(message):
@@ -33,10 +33,10 @@ def fail(message):
 
 
 @contextlib.contextmanager
-def noting_signals(stops):
-    """Within, Ctrl-C and SIGTERM are noted in the list stops, which it gives, and end nothing."""
-    handlers = {number: signal.signal(number, lambda number, frame: stops.append(number))
-                for number in (signal.SIGINT, signal.SIGTERM)}
+def noting_signals():
+    """Within, Ctrl-C and SIGTERM end nothing: they are noted in the list that it gives."""
+    stops = []
+    handlers = {number: signal.signal(number, lambda number, frame: stops.append(number)) for number in SIGNALS}
     try:
         yield stops
     finally:
@@ -65,7 +65,7 @@ def train(args, typed):
     dataset = load_dataset(*data)
     args = with_recipe(args, typed, bool(dataset.class_names))
     with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
-        model.train(noting_signals([]), dataset)
+        model.train(noting_signals(), dataset)
         stops = model.cluster.agreed
     if stops:
         sys.exit(128 + stops[0])
@@ -77,10 +77,10 @@ def train(args, typed):
 def dataset_to_train_on(args):
     """Find the data set, as find_dataset does. Raises UserError where a run of MNIST would go on with digits."""
     from datasets import find_dataset
-    from runs import find_run
+    from runs import NoRun, find_run
     name, folder = args['dataset_name'], args['data_dir']
     if name == 'auto':
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(NoRun):
             _, _, (run, *_) = find_run(args['checkpoint_dir'], {'dataset_name': 'mnist'})
             name = 'mnist'
     try:
@@ -112,7 +112,7 @@ def settings_of_a_run(args, typed):
 
     The names are None where an older run does not tell them. Raises UserError where there is no such run.
     """
-    from runs import find_run, name_some
+    from runs import NoRun, find_run, name_some, tell_rest
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
     if 'label' in typed:
@@ -120,17 +120,18 @@ def settings_of_a_run(args, typed):
     try:
         run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
             option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
-    except UserError as error:
+    except NoRun as error:
         if 'label' not in typed:
             raise
         raise UserError(f'--label {typed["label"]} takes a run of --conditional true: {error}') from error
+    tell_rest(os.path.join(args['checkpoint_dir'], name, 'config.json'), facts)
     print(f'Run: {name}' + (f', trained last of {1 + len(others)} that match; --name takes another: '
                             f'{name_some(others)}' if others else ''), flush=True)
     # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
     plan = {option: ARTICLE[option] for option in options_of('plans')}
     sampling = {option: typed[option] for option in options_of('samples', 'places') if option in typed}
-    # Sampled in float32, in which what --phase export writes computes too, however it was trained.
-    fixed = {'checkpoint_dir': args['checkpoint_dir'], 'name': name, 'precision': 'float32'}
+    # However it was trained, it is sampled in float32, the format that --phase export writes.
+    fixed = {'checkpoint_dir': args['checkpoint_dir'], 'precision': 'float32'}
     return {**run, **plan, **sampling, **fixed}, facts.get('class_names')
 
 
@@ -144,8 +145,8 @@ def built_model(options, class_names, *workers):
     from tf1 import tf
     options = {option: value for option, value in options.items() if option in KEPT}
     cluster = Cluster(*workers)
-    with cluster.session(session_config(options.get('precision', 'float32'))) as sess:
-        model = NETWORKS[options.get('network', 'article')](sess, classes=class_names, cluster=cluster, **options)
+    with cluster.session(session_config(options['precision'])) as sess:
+        model = NETWORKS[options['network']](sess, classes=class_names, cluster=cluster, **options)
         try:
             model.build_model()
             yield model

@@ -1,6 +1,5 @@
 """Scores of generated images, by a small classifier that is trained here: no downloaded network is needed."""
 
-import hashlib
 import math
 import os
 import pathlib
@@ -13,6 +12,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import entr, rel_entr
 from tqdm import tqdm
 
+from datasets import digest_of
 from ops import bn, conv2d, linear
 from options import UserError, as_folder
 from tf1 import tf
@@ -56,7 +56,7 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
     folder = os.path.join(checkpoint_dir, as_folder(f'classifier_{dataset_name}{suffix}'))
     path, trained_on = os.path.join(folder, 'classifier'), pathlib.Path(folder, 'trained_on')
-    digest = dataset.digest or digest_of(images, labels)
+    digest = digest_of(dataset)
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         sess = tf.Session()
@@ -88,14 +88,6 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     return classify
-
-
-def digest_of(images, labels):
-    """The sha256 of a training split; labels may be None."""
-    digest = hashlib.sha256(np.ascontiguousarray(images))
-    if labels is not None:
-        digest.update(np.ascontiguousarray(labels))
-    return digest.hexdigest()
 
 
 def turned(images, turns):
@@ -284,7 +276,8 @@ def recognised(probabilities, labels):
 def class_scores(features, probabilities, labels, train_features, train_labels):
     """Scores of images of which each was to be of a class, labels [N] -> {name: number}.
 
-    The distance is the mean over the classes of which there are two images and two training images, left out for none.
+    The distance is the mean over the classes with at least two images and two training images; where no class has as
+    many, it is left out.
     """
     counts, train_counts = (np.bincount(found, minlength=probabilities.shape[1]) for found in (labels, train_labels))
     distances = [frechet_distance(features[labels == label], train_features[train_labels == label])

@@ -39,14 +39,12 @@ def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='dec
     output_shape[0] may be a tensor, for a batch size that the graph does not know. k_h, k_w: size of the kernel;
     d_h, d_w: strides; sn: as in sigma_of. Variables: w [k_h, k_w, C', C], biases [C'].
     """
-    batch_size, _, _, channels = x.shape.as_list()
     with tf.variable_scope(name):
-        w = tf.get_variable('w', [k_h, k_w, output_shape[-1], channels],
+        w = tf.get_variable('w', [k_h, k_w, output_shape[-1], x.shape.as_list()[-1]],
                             initializer=tf.random_normal_initializer(stddev=stddev))
         biases = tf.get_variable('biases', [output_shape[-1]], initializer=tf.zeros_initializer())
         w = normalized(w, sn, columns=2)
         y = tf.nn.conv2d_transpose(x, w, output_shape=tf.stack(output_shape), strides=[1, d_h, d_w, 1], padding='SAME')
-        y.set_shape([batch_size] + list(output_shape[1:]))
         return tf.nn.bias_add(y, biases)
 
 
@@ -285,9 +283,9 @@ def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=Tr
     """
     channels = channels_of_attention(x)
     with tf.variable_scope(scope, reuse=reuse):
-        f = pool(conv2d(x, channels // 8, 1, 1, 1, 1, name='f_conv', sn=sn))  # keys [B, H/2, W/2, C/8]
+        f = max_pool(conv2d(x, channels // 8, 1, 1, 1, 1, name='f_conv', sn=sn))  # keys [B, H/2, W/2, C/8]
         g = conv2d(x, channels // 8, 1, 1, 1, 1, name='g_conv', sn=sn)  # queries [B, H, W, C/8]
-        h = pool(conv2d(x, channels // 2, 1, 1, 1, 1, name='h_conv', sn=sn))  # values [B, H/2, W/2, C/2]
+        h = max_pool(conv2d(x, channels // 2, 1, 1, 1, 1, name='h_conv', sn=sn))  # values [B, H/2, W/2, C/2]
         gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
         o = attend(f, g, h, gamma, is_training)  # [B, H, W, C/2]
         return gamma * conv2d(o, channels, 1, 1, 1, 1, name='attn_conv', sn=sn) + x
@@ -325,7 +323,7 @@ def avg_pool(x):
     return tf.nn.avg_pool2d(x, 2, 2, 'VALID')
 
 
-def pool(x):
+def max_pool(x):
     """Maximum of each 2 x 2 positions of x [B, H, W, C] -> [B, ceil(H/2), ceil(W/2), C]."""
     return tf.nn.max_pool2d(x, 2, 2, 'SAME')
 

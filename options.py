@@ -48,18 +48,14 @@ def real(low, high):
 
 
 def one_of(*choices):
-    """One of these words."""
+    """One of these words or numbers."""
+    values = {str(choice): choice for choice in choices}
+
     def read(text):
-        if text not in choices:
+        if text not in values:
             raise ValueError
-        return text
-    return Kind(f'{{{",".join(choices)}}}', f'one of {", ".join(choices)}', read)
-
-
-def one_of_numbers(*choices):
-    """One of these numbers."""
-    kind = one_of(*map(str, choices))
-    return kind._replace(read=lambda text: int(kind.read(text)))
+        return values[text]
+    return Kind(f'{{{",".join(values)}}}', f'one of {", ".join(values)}', read)
 
 
 def matching(shown, told, pattern):
@@ -164,7 +160,7 @@ OPTIONS = {
                "the article's, the DCGAN-like one, or the paper's", {'dcgan': '_dcgan', 'resnet': '_resnet'}),
         Option('ch', 64, eights(8, 1024), 'network', 'channels of which those of dcgan and resnet are multiples'),
         Option('img_size', 0, whole(0, 508), 'data', "pixels a side; 0 is the data set's own, of own pictures 64"),
-        Option('c_dim', 0, one_of_numbers(0, 1, 3), 'data', "channels; 0 is the data set's own, of own pictures 3"),
+        Option('c_dim', 0, one_of(0, 1, 3), 'data', "channels; 0 is the data set's own, of own pictures 3"),
         Option('flip', False, TRUTH, 'data', 'mirror half of the images of a batch', {True: '_flip'})],
     'plans': [
         Option('epoch', 20, whole(1), 'run', 'epochs; a larger number continues a finished run'),
@@ -285,7 +281,7 @@ def image_shape(options):
 
 
 def settled(options):
-    """Options in which what is the data set's own anyway is 0, so that it is one run whether that is typed or not."""
+    """Options with 0 for an img_size or c_dim that is the data set's own: typed or left out, it is the same run."""
     own = dict(zip(('img_size', 'c_dim'), SHAPES.get(options['dataset_name'], OWN_SHAPE), strict=True))
     return {name: 0 if value == own.get(name) else value for name, value in options.items()}
 

@@ -82,16 +82,15 @@ def writing(records):
         if failure:
             raise failure
 
-    try:
+    with contextlib.ExitStack() as closing:  # closes all, also where closing one fails, as on a full disk
+        for record in reversed(records):
+            closing.callback(record.close)
         yield write_due
-    finally:
-        for record in records:
-            record.close()
 
 
 @dataclasses.dataclass
 class Record:
-    """Something that is written whenever so many steps were taken, or so many, each a number of steps; 0 is never."""
+    """Something that is written at each multiple of any of these numbers of steps, of which 0 has none."""
     every: tuple
 
     word = 'drawing'  # for what it does, where that takes a while

@@ -22,6 +22,10 @@ NAMED = 3  # runs that a line names at most
 FILM_SIZE, FILM_FRAMES = 800, 150  # pixels a side, and frames, of a film at most: they lie in memory together
 
 
+class NoRun(UserError):
+    """No trained run has the options that are wanted."""
+
+
 class Run:
     """The folders of a run, <checkpoint_dir>/<name>, <result_dir>/<name> and <log_dir>/<name>; options: all of them."""
 
@@ -120,13 +124,13 @@ def checkpoint_steps(folder):
 
 
 def find_run(checkpoint_dir, wanted):
-    """Find, below checkpoint_dir, the run trained last among those whose options agree with wanted.
+    """Find, below checkpoint_dir, the run trained last among those whose options agree with wanted, {option: value}.
 
-    wanted: {option: value}; name is that of the folder. Returns the options of the run: what its config.json says, or
-    what its folder's name says where it has none, as the folders of older repositories; and as name that of its folder,
-    where the options would make another. Then what config.json says of the data set, and the names of all that agree,
-    the one trained last first.
-    Raises UserError where there is no such run.
+    Returns all options of the run, its folder's name among them, as its config.json gives them, or, in the folders of
+    older repositories, which have none, the folder's name; then what else is in config.json; then the names of all
+    runs that agree, the one trained last first.
+    Raises NoRun where there is no such run, UserError where a config.json, that of the run wanted by name or else any,
+    is damaged.
     """
     runs = []
     for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
@@ -144,20 +148,16 @@ def find_run(checkpoint_dir, wanted):
             options = {'dataset_name': named[1], 'batch_size': int(named[2]), 'z_dim': int(named[3])}
         else:
             continue
-        if run_name({**ARTICLE, **options}) != folder.name:
-            options['name'] = folder.name
         trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
-        full = {**ARTICLE, **options, 'name': folder.name}
-        runs.append((trained, full, options, folder / 'config.json', rest))
+        runs.append((trained, {**ARTICLE, **options, 'name': folder.name}, rest))
     runs.sort(key=lambda run: run[0], reverse=True)
     agreeing = [run for run in runs if settled({**run[1], **wanted}) == settled(run[1])]
     if not agreeing:
         there_is = name_some([run[1]['name'] for run in runs]) or 'nothing'
         typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in wanted.items())
-        raise UserError(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
-                        'train first, with --phase train')
-    _, _, options, path, rest = agreeing[0]
-    tell_rest(path, rest)
+        raise NoRun(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
+                    'train first, with --phase train')
+    _, options, rest = agreeing[0]
     return options, rest, [run[1]['name'] for run in agreeing]
 
 

@@ -7,6 +7,7 @@ from conftest import SMALL
 from scipy.special import expit
 
 import losses
+from cluster import Cluster
 from losses import OBJECTIVES
 from ops import conv2d, linear, move
 from precision import BFLOAT16_GRADIENTS, session_config
@@ -47,7 +48,7 @@ def images(seed, count=4):
 
 
 PENALTIES = {name: objective.penalty for name, objective in OBJECTIVES.items() if objective.penalty}
-KEY = [3, 8]
+KEY, ALONE = [3, 8], Cluster().mine
 
 
 @pytest.mark.parametrize('length', [0.3, 2.5])
@@ -56,7 +57,7 @@ def test_penalty_of_a_linear_discriminator(sess, name, length):
     """Its gradient is its weight at every image: the penalty is (|w| - 1)^2, or 0 where only more than 1 is bad."""
     w = np.random.default_rng(1).normal(size=SMALL)
     w = tf.Variable(length * w / np.linalg.norm(w), dtype=tf.float32)
-    penalty = PENALTIES[name](lambda x: tf.reduce_sum(x * w, [1, 2, 3])[:, None], images(0), images(1), KEY)
+    penalty = PENALTIES[name](lambda x: tf.reduce_sum(x * w, [1, 2, 3])[:, None], images(0), images(1), KEY, ALONE)
     sess.run(tf.global_variables_initializer())
     expected = 0 if name == 'wgan-lp' and length < 1 else (length - 1) ** 2
     assert sess.run(penalty) == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -65,7 +66,7 @@ def test_penalty_of_a_linear_discriminator(sess, name, length):
 @pytest.mark.parametrize('name', PENALTIES)
 def test_penalty_of_a_constant_discriminator_has_a_finite_gradient(sess, name):
     w = tf.Variable(np.zeros(SMALL), dtype=tf.float32)
-    penalty = PENALTIES[name](lambda x: tf.reduce_sum(x * w, [1, 2, 3])[:, None], images(0), images(1), KEY)
+    penalty = PENALTIES[name](lambda x: tf.reduce_sum(x * w, [1, 2, 3])[:, None], images(0), images(1), KEY, ALONE)
     gradient, = tf.gradients(penalty, w)
     sess.run(tf.global_variables_initializer())
     assert sess.run(penalty) == pytest.approx(0 if name == 'wgan-lp' else 1, abs=1e-4)
@@ -74,7 +75,7 @@ def test_penalty_of_a_constant_discriminator_has_a_finite_gradient(sess, name):
 
 def test_points_between_have_one_share_an_image(sess):
     real, fake = sess.run([images(0, 500), images(1, 500)])
-    points, again, other = (sess.run(losses.between(real, fake, key, losses.all_of)) for key in (KEY, KEY, [3, 10]))
+    points, again, other = (sess.run(losses.between(real, fake, key, ALONE)) for key in (KEY, KEY, [3, 10]))
     share = ((points - real) * (fake - real)).sum((1, 2, 3)) / ((fake - real) ** 2).sum((1, 2, 3))  # [500]
     np.testing.assert_allclose(points, real + share[:, None, None, None] * (fake - real), atol=1e-5)
     assert 0 <= share.min() < 0.02 and 0.98 < share.max() <= 1 and abs(share.mean() - 0.5) < 0.05
@@ -83,7 +84,7 @@ def test_points_between_have_one_share_an_image(sess):
 
 def test_points_of_dragan_are_around_the_real_images(sess):
     seen, real = [], np.random.default_rng(0).random([300, *SMALL]).astype(np.float32) / 2 + 0.25
-    losses.dragan(lambda x: seen.append(x) or tf.reduce_sum(x, [1, 2, 3])[:, None], tf.constant(real), None, KEY)
+    losses.dragan(lambda x: seen.append(x) or tf.reduce_sum(x, [1, 2, 3])[:, None], tf.constant(real), None, KEY, ALONE)
     points = sess.run(seen[0])
     assert points.min() >= 0 and points.max() <= 1
     share = (points - real).max((1, 2, 3)) / (0.5 * real.std())  # of 192 pixels one has nearly the whole of it
@@ -106,7 +107,7 @@ def test_second_derivative_of_a_penalty_against_differences(sess, sn):
             return linear(tf.nn.softplus(linear(y, 5, 'fc', sn=sigmas)), 1, 'out', sn=sigmas)
 
     with tf.get_default_graph().gradient_override_map(BFLOAT16_GRADIENTS):
-        penalty = losses.wgan_gp(logit_of, images(0), images(1), KEY)
+        penalty = losses.wgan_gp(logit_of, images(0), images(1), KEY, ALONE)
     weights = [v for v in tf.trainable_variables() if v.shape.ndims > 1]
     gradients = tf.gradients(penalty, weights)
     sess.run(tf.global_variables_initializer())
@@ -133,7 +134,7 @@ def test_gradient_of_a_penalty_is_that_of_tensorflows_own_layers(sess, name):
     model = SAGAN(sess, image_shape=SMALL, gan_type=name, attention='paper')
 
     def gradients(reuse):
-        penalty = PENALTIES[name](lambda x: model.discriminator(x, reuse=reuse)[1], images(0), images(1), KEY)
+        penalty = PENALTIES[name](lambda x: model.discriminator(x, reuse=reuse)[1], images(0), images(1), KEY, ALONE)
         return [tf.convert_to_tensor(g) for g in tf.gradients(penalty, tf.trainable_variables()) if g is not None]
 
     with tf.get_default_graph().gradient_override_map(BFLOAT16_GRADIENTS):

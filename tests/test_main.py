@@ -363,12 +363,27 @@ def test_auto_without_a_network(run, tmp_path):
     assert os.listdir(tmp_path / 'checkpoint') == ['SAGAN_digits_2_62']
 
 
+def test_what_a_config_has_that_is_no_option_is_told_once_and_of_the_run_itself(run, small_data, tmp_path):
+    options = ['--data_dir', small_data, '--batch_size', 7, '--iteration', 1, '--sample_num', 1, '--test_num', 1]
+    assert run(*options, '--epoch', 1)[0] == 0
+    path = tmp_path / 'checkpoint' / RUN / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'colour': 'red'}))
+    for others, count in (['--epoch', 2], 1), (['--phase', 'test'], 1), (['--epoch', 1, '--seed', 3], 0):
+        code, out, _ = run(*options, *others)
+        assert (code, out.count(f'{RUN}/config.json has what this program does not know')) == (0, count)
+
+
 def test_auto_does_not_leave_a_run_of_mnist(finished, run, tmp_path):
     """Where a --data_dir was forgotten."""
     copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
     before = snapshot(tmp_path)
     one_line_error(run('--epoch', 30), f'checkpoint holds {RUN}, a run of MNIST', '--data_dir')
     assert snapshot(tmp_path) == before
+    (tmp_path / 'checkpoint' / RUN / 'config.json').write_text('{')  # what it is a run of, nobody knows
+    for options in ['--epoch', 30], ['--phase', 'test', '--label', 7]:
+        code, _, err = run(*options)
+        assert code == 2 and err.startswith(f'main.py: checkpoint/{RUN}/config.json is damaged')
+    assert not (tmp_path / 'data').exists()
 
 
 def test_a_disk_that_cannot_hold_the_run(run, small_data, tmp_path, monkeypatch):

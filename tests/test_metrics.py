@@ -178,7 +178,7 @@ def shaded(count, size, channels, rng):
     (36, 3, 'classifier_own_36x36x3'), (12, 1, 'classifier_own_12x12x1')])
 def test_classifier_of_any_size_and_number_of_classes(size, channels, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, 'LEAST_STEPS', 40)
-    monkeypatch.setattr(metrics, 'digest_of', None)  # what has a digest is not read for another
+    monkeypatch.setattr('datasets.hashlib', None)  # what has a digest is not read for another
     rng = np.random.default_rng(0)
     train, test = shaded(120, size, channels, rng), shaded(20, size, channels, rng)
     classify = load_classifier('own', Dataset(train, test, tuple('abcd'), 'its digest'), str(tmp_path))

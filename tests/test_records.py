@@ -62,6 +62,15 @@ def test_what_the_user_must_put_right_ends_training_when_all_was_tried(error):
     assert [entry[:2] for entry in seen[:2]] == [(1, 'Noted'), (1, 'Later')] and seen[2:] == ['closed', 'closed']
 
 
+def test_all_are_closed_where_one_cannot_be():
+    """As the history on a full disk, whose last row its file tries to write once more."""
+    seen, failing, file = [], Noted((1,), []), open('/dev/full', 'w')  # noqa: SIM115 (close is what fails)
+    failing.write, failing.close = lambda step, values: print(step, file=file, flush=True), file.close
+    with pytest.raises(OSError, match='No space'), writing([failing, Noted((1,), seen), Later((), seen)]) as write_due:
+        write_due(1, {})
+    assert seen == [(1, 'Noted', {}), 'closed', 'closed']
+
+
 TRAINING = dict(batch_size=7, epoch=1, iteration=4, print_freq=1, sample_freq=2, save_freq=2, sample_num=2,
                 image_shape=(28, 28, 1))
 

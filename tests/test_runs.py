@@ -83,30 +83,30 @@ def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
 
 def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
     make_run(tmp_path / 'SAGAN_fashion-mnist_32_100', 0)
-    assert runs.find_run(tmp_path, {})[0] == {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100}
+    named = {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100, 'name': 'SAGAN_fashion-mnist_32_100'}
+    assert runs.find_run(tmp_path, {})[0] == {**ARTICLE, **named}
 
 
 def test_find_run_looks_at_every_folder_with_a_config_and_checkpoints(tmp_path):
     make_run(tmp_path / 'mine', 10, {'seed': 3, 'batch_size': 8})
     make_run(tmp_path / 'SAGAN_mnist_64_62', 20, {'attention': 'none'})
     make_run(tmp_path / 'stranger', 0)  # neither a config.json nor a name that tells
-    assert runs.find_run(tmp_path, {})[0] == {'seed': 3, 'batch_size': 8, 'name': 'mine'}
+    assert runs.find_run(tmp_path, {})[0] == {**ARTICLE, 'seed': 3, 'batch_size': 8, 'name': 'mine'}
     assert runs.find_run(tmp_path, {'name': 'mine'})[0]['batch_size'] == 8
     # Renamed by hand: the folder's name, not the one that the options make.
-    assert runs.find_run(tmp_path, {'attention': 'none'})[0] == {'attention': 'none', 'name': 'SAGAN_mnist_64_62'}
+    assert runs.find_run(tmp_path, {'attention': 'none'})[0]['name'] == 'SAGAN_mnist_64_62'
     # What a config.json lacks is the article's.
     assert runs.find_run(tmp_path, {'lr_decay': 'none', 'batch_size': 64})[0]['name'] == 'SAGAN_mnist_64_62'
     with pytest.raises(UserError, match='with --attention article --lr_decay linear in .*mine'):
         runs.find_run(tmp_path, {'attention': 'article', 'lr_decay': 'linear'})
 
 
-def test_find_run_tells_once_what_it_does_not_know_and_refuses_what_it_does_not_understand(tmp_path, capsys):
+def test_find_run_gives_what_it_does_not_know_and_refuses_what_it_does_not_understand(tmp_path, capsys):
     make_run(tmp_path / 'a', 10, {'image_shape': [28, 28, 1]})
-    assert runs.find_run(tmp_path, {})[0] == {'name': 'a'} and capsys.readouterr().out == ''
     make_run(tmp_path / 'b', 0, {'colour': 'red', 'image_shape': [28, 28, 1]})
-    runs.find_run(tmp_path, {})
-    out = capsys.readouterr().out
-    assert out.count('\n') == 1 and 'b/config.json' in out and out.endswith(': colour\n')
+    for name, told in ('a', ''), ('b', 'b has what this program does not know, and leaves alone: colour\n'):
+        runs.tell_rest(name, runs.find_run(tmp_path, {'name': name})[1])
+        assert capsys.readouterr().out == told
     for content in '{"epoch": ', '[]x', '3', '"text"', '{"z_dim": "many"}', '\0', '[' * 200000:
         (tmp_path / 'b' / 'config.json').write_text(content)
         with pytest.raises(UserError, match='b/config.json'):
@@ -114,7 +114,7 @@ def test_find_run_tells_once_what_it_does_not_know_and_refuses_what_it_does_not_
     (tmp_path / 'b' / 'config.json').write_bytes(b'\xff')
     with pytest.raises(UserError, match='b/config.json is damaged'):
         runs.find_run(tmp_path, {})
-    assert runs.find_run(tmp_path, {'name': 'a'})[0] == {'name': 'a'}
+    assert runs.find_run(tmp_path, {'name': 'a'})[0] == {**ARTICLE, 'name': 'a'}
 
 
 ##################################################################################
