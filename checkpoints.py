@@ -6,7 +6,7 @@ import shutil
 
 from options import UserError
 from runs import MODEL, checkpoint_steps
-from tf1 import tf
+from tf1 import one_line, tf
 from utils import check_folder
 
 
@@ -103,12 +103,6 @@ class Checkpoints:
             print(f'{path} has no averaged weights: the raw ones take their place')
         else:
             self.saver.restore(self.sess, path)
-
-
-def one_line(error):
-    """What is said of an error, without the graph that TensorFlow prints around it."""
-    said = str(getattr(error, 'message', error)).split('\n\t [[')[0].strip()
-    return (said or type(error).__name__).splitlines()[-1]
 
 
 def not_finite(what, step):

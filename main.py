@@ -138,11 +138,10 @@ def settings_of_a_run(args, typed):
 @contextlib.contextmanager
 def built_model(options, class_names, *workers):
     """A SAGAN of these options, its graph built, in a session; workers: as Cluster takes them."""
-    from checkpoints import one_line
     from cluster import Cluster
     from networks import NETWORKS
     from precision import session_config
-    from tf1 import tf
+    from tf1 import one_line, tf
     options = {option: value for option, value in options.items() if option in KEPT}
     cluster = Cluster(*workers)
     with cluster.session(session_config(options['precision'])) as sess:

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints import Checkpoints, one_line
+from checkpoints import Checkpoints
 from explorer import note_paths, read_notes, write_note, write_page
 from figures import draw_attention, draw_curves, draw_neighbours
 from metrics import nearest, print_scores
 from options import UserError
 from progress import Progress, place
 from runs import MODEL, Run, open_history, read_history, save_figure, write_json, write_progress
-from tf1 import tf
+from tf1 import one_line, tf
 from utils import Use, check_folder, save_images
 
 FEW = 2048  # images, below which a Fréchet distance depends on their number

@@ -4,7 +4,6 @@ import contextlib
 
 import numpy as np
 
-from checkpoints import one_line
 from datasets import load_dataset
 from explorer import IMAGES, Look, note_of
 from metrics import compare
@@ -12,7 +11,7 @@ from ops import attention_layers, gammas_of, move
 from options import UserError
 from records import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
 from runs import checkpoint_steps, export_images
-from tf1 import tf
+from tf1 import one_line, tf
 from utils import Use, check_folder, draw_labels, draw_z, grid_size, replacing_folder, to_uint8
 
 FIGURE_ROWS = 4  # images a layer of the figure of attention maps

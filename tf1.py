@@ -1,4 +1,4 @@
-"""TensorFlow in the graph mode of its version 1, imported with its start-up chatter kept off the screen."""
+"""TensorFlow in the graph mode of its version 1, its start-up chatter kept off the screen, and its errors in a line."""
 
 import os
 
@@ -17,3 +17,9 @@ finally:
 tf.logging.set_verbosity(tf.logging.ERROR)
 tf.disable_eager_execution()
 tf.enable_resource_variables()
+
+
+def one_line(error):
+    """What is said of an error, without the graph that TensorFlow prints around it."""
+    said = str(getattr(error, 'message', error)).split('\n\t [[')[0].strip()
+    return (said or type(error).__name__).splitlines()[-1]
