@@ -111,7 +111,8 @@ class Option(NamedTuple):
 
 
 # The heights and widths that each network takes; where they are counted up, images are squares.
-SIZES = {'article': range(4, 512, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}  # 512: 2**31 weights, too many
+SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
+MOST_PIXELS = 512 ** 2 - 1  # with more, a layer of the article's network has 2**31 weights, too many for TensorFlow
 GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 
 # By their role: what is for one command alone, and SAGAN does not know; what names a run; what trains it otherwise, and
@@ -298,10 +299,12 @@ def with_recipe(options, typed, classes=False):
 def check_size(network, height, width):
     """Raise UserError where a network does not take images of that size."""
     sizes = SIZES[network]
-    if not {height, width} <= set(sizes) or isinstance(sizes, tuple) and height != width:
-        told = f'multiples of {sizes.step} to {sizes[-1]}' if isinstance(sizes, range) else ', '.join(map(str, sizes))
-        raise UserError(f'--network {network} takes images of {told} pixels, not {height} x {width}: give another '
-                        '--img_size or --network')
+    squares = isinstance(sizes, tuple)
+    if not {height, width} <= set(sizes) or squares and height != width or height * width > MOST_PIXELS:
+        told = ', '.join(map(str, sizes)) + ' pixels' if squares else (
+            f'multiples of {sizes.step} pixels, fewer than 512 x 512 in all')
+        raise UserError(f'--network {network} takes images of {told}, not {height} x {width}: give another --img_size '
+                        'or --network')
 
 
 def check_share(batch_size, workers):
@@ -323,7 +326,7 @@ def run_name(options):
     for option in OPTIONS['trains']:
         value = options[option.name]
         if value != option.default:
-            text = value if isinstance(value, str) or float(f'{value:g}') != value else f'{value:g}'
+            text = value if isinstance(value, str) else f'{value:g}'
             name += option.suffixes.get(value, f'_{option.name}{text}')
     return name
 

@@ -40,11 +40,11 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
     noted = (options['print_freq'], *scored)
     check_folder(run.results)
     summaries = Summaries(noted, run.logs, step, graph)
-    scores = ['frechet_distance', 'classifier_score']  # columns where there are, or were, any
-    known = options['eval_freq'] or any(row.get(scores[0]) for row in read_history(run.path('history.csv')))
-    columns = ['step', *losses, *gammas, *(scores if known else [])]
-    history = History(noted, run.path('history.csv'), step, columns, lambda: checkpoints.sess.run(gammas))
-    distances = [float(row[scores[0]]) for row in read_history(history.file.name) if row.get(scores[0])]
+    path = run.path('history.csv')
+    distances = [float(row['frechet_distance']) for row in read_history(path)
+                 if row.get('frechet_distance') and int(row['step']) <= step]
+    scores = ['frechet_distance', 'classifier_score'] if options['eval_freq'] or distances else []
+    history = History(noted, path, step, ['step', *losses, *gammas, *scores], lambda: checkpoints.sess.run(gammas))
     run.write_config(options)  # last, so that a folder that cannot be made leaves it as it was
     return [
         Scores(scored, score), Best(scored, best, min(distances, default=np.inf)), history, summaries,

@@ -191,9 +191,11 @@ def test_sizes_that_a_network_does_not_take(sess):
     for kind, shape, complaint in [
             ('dcgan', (28, 28, 1), 'dcgan takes images of 32, 64, 128 pixels, not 28 x 28: give another --img_size'),
             ('resnet', (32, 64, 1), 'not 32 x 64'),
-            ('article', (30, 28, 1), 'takes images of multiples of 4 to 508 pixels')]:
+            ('article', (30, 28, 1), 'takes images of multiples of 4 pixels, fewer than 512 x 512 in all, not 30 x 28'),
+            ('article', (512, 512, 1), 'not 512 x 512')]:
         with pytest.raises(UserError, match=complaint):
             NETWORKS[kind](sess, image_shape=shape)
+    NETWORKS['article'](sess, image_shape=(1024, 8, 1))
     with pytest.raises(TypeError, match='SAGAN is the network article; networks.NETWORKS has dcgan'):
         NETWORKS['article'](sess, network='dcgan')
     assert NETWORKS['resnet'](sess, dataset_name='cifar10').image_shape == (32, 32, 3)
