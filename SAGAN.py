@@ -7,20 +7,21 @@ import time
 import numpy as np
 
 import ops
-from checkpoints import Checkpoints, not_finite
-from cluster import Cluster
-from datasets import CLASS_NAMES, batch, digest_of, load_dataset, steps_of_a_pass
-from explorer import IMAGES
-from losses import OBJECTIVES
-from metrics import load_scorer
+from datasets import CLASS_NAMES, digest_of, load_dataset
+from datasets.batches import batch, steps_of_a_pass
+from distributed.cluster import Cluster
+from evaluation.metrics import load_scorer
+from explorer.snapshots import IMAGES
 from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
 from options import KEPT, UserError, check_share, check_size, options_of, resolved
 from options import image_shape as shape_of
-from precision import BFLOAT16_GRADIENTS
-from records import training_records, writing
-from runs import MODEL, Run
 from sampling import Sampler
+from storage.checkpoints import Checkpoints, not_finite
+from storage.run import MODEL, Run
 from tf1 import tf
+from training.callbacks import training_records, writing
+from training.losses import OBJECTIVES
+from training.precision import BFLOAT16_GRADIENTS
 from utils import Use, draw_labels, show_all_variables
 
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 
+from distributed.launcher import LOST, SIGNALS, Lost, read_task, start_workers
 from options import (
     ARTICLE,
     KEPT,
@@ -24,7 +25,6 @@ from options import (
     parse,
     with_recipe,
 )
-from workers import LOST, SIGNALS, Lost, read_task, start_workers
 
 
 def fail(message):
@@ -77,7 +77,7 @@ def train(args, typed):
 def dataset_to_train_on(args):
     """Find the data set, as find_dataset does. Raises UserError where a run of MNIST would go on with digits."""
     from datasets import find_dataset
-    from runs import NoRun, find_run
+    from storage.run import NoRun, find_run
     name, folder = args['dataset_name'], args['data_dir']
     if name == 'auto':
         with contextlib.suppress(NoRun):
@@ -112,7 +112,7 @@ def settings_of_a_run(args, typed):
 
     The names are None where an older run does not tell them. Raises UserError where there is no such run.
     """
-    from runs import NoRun, find_run, name_some, tell_rest
+    from storage.run import NoRun, find_run, name_some, tell_rest
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
     if 'label' in typed:
@@ -138,10 +138,10 @@ def settings_of_a_run(args, typed):
 @contextlib.contextmanager
 def built_model(options, class_names, *workers):
     """A SAGAN of these options, its graph built, in a session; workers: as Cluster takes them."""
-    from cluster import Cluster
+    from distributed.cluster import Cluster
     from networks import NETWORKS
-    from precision import session_config
     from tf1 import one_line, tf
+    from training.precision import session_config
     options = {option: value for option, value in options.items() if option in KEPT}
     cluster = Cluster(*workers)
     with cluster.session(session_config(options['precision'])) as sess:

@@ -5,7 +5,7 @@ Importing this module switches eager execution off: nothing else is needed to bu
 
 import collections
 
-from collectives import together
+from distributed.collectives import together
 from tf1 import tf
 
 # What attention enters, at each call, into the graph's collection of that name: the name of its scope, the map, gamma,

@@ -5,13 +5,13 @@ import contextlib
 import numpy as np
 
 from datasets import load_dataset
-from explorer import IMAGES, Look, note_of
-from metrics import compare
+from evaluation.metrics import compare
+from explorer.snapshots import IMAGES, Look, note_of
 from ops import attention_layers, gammas_of, move
 from options import UserError
-from records import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
-from runs import checkpoint_steps, export_images
+from storage.run import checkpoint_steps, export_images
 from tf1 import one_line, tf
+from training.callbacks import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
 from utils import Use, check_folder, draw_labels, draw_z, grid_size, replacing_folder, to_uint8
 
 FIGURE_ROWS = 4  # images a layer of the figure of attention maps

@@ -1,7 +1,6 @@
 """What the tests share: a small data set, a fresh graph, and main.py as a user starts it."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,16 +10,14 @@ os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1
                   PYTHONDONTWRITEBYTECODE='1')
 
 import pytest
+from helpers import MAIN
 
-import datasets
 import main
-import metrics
 import SAGAN
 import sampling
+from datasets.idx import make_digits
+from evaluation import classifier
 from tf1 import tf
-from utils import draw_z
-
-MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def small_data(tmp_path_factory):
     """A data_dir with 300 + 100 digits under the name of mnist; tests that change it take a copy."""
     folder = tmp_path_factory.mktemp('data')
     (folder / 'mnist').mkdir()
-    datasets.make_digits(str(folder / 'mnist'), train=300, test=100)
+    make_digits(str(folder / 'mnist'), train=300, test=100)
     return folder
 
 
@@ -53,7 +50,7 @@ def start(tmp_path):
 def run(tmp_path, monkeypatch, capfd):
     """Run main.py's main in an empty folder, in this process -> (exit code, standard output, standard error)."""
     def run_main(*options):
-        monkeypatch.setattr(metrics, 'LEAST_STEPS', 12)
+        monkeypatch.setattr(classifier, 'LEAST_STEPS', 12)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, 'argv', ['main.py', *map(str, options)])
         capfd.readouterr()
@@ -81,14 +78,3 @@ def build(sess, tmp_path, small_data, monkeypatch):
         model.refresh_statistics()
         return model
     return build_model
-
-
-SMALL = 12, 16, 1  # an image_shape that is quick to compute
-
-
-def images_and_z(model, count, step=0):
-    """A batch to train on, as the feed of that step; of each image as much as fits the model's image_shape."""
-    (images, _), _ = datasets.load_mnist('mnist', model.data_dir)
-    height, width, _ = model.image_shape
-    return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,
-            model.z: draw_z(count, model.z_dim, 7, step), model.step: step}

@@ -4,19 +4,20 @@ import os
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from benchmark import two_call_loop
-from conftest import SMALL, images_and_z
+from helpers import SMALL, images_and_z
 
-import metrics
-import precision
 import SAGAN as module
 import sampling
-from datasets import load_mnist, shuffled
-from losses import sigmoid_loss
+from benchmarks.speed import two_call_loop
+from datasets.batches import shuffled
+from datasets.idx import load_mnist
+from evaluation import classifier, metrics
 from options import UserError
-from precision import has_fast_bfloat16, session_config
-from runs import read_history
 from SAGAN import SAGAN, linear_decay
+from storage.history import read_history
+from training import precision
+from training.losses import sigmoid_loss
+from training.precision import has_fast_bfloat16, session_config
 from utils import draw_z
 
 
@@ -367,8 +368,8 @@ def test_a_degenerate_run(build, tmp_path):
 
 def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'QUICK_EVAL_NUM', 50)
-    monkeypatch.setattr(metrics, 'LEAST_STEPS', 3)
-    monkeypatch.setattr(metrics, 'EPOCHS', 1)
+    monkeypatch.setattr(classifier, 'LEAST_STEPS', 3)
+    monkeypatch.setattr(classifier, 'EPOCHS', 1)
     model = build(batch_size=7, epoch=4, iteration=3, eval_freq=2, print_freq=4)
     scores = iter([{'frechet_distance': 5., 'classifier_score': 2.}, {'frechet_distance': 7., 'classifier_score': 3.}])
     seen = []

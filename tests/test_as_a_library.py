@@ -10,17 +10,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import SMALL, images_and_z
+from helpers import README, SMALL, images_and_z
 
-import figures
 import sampling
+from evaluation import figures
 from ops import attention, deconv2d, linear, paper_attention
 from options import UserError
-from runs import read_history
 from SAGAN import SAGAN
+from storage.history import read_history
 from utils import draw_z
-
-README = pathlib.Path(__file__).parents[1] / 'README.md'
 
 
 def test_build_train_and_sample_without_a_file_an_exit_or_a_handler(sess, monkeypatch, tmp_path, small_data):

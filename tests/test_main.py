@@ -4,7 +4,6 @@ import collections
 import contextlib
 import fcntl
 import gzip
-import hashlib
 import json
 import os
 import pathlib
@@ -25,10 +24,11 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import MAIN
+from helpers import MAIN, one_line_error, snapshot
 
 import datasets
 import sampling
+from datasets import idx
 from SAGAN import SAGAN
 
 # A run of 2 epochs of 42 steps on the small data set, quick to train.
@@ -43,23 +43,9 @@ def quick_statistics(monkeypatch):
     monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
 
 
-def one_line_error(result, *words):
-    """The user's mistake is told in one line on standard error, with exit code 2 and without a traceback."""
-    code, _, err = result
-    assert code == 2, err
-    assert err.startswith('main.py: ') and err.count('\n') == 1, err
-    for word in words:
-        assert word in err
-
-
 def weights(folder, step):
     reader = tf.train.load_checkpoint(f'{folder}/checkpoint/{RUN}/SAGAN/SAGAN.model-{step}')
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-def snapshot(folder):
-    return {path.relative_to(folder): hashlib.blake2b(path.read_bytes()).digest()
-            for path in folder.rglob('*') if path.is_file()}
 
 
 def copy(folder, to):
@@ -355,7 +341,7 @@ def test_one_file_of_mnist_is_missing(run, small_data, tmp_path):
 
 def test_auto_without_a_network(run, tmp_path):
     (tmp_path / 'data' / 'digits').mkdir(parents=True)
-    datasets.make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
+    idx.make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
     code, out, err = run('--batch_size', 2, '--epoch', 1, '--iteration', 1)
     assert (code, err) == (0, '')
     lines = out.splitlines()

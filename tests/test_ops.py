@@ -4,8 +4,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import MAIN
-from scipy.signal import correlate
+from helpers import MAIN, numpy_bn, numpy_conv2d
 from scipy.special import softmax
 
 from ops import (
@@ -19,7 +18,7 @@ from ops import (
     lrelu,
     paper_attention,
 )
-from precision import BFLOAT16_GRADIENTS
+from training.precision import BFLOAT16_GRADIENTS
 
 
 @pytest.fixture(autouse=True)
@@ -33,25 +32,6 @@ def randomize(sess):
     for variable in tf.global_variables():
         variable.load(found[variable.op.name], sess)
     return found
-
-
-def numpy_conv2d(x, w, biases, stride):
-    """SAME convolution of x [B, H, W, C] with w [k, k, C, D]: a correlation, padded less before than after."""
-    pads = []
-    for size in x.shape[1:3]:
-        total = max((-(-size // stride) - 1) * stride + len(w) - size, 0)
-        pads.append((total // 2, total - total // 2))
-    x = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
-    y = [[sum(correlate(image[:, :, c], w[:, :, c, d], 'valid') for c in range(w.shape[2]))
-          for d in range(w.shape[3])] for image in x]
-    return np.moveaxis(y, 1, 3)[:, ::stride, ::stride] + biases
-
-
-def numpy_bn(x, values, name, is_training):
-    axes = tuple(range(x.ndim - 1))
-    mean, variance = ((x.mean(axes), x.var(axes)) if is_training else
-                      (values[name + '/moving_mean'], values[name + '/moving_variance']))
-    return values[name + '/gamma'] * (x - mean) / np.sqrt(variance + 1e-5) + values[name + '/beta']
 
 
 def numpy_attention(x, values, is_training):

@@ -1,13 +1,11 @@
 import json
-import pathlib
 import re
 
 import pytest
+from helpers import README
 
 import options
 from options import ALL, ARTICLE, OPTIONS, UserError, check_config, flag, parse, resolved, run_name, shown
-
-README = pathlib.Path(__file__).parents[1] / 'README.md'
 
 
 @pytest.mark.parametrize('given, name', [

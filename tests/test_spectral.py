@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from conftest import SMALL
+from helpers import SMALL
 
 import sampling
 from ops import bn, conv2d, deconv2d, embedding, length, linear, move
-from precision import session_config
 from SAGAN import SAGAN
+from training.precision import session_config
 
 X = np.random.default_rng(0).normal(size=[3, 6, 8, 5])
 LABELS = [2, 0, 2]

@@ -7,9 +7,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import sampling
-from losses import OBJECTIVES
 from networks import NETWORKS
-from precision import session_config
+from training.losses import OBJECTIVES
+from training.precision import session_config
 
 COMBINED = dict(gan_type=list(OBJECTIVES), attention=['article', 'paper', 'none'], sn=[False, True],
                 conditional=[False, True], n_critic=[1, 2], precision=['float32', 'bfloat16'],

@@ -1,0 +1,56 @@
+"""What several test files share."""
+
+import hashlib
+import pathlib
+
+import numpy as np
+from scipy.signal import correlate
+
+from datasets.idx import load_mnist
+from utils import draw_z
+
+ROOT = pathlib.Path(__file__).parents[1]
+MAIN = ROOT / 'main.py'
+README = ROOT / 'README.md'
+SMALL = 12, 16, 1  # an image_shape that is quick to compute
+
+
+def one_line_error(result, *words):
+    """The user's mistake is told in one line on standard error, with exit code 2 and without a traceback."""
+    code, _, err = result
+    assert code == 2, err
+    assert err.startswith('main.py: ') and err.count('\n') == 1, err
+    for word in words:
+        assert word in err
+
+
+def snapshot(folder):
+    return {path.relative_to(folder): hashlib.blake2b(path.read_bytes()).digest()
+            for path in folder.rglob('*') if path.is_file()}
+
+
+def numpy_conv2d(x, w, biases, stride):
+    """SAME convolution of x [B, H, W, C] with w [k, k, C, D]: a correlation, padded less before than after."""
+    pads = []
+    for size in x.shape[1:3]:
+        total = max((-(-size // stride) - 1) * stride + len(w) - size, 0)
+        pads.append((total // 2, total - total // 2))
+    x = np.pad(x.astype(np.float64), [(0, 0), *pads, (0, 0)])
+    y = [[sum(correlate(image[:, :, c], w[:, :, c, d], 'valid') for c in range(w.shape[2]))
+          for d in range(w.shape[3])] for image in x]
+    return np.moveaxis(y, 1, 3)[:, ::stride, ::stride] + biases
+
+
+def numpy_bn(x, values, name, is_training):
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = ((x.mean(axes), x.var(axes)) if is_training else
+                      (values[name + '/moving_mean'], values[name + '/moving_variance']))
+    return values[name + '/gamma'] * (x - mean) / np.sqrt(variance + 1e-5) + values[name + '/beta']
+
+
+def images_and_z(model, count, step=0):
+    """A batch to train on, as the feed of that step; of each image as much as fits the model's image_shape."""
+    (images, _), _ = load_mnist('mnist', model.data_dir)
+    height, width, _ = model.image_shape
+    return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,
+            model.z: draw_z(count, model.z_dim, 7, step), model.step: step}
