@@ -7,8 +7,8 @@ import time
 import numpy as np
 
 import ops
-from datasets import CLASS_NAMES, digest_of, load_dataset
-from datasets.batches import batch, steps_of_a_pass
+from datasets import CLASS_NAMES, dataset_digest, load_dataset
+from datasets.batches import batch, batches_per_epoch
 from distributed.cluster import Cluster
 from evaluation.metrics import load_scorer
 from explorer.snapshots import IMAGES
@@ -22,7 +22,7 @@ from tf1 import tf
 from training.callbacks import training_records, writing
 from training.losses import OBJECTIVES
 from training.precision import BFLOAT16_GRADIENTS
-from utils import Use, draw_labels, show_all_variables
+from utils import Stream, draw_labels, show_all_variables
 
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 NEVER = contextlib.nullcontext(())
@@ -223,7 +223,7 @@ class SAGAN(Sampler):
         start = time.time()
         dataset = dataset or load_dataset(self.dataset_name, self.data_dir, self.image_shape)
         facts = {'images': len(dataset.train[0]), 'class_names': list(dataset.class_names)}
-        steps_a_pass = steps_of_a_pass(facts['images'], self.batch_size, self.dataset_name)
+        steps_a_pass = batches_per_epoch(facts['images'], self.batch_size, self.dataset_name)
         steps_an_epoch = self.iteration or max(1, steps_a_pass // self.n_critic)
         last_step = self.epoch * steps_an_epoch
         with self.run.held() if self.cluster.leads else contextlib.nullcontext():
@@ -270,7 +270,7 @@ class SAGAN(Sampler):
             _, step = self.load()
         trained = {name: getattr(self, name) for name in options_of('names', 'trains', 'plans')}
         return self.cluster.share(self.sess, step, tf.global_variables(), lambda: {
-            'their data': digest_of(dataset), 'their options': str(trained)})
+            'their data': dataset_digest(dataset), 'their options': str(trained)})
 
     def check_room(self, step, steps_an_epoch, last_step):
         """Raise UserError where the disk cannot hold the checkpoints that training writes from a step on."""
@@ -283,8 +283,8 @@ class SAGAN(Sampler):
     def batch(self, data, number):
         """Batch number number of training, as train_batch takes it; data: (images [N, H, W, C], labels [N])."""
         images, labels = batch(*data, self.batch_size, self.seed, number, self.flip)
-        z = self.draw_z(self.batch_size, self.seed, Use.TRAIN_Z, number)
-        return images, z, labels, draw_labels(self.batch_size, self.classes or 1, self.seed, Use.TRAIN_LABELS, number)
+        z = self.draw_z(self.batch_size, self.seed, Stream.TRAIN_Z, number)
+        return images, z, labels, draw_labels(self.batch_size, self.classes or 1, self.seed, Stream.TRAIN_LABELS, number)
 
     def train_batch(self, batches, step, lr_scale=1.):
         """One training step: D is updated on each of n_critic batches, then G on the z of the last -> {loss: number}.
@@ -317,7 +317,7 @@ class SAGAN(Sampler):
             self.run, {**facts, **self.options}, step, steps_an_epoch, last_step, stops, graph=self.sess.graph,
             sample=self.sample, draw=lambda *key: self.draw_grid(self.seed, *key),
             note=self.gammas and (lambda epoch, step: self.note(epoch, step, real)),
-            score=lambda: score(self.pixels(self.draw_z(QUICK_EVAL_NUM, self.seed, Use.EVAL_Z))), losses=self.losses,
+            score=lambda: score(self.pixels(self.draw_z(QUICK_EVAL_NUM, self.seed, Stream.EVAL_Z))), losses=self.losses,
             gammas=self.gammas, output=output, checkpoints=self.checkpoints, best=self.best_checkpoints)
 
     def save(self, step):

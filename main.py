@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 
-from distributed.launcher import LOST, SIGNALS, Lost, read_task, start_workers
+from distributed.launcher import LOST, SIGNALS, WorkerLost, read_task, start_workers
 from options import (
     ARTICLE,
     KEPT,
@@ -77,10 +77,10 @@ def train(args, typed):
 def dataset_to_train_on(args):
     """Find the data set, as find_dataset does. Raises UserError where a run of MNIST would go on with digits."""
     from datasets import find_dataset
-    from storage.run import NoRun, find_run
+    from storage.run import RunNotFound, find_run
     name, folder = args['dataset_name'], args['data_dir']
     if name == 'auto':
-        with contextlib.suppress(NoRun):
+        with contextlib.suppress(RunNotFound):
             _, _, (run, *_) = find_run(args['checkpoint_dir'], {'dataset_name': 'mnist'})
             name = 'mnist'
     try:
@@ -112,7 +112,7 @@ def settings_of_a_run(args, typed):
 
     The names are None where an older run does not tell them. Raises UserError where there is no such run.
     """
-    from storage.run import NoRun, find_run, name_some, tell_rest
+    from storage.run import RunNotFound, find_run, name_some, tell_rest
     choosing = [*options_of('names', 'trains'), 'name']
     wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
     if 'label' in typed:
@@ -120,7 +120,7 @@ def settings_of_a_run(args, typed):
     try:
         run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
             option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
-    except NoRun as error:
+    except RunNotFound as error:
         if 'label' not in typed:
             raise
         raise UserError(f'--label {typed["label"]} takes a run of --conditional true: {error}') from error
@@ -164,7 +164,7 @@ def main():
              'says, or start with the python that has it')
     except MemoryError as error:
         fail(f'memory does not suffice ({error}): take a smaller --batch_size, --img_size or --ch')
-    except Lost as error:
+    except WorkerLost as error:
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)
         os._exit(LOST)  # the runtime would wait for who is gone

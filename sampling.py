@@ -6,13 +6,13 @@ import numpy as np
 
 from datasets import load_dataset
 from evaluation.metrics import compare
-from explorer.snapshots import IMAGES, Look, note_of
+from explorer.snapshots import IMAGES, LayerMaps, make_snapshot
 from ops import attention_layers, gammas_of, move
 from options import UserError
 from storage.run import checkpoint_steps, export_images
 from tf1 import one_line, tf
 from training.callbacks import WALKS, write_attention, write_explorer, write_grid, write_scores, write_walks
-from utils import Use, check_folder, draw_labels, draw_z, grid_size, replacing_folder, to_uint8
+from utils import Stream, atomic_folder, draw_labels, draw_z, grid_size, make_folder, to_uint8
 
 FIGURE_ROWS = 4  # images a layer of the figure of attention maps
 SAMPLE_PIXELS = 512 * 28 * 28  # that one call makes when sampling
@@ -61,13 +61,13 @@ class Sampler:
         """
         step = self.restore(checkpoint, seed)
         for number in range(self.test_num):
-            write_grid(self.run, f'test_{number:03d}', self.sample, *self.draw_grid(seed, Use.TEST_Z, number))
-        write_walks(self.run, self.sample, self.draw_z(2 * WALKS, seed, Use.WALK_Z), self.labels_of(WALKS))
-        write_attention(self.run, step, self.attention_sections(self.draw_z(FIGURE_ROWS, seed, Use.FIGURE_Z)))
+            write_grid(self.run, f'test_{number:03d}', self.sample, *self.draw_grid(seed, Stream.TEST_Z, number))
+        write_walks(self.run, self.sample, self.draw_z(2 * WALKS, seed, Stream.WALK_Z), self.labels_of(WALKS))
+        write_attention(self.run, step, self.attention_sections(self.draw_z(FIGURE_ROWS, seed, Stream.FIGURE_Z)))
         if self.sampled_gammas:
             write_explorer(self.run, self.note(0, step, self.real_images(IMAGES)))
         if self.export:
-            z, labels = self.draw_z(self.export, seed, Use.EXPORT_Z), self.labels_of(self.export)
+            z, labels = self.draw_z(self.export, seed, Stream.EXPORT_Z), self.labels_of(self.export)
             export_images(f'{self.run.results}/samples{self.run.variant}', self.pixels(z, labels), z, labels)
         what = 'Grids, figures and single images' if self.export else 'Grids and figures'
         print(f'{what} of step {step}, {self.sampled_weights} weights, are in\n{self.run.results}')
@@ -84,7 +84,7 @@ class Sampler:
             raise UserError(f'{self.run.name} was trained on the classes {", ".join(self.class_names)}, and the data '
                             f'now have {", ".join(names) or "none"}: put them back')
         labels = self.labels_of(self.eval_num)
-        images = self.pixels(self.draw_z(self.eval_num, seed, Use.EVAL_Z), labels)
+        images = self.pixels(self.draw_z(self.eval_num, seed, Stream.EVAL_Z), labels)
         generated, real, accuracy = compare(images, labels, self.dataset_name, dataset, self.checkpoint_dir)
         facts = {'step': step, 'weights': self.sampled_weights, 'seed': seed, 'dataset': self.dataset_name,
                  'eval_num': self.eval_num, 'classifier_accuracy': accuracy}
@@ -103,7 +103,7 @@ class Sampler:
             self.sess, self.sess.graph_def, [self.fake_images.op.name])
         names = {'z': self.z.name, 'label': self.z_labels.name} if self.conditional else {'z': self.z.name}
         folder = f'{self.run.results}/saved_model{self.run.variant}'
-        with replacing_folder(folder) as part, tf.Graph().as_default() as graph, tf.Session() as sess:
+        with atomic_folder(folder) as part, tf.Graph().as_default() as graph, tf.Session() as sess:
             tf.import_graph_def(frozen, name='')
             describe = tf.saved_model.build_tensor_info
             signature = tf.saved_model.build_signature_def(
@@ -130,7 +130,7 @@ class Sampler:
         kind = {'latest': '', 'best': '_best'}.get(checkpoint, f'_step{checkpoint}')
         self.run.variant = kind + '_raw' * (self.weights == 'raw') + (f'_label{self.asked}' if self.label else '') + (
             f'_seed{seed}' if seed else '')
-        check_folder(self.run.results)
+        make_folder(self.run.results)
         return step
 
     @property
@@ -203,8 +203,8 @@ class Sampler:
         """
         self.sess.run(self.reset_statistics)
         for number in range(STATISTICS_BATCHES):
-            z = self.draw_z(self.sample_batch, self.seed, Use.STATISTICS_Z, number)
-            labels = draw_labels(self.sample_batch, self.classes or 1, self.seed, Use.STATISTICS_LABELS, number)
+            z = self.draw_z(self.sample_batch, self.seed, Stream.STATISTICS_Z, number)
+            labels = draw_labels(self.sample_batch, self.classes or 1, self.seed, Stream.STATISTICS_LABELS, number)
             self.sess.run(self.move_statistics, self.feed_of(z, labels))
         self.stale = False
 
@@ -232,7 +232,7 @@ class Sampler:
         return None
 
     def looks(self, z, labels, real):
-        """What each attention layer looks at -> [Look]: G's on what it makes of z [N, z_dim] and labels, D's on real
+        """What each attention layer looks at -> [LayerMaps]: G's on what it makes of z [N, z_dim] and labels, D's on real
         images [N, H, W, C], or where these are None on what G makes.
         """
         maps = {network: [layer.map for layer in layers] for network, layers in self.layers.items()}
@@ -241,13 +241,13 @@ class Sampler:
         found += self.sess.run(maps['discriminator'], {self.inputs: images['discriminator']})
         gammas = self.sess.run(list(self.sampled_gammas.values()))
         layers = [(network, layer) for network, layers in self.layers.items() for layer in layers]
-        return [Look(network, gamma, images[network], beta.reshape(len(z), *layer.queries, *layer.keys))
+        return [LayerMaps(network, gamma, images[network], beta.reshape(len(z), *layer.queries, *layer.keys))
                 for (network, layer), gamma, beta in zip(layers, gammas, found, strict=True)]
 
     def note(self, epoch, step, real):
         """A note of where the layers look, for the page: G on the first of the z that training shows, D on real."""
-        z = self.draw_z(-(-IMAGES // self.classes) if self.conditional else IMAGES, self.seed, Use.FIXED_Z)
+        z = self.draw_z(-(-IMAGES // self.classes) if self.conditional else IMAGES, self.seed, Stream.FIXED_Z)
         labels = None
         if self.conditional:
             z, labels = np.repeat(z, self.classes, 0)[:IMAGES], np.arange(IMAGES) % self.classes
-        return note_of(self.looks(z, labels, real), epoch, step, real is not None)
+        return make_snapshot(self.looks(z, labels, real), epoch, step, real is not None)

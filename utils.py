@@ -14,14 +14,14 @@ import numpy as np
 from options import UserError
 
 
-class Use(enum.IntEnum):
+class Stream(enum.IntEnum):
     """What random numbers are for: each use has a stream of its own, so that none depends on how often another is."""
     TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z, STATISTICS_Z = range(10)
     TRAIN_LABELS, STATISTICS_LABELS, FLIP = 10, 11, 12
 
 
 @contextlib.contextmanager
-def replacing(path):
+def atomic_write(path):
     """Give a temporary name to write to: it becomes path when the block ends well, and is removed when it does not."""
     part = f'{path}.{os.getpid()}.part'
     try:
@@ -36,7 +36,7 @@ def replacing(path):
 
 
 @contextlib.contextmanager
-def replacing_folder(path):
+def atomic_folder(path):
     """The same for a folder, which is to be made under that name."""
     part = f'{path}.{os.getpid()}.part'
     shutil.rmtree(part, ignore_errors=True)
@@ -48,13 +48,13 @@ def replacing_folder(path):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def abandoned(part):
-    """Whether a temporary file, named as by replacing, was left by a process that is no more, or was this one."""
+def is_abandoned(part):
+    """Whether a temporary file, named as by atomic_write, was left by a process that is no more, or was this one."""
     writer = re.search(r'\.(\d+)\.part$', str(part))
     return not writer or int(writer[1]) == os.getpid() or not os.path.exists(f'/proc/{writer[1]}')
 
 
-def check_folder(path):
+def make_folder(path):
     """Make the folder where it is missing -> path. Raises UserError where it cannot be made or written."""
     try:
         os.makedirs(path, exist_ok=True)
@@ -103,12 +103,12 @@ def to_uint8(images):
 
 def save_images(images, size, path):
     """Write images [N, H, W, C] in [0, 1] as one PNG, a grid of size (rows, columns)."""
-    write_image(path, to_uint8(merge(images, size)))
+    write_png(path, to_uint8(merge(images, size)))
 
 
-def write_image(path, pixels):
+def write_png(path, pixels):
     """Write pixels, uint8 [H, W, C], as PNG."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
         pathlib.Path(part).write_bytes(imageio.imwrite('<bytes>', pixels, extension='.png'))
 

@@ -225,9 +225,9 @@ def print_page(rounds=4):
     with tempfile.TemporaryDirectory() as folder, test_explorer.started() as browser:
         for epoch in range(1, 21):
             looks = test_explorer.looks(epoch, (32, 32), size=4, channels=3, count=explorer.IMAGES)
-            explorer.write_note(folder, explorer.note_of(looks, epoch, epoch, real=True))
+            explorer.write_snapshot(folder, explorer.make_snapshot(looks, epoch, epoch, real=True))
         path = f'{folder}/page.html'
-        explorer.write_page(path, 'benchmark', *explorer.read_notes(folder))
+        explorer.write_page(path, 'benchmark', *explorer.read_snapshots(folder))
         seconds = medians({'page': lambda: test_explorer.Page(browser, path)}, rounds)['page']
         megabytes = os.path.getsize(path) / 1e6
     print(f'\nA page of attention maps, of {megabytes:.1f} MB, 128 x 128 images and 32 x 32 places, is drawn in '

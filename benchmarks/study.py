@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from datasets import load_dataset
 from evaluation.classifier import load_classifier
 from evaluation.figures import COLOURS
-from evaluation.metrics import classifier_score, frechet_distance, recognised
+from evaluation.metrics import class_accuracy, classifier_score, frechet_distance
 from options import KEPT, UserError, parse, with_recipe
 from SAGAN import SAGAN
 from storage.run import save_figure
 from tf1 import tf
 from training.callbacks import write_grid
 from training.precision import session_config
-from utils import Use, check_folder, to_uint8
+from utils import Stream, make_folder, to_uint8
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 BEST = '--conditional true'
@@ -45,7 +45,7 @@ RUNS = [*(('mnist', options, seed, (1, 2)) for seed in (0, 1, 2) for options in 
         *(('mnist', '--precision float32', seed, (5,)) for seed in (0, 1, 2)),
         ('mnist', '', 0, (20,)), ('mnist', '--precision float32', 0, (10, 20))]
 KEYS = ['dataset', 'options', 'seed', 'epoch', 'weights']
-COLUMNS = [*KEYS, 'frechet_to_train', 'classifier_score', 'recognised', 'g_gamma', 'd_gamma', 'minutes']
+COLUMNS = [*KEYS, 'frechet_to_train', 'classifier_score', 'class_accuracy', 'g_gamma', 'd_gamma', 'minutes']
 COUNT = 10000  # images in a score
 WEIGHTS = 'ema',  # a study of 'raw', the weights as trained, adds that here
 
@@ -61,7 +61,7 @@ def scorer(dataset, data_dir, checkpoint_dir):
         found, probabilities = classify(samples)
         values = {'frechet_to_train': frechet_distance(found, features),
                   'classifier_score': classifier_score(probabilities)[0]}
-        return values if asked is None else {**values, 'recognised': recognised(probabilities, asked)}
+        return values if asked is None else {**values, 'class_accuracy': class_accuracy(probabilities, asked)}
 
     return score
 
@@ -81,9 +81,9 @@ def score_run(dataset, typed, seed, epoch, folder, data_dir):
             model.build_model()
             model.restore('latest')
             labels = model.labels_of(COUNT)
-            images = to_uint8(model.sample(model.draw_z(COUNT, seed, Use.EVAL_Z), labels))
-            check_folder(model.run.results)
-            write_grid(model.run, f'{epoch:02d}_{weights}', model.sample, *model.draw_grid(seed, Use.TEST_Z, 0))
+            images = to_uint8(model.sample(model.draw_z(COUNT, seed, Stream.EVAL_Z), labels))
+            make_folder(model.run.results)
+            write_grid(model.run, f'{epoch:02d}_{weights}', model.sample, *model.draw_grid(seed, Stream.TEST_Z, 0))
             found = {**scorer(dataset, data_dir, model.checkpoint_dir)(images, labels),
                      **sess.run(model.sampled_gammas), 'minutes': minutes}
         yield dict(zip(KEYS, [dataset, typed, str(seed), str(epoch), weights], strict=True)) | {
@@ -123,7 +123,7 @@ def told(values, digits=2):
 def print_table(rows, dataset, variants, **wanted):
     """Print, as Markdown, what these variants of the options scored after 1 and 2 epochs."""
     print(f'\n| {dataset}, bfloat16, {", ".join(map(str, wanted.values()))} | Fréchet distance, 1 epoch | 2 epochs | '
-          'classifier score, 2 epochs | recognised | gamma of G, of D | minutes |\n' + '|---' * 7 + '|')
+          'classifier score, 2 epochs | class_accuracy | gamma of G, of D | minutes |\n' + '|---' * 7 + '|')
     for typed in variants:
         one, two = (dict(dataset=dataset, options=typed, epoch=epoch, **wanted) for epoch in (1, 2))
         if not values_of(rows, 'frechet_to_train', **two):
@@ -132,7 +132,7 @@ def print_table(rows, dataset, variants, **wanted):
         print(f'| `{typed or "default"}` | {told(values_of(rows, "frechet_to_train", **one))} | '
               f'{told(values_of(rows, "frechet_to_train", **two))} | '
               f'{told(values_of(rows, "classifier_score", **two))} | '
-              f'{told(values_of(rows, "recognised", **two), 4)} | '
+              f'{told(values_of(rows, "class_accuracy", **two), 4)} | '
               f'{", ".join(told(values_of(rows, name, **two)) for name in ("g_gamma", "d_gamma"))} | '
               f'{told([2 * np.mean(minutes)] if minutes else [], 1)} |')
 

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from datasets.cifar import CIFAR_ARCHIVE, CIFAR_FILES, CIFAR_MD5, load_cifar10, unpack_cifar10
 from datasets.download import download
 from datasets.idx import FILES, find_file, load_mnist, make_digits
-from datasets.image_folder import fit, load_pictures
+from datasets.image_folder import center_crop_resize, load_image_folder
 from options import SHAPES, UserError
-from utils import check_folder
+from utils import make_folder
 
 # Where the files come from, and the digests that tell that they arrived whole.
 SOURCES = {
@@ -48,7 +48,7 @@ CLASS_NAMES = {
 
 class Dataset(NamedTuple):
     """train and test: (images uint8 [N, H, W, C], labels [N], or None); class_names, empty where there are no labels;
-    digest: that of own pictures, taken when they were prepared; else None: see digest_of.
+    digest: that of own pictures, taken when they were prepared; else None: see dataset_digest.
     """
     train: tuple
     test: tuple
@@ -81,7 +81,7 @@ def find_dataset(name, data_dir='data'):
     if not missing:
         return name, f'Data set: {name} in {folder}'
     if name == 'digits':
-        make_digits(check_folder(folder))
+        make_digits(make_folder(folder))
         return name, f'Data set: digits, the built-in one, in {folder}'
     source = SOURCES[name]
     archive = os.path.join(folder, CIFAR_ARCHIVE)
@@ -109,15 +109,15 @@ def load_dataset(name, data_dir='data', shape=(28, 28, 1), most=None):
     """
     folder = os.path.join(data_dir, name)
     if name not in SHAPES:
-        found = load_pictures(folder, shape)
+        found = load_image_folder(folder, shape)
         train, test = ((found.images[part], None if found.labels is None else found.labels[part])
                        for part in (slice(found.train), slice(found.train, None)))
         return Dataset(train, test, tuple(found.class_names), found.digest)
     splits = load_cifar10(folder) if name == 'cifar10' else load_mnist(name, data_dir)
-    return Dataset(*((resized(images[:most], shape), labels[:most]) for images, labels in splits), CLASS_NAMES[name])
+    return Dataset(*((resize_images(images[:most], shape), labels[:most]) for images, labels in splits), CLASS_NAMES[name])
 
 
-def digest_of(dataset):
+def dataset_digest(dataset):
     """What tells the training split of a Dataset from others: its digest, or else the sha256 of images and labels."""
     if dataset.digest:
         return dataset.digest
@@ -128,7 +128,7 @@ def digest_of(dataset):
     return digest.hexdigest()
 
 
-def resized(images, shape):
+def resize_images(images, shape):
     """Images uint8 [N, h, w, c] as uint8 [N, H, W, C] of that shape; 28 pixels become 32 by two black ones around."""
     if images.shape[1:3] == (28, 28) and shape[:2] == (32, 32):
         images = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
@@ -138,5 +138,5 @@ def resized(images, shape):
         return images
     found = np.empty([len(images), *shape], np.uint8)
     for number, image in enumerate(tqdm(images, desc='Resizing', leave=False, disable=None)):
-        found[number] = fit(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), shape)
+        found[number] = center_crop_resize(Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image), shape)
     return found

@@ -5,10 +5,10 @@ import functools
 import numpy as np
 
 from options import UserError
-from utils import Use
+from utils import Stream
 
 
-def steps_of_a_pass(count, batch_size, dataset_name):
+def batches_per_epoch(count, batch_size, dataset_name):
     """The number of whole batches in count images. Raises UserError where there is none."""
     if count < batch_size:
         raise UserError(f'--batch_size {batch_size} is more than the {count} images of {dataset_name}: choose a '
@@ -26,7 +26,7 @@ def batch(images, labels, batch_size, seed, number, flip=False):
     chosen = shuffled(seed, data_pass, len(images))[part * batch_size:(part + 1) * batch_size]
     found = images[chosen].astype(np.float32) / 255
     if flip:
-        mirrored = np.random.default_rng([seed, Use.FLIP, number]).integers(2, size=batch_size) == 1
+        mirrored = np.random.default_rng([seed, Stream.FLIP, number]).integers(2, size=batch_size) == 1
         found[mirrored] = found[mirrored, :, ::-1]
     return found, labels if labels is None else labels[chosen]
 
@@ -34,4 +34,4 @@ def batch(images, labels, batch_size, seed, number, flip=False):
 @functools.lru_cache(maxsize=1)
 def shuffled(seed, data_pass, count):
     """The order in which a pass through the data takes its images: a permutation [count]."""
-    return np.random.default_rng([seed, Use.SHUFFLE, data_pass]).permutation(count)
+    return np.random.default_rng([seed, Stream.SHUFFLE, data_pass]).permutation(count)

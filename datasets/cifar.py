@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.idx import find_file
 from options import UserError
-from utils import replacing
+from utils import atomic_write
 
 CIFAR_FILES = *(f'data_batch_{number}.bin' for number in range(1, 6)), 'test_batch.bin'
 CIFAR_ARCHIVE = 'cifar-10-binary.tar.gz'
@@ -34,7 +34,7 @@ def unpack_cifar10(path):
                     raise UserError(f'{path} has {member.name!r} in it, which is no plain file of CIFAR-10: delete it')
             found = {os.path.basename(member.name): member for member in members if member.isfile()}
             for name in CIFAR_FILES:
-                with replacing(os.path.join(os.path.dirname(path), name)) as part, open(part, 'wb') as file:
+                with atomic_write(os.path.join(os.path.dirname(path), name)) as part, open(part, 'wb') as file:
                     shutil.copyfileobj(archive.extractfile(found[name]), file)
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, KeyError) as error:
         raise UserError(f'{path} is not the whole archive of CIFAR-10 ({error}): delete it') from error

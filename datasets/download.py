@@ -9,7 +9,7 @@ from http.client import HTTPException
 
 from tqdm import tqdm
 
-from utils import check_folder, replacing
+from utils import atomic_write, make_folder
 
 PATIENCE = 6  # seconds without a byte after which a mirror is given up, so that two mirrors take less than 15
 
@@ -61,8 +61,8 @@ def fetch(url, path, algorithm, digest):
     threading.Thread(target=receive, daemon=True).start()
     length = next_chunk()
     check = hashlib.new(algorithm)
-    check_folder(os.path.dirname(path))
-    with replacing(path) as part:
+    make_folder(os.path.dirname(path))
+    with atomic_write(path) as part:
         with open(part, 'wb') as file, tqdm(desc=os.path.basename(path), total=length, unit='B', unit_scale=True,
                                             disable=None) as bar:
             while chunk := next_chunk():

@@ -10,7 +10,7 @@ import numpy as np
 
 from datasets.digits import draw_digits
 from options import UserError
-from utils import replacing
+from utils import atomic_write
 
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
@@ -74,6 +74,6 @@ def make_digits(folder, train=60000, test=10000, seed=0):
     for names, count in (FILES[:2], train), (FILES[2:], test):
         for name, items in zip(names, draw_digits(count, rng), strict=True):
             header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()
-            with replacing(os.path.join(folder, name + '.gz')) as part:
+            with atomic_write(os.path.join(folder, name + '.gz')) as part:
                 # Without a time or a name in the gzip header, so that the same digits are the same bytes.
                 pathlib.Path(part).write_bytes(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from options import UserError
-from utils import abandoned, check_folder, replacing
+from utils import atomic_write, is_abandoned, make_folder
 
 EXTENSIONS = '.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif'
 FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF'  # no others, whatever a file's name says
@@ -24,7 +24,7 @@ PREPARED = re.compile(r'prepared_[0-9]+x[0-9]+x[13]_[0-9a-f]{16}\.(bytes|json)(\
 CHUNK = 256  # pictures decoded before they are written
 
 
-class Pictures(NamedTuple):
+class ImageFolder(NamedTuple):
     """images uint8 [N, H, W, C], mapped; labels [N], or None; the names of the classes, [] for none; how many of the
     images, from the first on, are the training split; the sha256 of that; how many files were left out.
     """
@@ -36,8 +36,8 @@ class Pictures(NamedTuple):
     left_out: int
 
 
-def load_pictures(folder, shape):
-    """The pictures below a folder, brought to shape (H, W, C) -> Pictures.
+def load_image_folder(folder, shape):
+    """The pictures below a folder, brought to shape (H, W, C) -> ImageFolder.
 
     They are read once and kept in the folder, in prepared_<shape>_<key>.bytes and .json, where the key tells names,
     sizes and times of the files: when these change, they are read anew. Two programs may do so at once. For a folder
@@ -57,9 +57,9 @@ def load_pictures(folder, shape):
     try:
         found = read_prepared(path, shape)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
-        check_folder(place)
+        make_folder(place)
         for other in filter(PREPARED.fullmatch, os.listdir(place)):  # of other files, or of a program that died
-            if other.startswith(name) and (abandoned(other) if other.endswith('.part') else key not in other):
+            if other.startswith(name) and (is_abandoned(other) if other.endswith('.part') else key not in other):
                 pathlib.Path(place, other).unlink(missing_ok=True)
         prepare(folder, [name for name, *_ in files], shape, path)
         found = read_prepared(path, shape)
@@ -138,7 +138,7 @@ def prepare(folder, names, shape, path):
     train, test, classes = arrange(pictures)
     print(f'Preparing {len(train + test)} pictures of {folder} in {shape[1]} x {shape[0]}, once', flush=True)
     found, digest, kept = [], hashlib.sha256(), []
-    with replacing(path + '.bytes') as part, open(part, 'wb') as file:
+    with atomic_write(path + '.bytes') as part, open(part, 'wb') as file:
         for names_of_split in train, test:
             for name, pixels in read_all(folder, names_of_split, shape):
                 file.write(pixels)
@@ -155,12 +155,12 @@ def prepare(folder, names, shape, path):
     facts = {'count': len(labels), 'train': kept[0], 'digest': digest.hexdigest(), 'left_out': len(names) - len(labels),
              'class_names': [os.fsencode(name).decode(errors='replace') for name in class_names],
              'labels': labels if class_names else None}
-    with replacing(path + '.json') as part:
+    with atomic_write(path + '.json') as part:
         pathlib.Path(part).write_text(json.dumps(facts))
 
 
 def read_prepared(path, shape):
-    """What prepare has written -> Pictures. Raises what Python does where it is not there, or not whole."""
+    """What prepare has written -> ImageFolder. Raises what Python does where it is not there, or not whole."""
     facts = json.loads(pathlib.Path(path + '.json').read_text())
     if os.path.getsize(path + '.bytes') != facts['count'] * np.prod(shape):
         raise ValueError
@@ -170,14 +170,14 @@ def read_prepared(path, shape):
         raise ValueError
     images = np.memmap(path + '.bytes', np.uint8, 'r', shape=(facts['count'], *shape))
     labels = labels and np.array(labels, np.int32)
-    return Pictures(images, labels, names, facts['train'], facts['digest'], facts['left_out'])
+    return ImageFolder(images, labels, names, facts['train'], facts['digest'], facts['left_out'])
 
 
 def read_all(folder, names, shape):
     """Read pictures with all cores -> (name, uint8 [H, W, C]) of each that is one, in their order."""
     def read(name):
         try:
-            return read_picture(os.path.join(folder, name), shape)
+            return read_image(os.path.join(folder, name), shape)
         except Exception as error:  # there is no end to what a damaged picture makes Pillow raise
             if getattr(error, 'errno', None) not in (None, errno.ENOENT, errno.ELOOP):
                 raise  # the system's error, which may be gone another time
@@ -195,15 +195,15 @@ def read_all(folder, names, shape):
                     yield name, pixels
 
 
-def read_picture(path, shape):
-    """Read a picture, turned as its EXIF data say -> uint8 [H, W, C], as fit makes it. Raises what Pillow does."""
+def read_image(path, shape):
+    """Read a picture, turned as its EXIF data say -> uint8 [H, W, C], as center_crop_resize makes it. Raises what Pillow does."""
     with Image.open(path, formats=FORMATS) as image:
         image.draft(None, (2 * shape[1], 2 * shape[0]))  # a JPEG need not be decoded larger
         ImageOps.exif_transpose(image, in_place=True)
-        return fit(image, shape)
+        return center_crop_resize(image, shape)
 
 
-def fit(image, shape):
+def center_crop_resize(image, shape):
     """The middle of a picture of Pillow, on white where it is transparent, resized -> uint8 [H, W, C] of that shape.
 
     The middle is the largest part with the sides' proportion; C is 1 or 3.

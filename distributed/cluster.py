@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from distributed.collectives import Collectives
-from distributed.launcher import SIGNALS, Lost, check_port, wait_for
+from distributed.launcher import SIGNALS, WorkerLost, check_port, wait_for
 from options import UserError
 from tf1 import tf
 
@@ -30,7 +30,7 @@ class Cluster(Collectives):
 
     @contextlib.contextmanager
     def session(self, config):
-        """A session that reaches the others. Raises UserError where the port is in use, Lost where one is gone."""
+        """A session that reaches the others. Raises UserError where the port is in use, WorkerLost where one is gone."""
         if self.size == 1:
             with tf.Session(config=config) as sess:
                 yield sess
@@ -50,7 +50,7 @@ class Cluster(Collectives):
             with tf.Session(server.target, config=config) as sess:
                 yield sess
         except GONE as error:
-            raise Lost(f'worker {self.index} of {self.size} has lost another one: start all of them again') from error
+            raise WorkerLost(f'worker {self.index} of {self.size} has lost another one: start all of them again') from error
 
     def mine(self, whole):
         """The slice of this worker of a tensor whose first axis is the whole batch; None of None."""
@@ -84,7 +84,7 @@ class Cluster(Collectives):
     def share(self, sess, step, variables, told):
         """Give all workers the leader's step and variables -> step.
 
-        told: () -> {name: text}, what must be the same everywhere. Raises UserError where it is not, Lost where one of
+        told: () -> {name: text}, what must be the same everywhere. Raises UserError where it is not, WorkerLost where one of
         the workers does not come.
         """
         if self.size == 1:
@@ -98,7 +98,7 @@ class Cluster(Collectives):
         try:
             differs = sess.run(differs)
         except tf.errors.DeadlineExceededError as error:
-            raise Lost(f'worker {self.index} of {self.size} has waited {self.patience} s for one that has not come: '
+            raise WorkerLost(f'worker {self.index} of {self.size} has waited {self.patience} s for one that has not come: '
                        'start all of them') from error
         if differ := [name for name, count in zip(told, differs, strict=True) if count]:
             raise UserError(f'the workers differ in {" and in ".join(differ)}: start all of them with the same')
@@ -108,7 +108,7 @@ class Cluster(Collectives):
         return int(high_low[0]) * 2**20 + int(high_low[1])
 
     def wait(self, sess):
-        """Wait until all workers have come here. Raises Lost where one is gone."""
+        """Wait until all workers have come here. Raises WorkerLost where one is gone."""
         if self.size > 1:
             self.last = None
             sess.run(self.reduce([tf.zeros([1])]))

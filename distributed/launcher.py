@@ -20,7 +20,7 @@ LOST = 138  # the exit code of a worker that has lost another: batch systems tak
 STARTS, PR_SET_PDEATHSIG = 4, 1
 
 
-class Lost(Exception):
+class WorkerLost(Exception):
     """Another worker is gone, or has not come: its text is one line."""
 
 
@@ -63,7 +63,7 @@ def check_port(address):
 
 
 def wait_for(address, patience):
-    """Wait until worker 0 listens at its address. Raises Lost after patience seconds."""
+    """Wait until worker 0 listens at its address. Raises WorkerLost after patience seconds."""
     host, port = address.replace('[', '').replace(']', '').rsplit(':', 1)
     deadline = time.monotonic() + patience
     while True:
@@ -72,7 +72,7 @@ def wait_for(address, patience):
             return
         except (OSError, UnicodeError) as error:
             if time.monotonic() > deadline:
-                raise Lost(f'worker 0 has not come to {address} within {patience} s') from error
+                raise WorkerLost(f'worker 0 has not come to {address} within {patience} s') from error
             time.sleep(0.2)
 
 

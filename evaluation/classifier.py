@@ -9,15 +9,15 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from datasets import digest_of
+from datasets import dataset_digest
 from ops import bn, conv2d, linear
 from options import UserError, as_folder
 from tf1 import tf
-from utils import check_folder, replacing
+from utils import atomic_write, make_folder
 
 EPOCHS, LEAST_STEPS, BATCH_SIZE, LEARNING_RATE = 4, 600, 100, 0.002  # of the classifier
 BLOCK = 1000  # images of 28 x 28 classified, or rows of a matrix of distances, at once
-TURNS = 4  # classes where the data have none: the turns of a picture by a quarter
+ROTATIONS = 4  # classes where the data have none: the turns of a picture by a quarter
 
 
 def classifier(x, classes, is_training, reuse=False):
@@ -48,12 +48,12 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
     folder = os.path.join(checkpoint_dir, as_folder(f'classifier_{dataset_name}{suffix}'))
     path, trained_on = os.path.join(folder, 'classifier'), pathlib.Path(folder, 'trained_on')
-    digest = digest_of(dataset)
+    digest = dataset_digest(dataset)
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         sess = tf.Session()
         x = tf.placeholder(tf.float32, [None, *shape])
-        features, logits = classifier(x, len(dataset.class_names) or TURNS, is_training=False)
+        features, logits = classifier(x, len(dataset.class_names) or ROTATIONS, is_training=False)
         probabilities = tf.nn.softmax(logits)
         saver = tf.train.Saver()
         try:
@@ -63,13 +63,13 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
         except (tf.errors.OpError, ValueError, UnicodeDecodeError):
             print(f'Training the classifier that scores {dataset_name}, once', flush=True)
             train_classifier(sess, x, logits.shape.as_list()[1], images, labels)
-            check_folder(folder)
+            make_folder(folder)
             trained_on.unlink(missing_ok=True)
             try:
                 saver.save(sess, path, write_meta_graph=False)
             except (tf.errors.OpError, ValueError) as error:
                 raise UserError(f'the classifier cannot be written to {folder}: free some space') from error
-            with replacing(trained_on) as part:
+            with atomic_write(trained_on) as part:
                 pathlib.Path(part).write_text(digest)
 
     block = max(1, BLOCK * 28 * 28 // math.prod(shape[:2]))
@@ -82,7 +82,7 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     return classify
 
 
-def turned(images, turns):
+def rotate_images(images, turns):
     """Square images [B, H, H, C], each turned by so many quarters, [B]."""
     return np.stack([np.rot90(image, turn) for image, turn in zip(images, turns, strict=True)])
 
@@ -102,9 +102,9 @@ def train_classifier(sess, x, classes, images, labels):
         if number * 4 // len(batches) > (number - 1) * 4 // len(batches) and number and not sys.stderr.isatty():
             print(f'Training the classifier: {number / len(batches):.0%} after {time.time() - start:.0f} s', flush=True)
         found = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
-        answers = rng.integers(TURNS, size=len(batch)) if labels is None else labels[batch]
+        answers = rng.integers(ROTATIONS, size=len(batch)) if labels is None else labels[batch]
         if labels is None:
-            found = turned(found, answers)
+            found = rotate_images(found, answers)
         sess.run(train_step, {x: found / 255, y: answers, rate: LEARNING_RATE * (1 - number / len(batches))})
 
 

@@ -5,7 +5,7 @@ from scipy import linalg
 from scipy.spatial.distance import cdist
 from scipy.special import entr, rel_entr
 
-from evaluation.classifier import BLOCK, TURNS, load_classifier, need, turned
+from evaluation.classifier import BLOCK, ROTATIONS, load_classifier, need, rotate_images
 
 SUBSET = 5000  # images of each set that precision, recall, density and coverage compare
 
@@ -46,16 +46,16 @@ def compare(samples, labels, dataset_name, dataset, checkpoint_dir):
     features, probabilities = classify(samples)
     generated, real = (set_scores(found, train_features, test_features) for found in (features, test_features))
     if not dataset.class_names:
-        turns = np.arange(len(test_images)) % TURNS
-        found = [classify(turned(test_images[start:start + BLOCK], turns[start:start + BLOCK]))[1]
+        turns = np.arange(len(test_images)) % ROTATIONS
+        found = [classify(rotate_images(test_images[start:start + BLOCK], turns[start:start + BLOCK]))[1]
                  for start in range(0, len(test_images), BLOCK)]
-        return generated, real, recognised(np.concatenate(found), turns)
+        return generated, real, class_accuracy(np.concatenate(found), turns)
     generated.update(probability_scores(probabilities))
     real.update(probability_scores(test_probabilities))
     if labels is not None:
         generated.update(class_scores(features, probabilities, labels, train_features, train_labels))
         real.update(class_scores(test_features, test_probabilities, test_labels, train_features, train_labels))
-    return generated, real, recognised(test_probabilities, test_labels)
+    return generated, real, class_accuracy(test_probabilities, test_labels)
 
 
 def frechet_distance(a, b):
@@ -120,7 +120,7 @@ def distance_blocks(a, b):
         yield rows, cdist(a[rows], b)
 
 
-def nearest(images, candidates, count):
+def nearest_neighbours(images, candidates, count):
     """Indices of the candidates [M, ...] nearest to each of images [N, ...], nearest first, by their pixels."""
     images, candidates = images.reshape(len(images), -1), candidates.reshape(len(candidates), -1)
     # Block after block of candidates, so that their floats never lie in memory all at once.
@@ -151,7 +151,7 @@ def probability_scores(probabilities):
         'class_histogram': histogram.tolist()}
 
 
-def recognised(probabilities, labels):
+def class_accuracy(probabilities, labels):
     """The share of images whose most probable class is their label; probabilities [N, K], labels [N]."""
     return float((probabilities.argmax(1) == labels).mean())
 
@@ -165,7 +165,7 @@ def class_scores(features, probabilities, labels, train_features, train_labels):
     counts, train_counts = (np.bincount(found, minlength=probabilities.shape[1]) for found in (labels, train_labels))
     distances = [frechet_distance(features[labels == label], train_features[train_labels == label])
                  for label in np.flatnonzero((counts > 1) & (train_counts > 1))]
-    scores = {'recognised': recognised(probabilities, labels)}
+    scores = {'class_accuracy': class_accuracy(probabilities, labels)}
     return {**scores, 'frechet_within_classes': float(np.mean(distances))} if distances else scores
 
 
@@ -180,7 +180,7 @@ def print_scores(generated, real, class_names, count):
         'density': 'density (k = 5)', 'coverage': 'coverage',
         'class_entropy': f'entropy of the classes (of {np.log(len(class_names) or 1):.3f})',
         'confidence': 'mean confidence',
-        'recognised': 'recognised as the class asked for',
+        'class_accuracy': 'recognised as the class asked for',
         'frechet_within_classes': 'Fréchet distance within a class, mean'}
     print(f'{"":<42}{"generated":>12}{"real test":>12}')
     for name, label in ((name, label) for name, label in labels.items() if name in generated and name in real):

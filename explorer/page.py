@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 from explorer.snapshots import PAGE_BYTES
-from utils import replacing
+from utils import atomic_write
 
 
 def write_page(path, title, notes, left_out):
@@ -30,7 +30,7 @@ def write_page(path, title, notes, left_out):
     while len(text) > PAGE_BYTES and count > 1:
         count //= 2
         text = page(title, notes, left_out, count)
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         pathlib.Path(part).write_text(text, encoding='utf-8')
 
 

@@ -14,18 +14,18 @@ import re
 
 import numpy as np
 
-from utils import replacing, to_uint8
+from utils import atomic_write, to_uint8
 
 IMAGES = 8  # of each network on the page
 ALL_KEYS_UP_TO, KEYS_KEPT = 256, 32  # positions of a layer with all keys; keys of a position where there are more
 PAGE_BYTES = 10e6  # at most; fewer epochs, then fewer images are put in
 LEAST_EPOCHS = 4  # that stay, before images go
 # What a layer makes of images [K, H, W, C] in [0, 1]: maps [K, rows, columns, rows of keys, columns of keys].
-Look = collections.namedtuple('Look', 'network gamma images maps')
+LayerMaps = collections.namedtuple('LayerMaps', 'network gamma images maps')
 
 
-def note_of(looks, epoch, step, real):
-    """A note of looks, Look each, at the end of an epoch, or of none, 0; real: whether D looks at real images."""
+def make_snapshot(looks, epoch, step, real):
+    """A note of looks, LayerMaps each, at the end of an epoch, or of none, 0; real: whether D looks at real images."""
     layers, arrays = [], {}
     for number, (network, gamma, images, maps) in enumerate(looks):
         positions, keys = maps.shape[1:3], maps.shape[3:]
@@ -44,25 +44,25 @@ def note_of(looks, epoch, step, real):
     return {'epoch': epoch, 'step': step, 'real': real, 'layers': layers}, arrays
 
 
-def write_note(folder, note):
+def write_snapshot(folder, note):
     """Write a note into a folder of them, as <step>.npz."""
     facts, arrays = note
-    with replacing(f'{folder}/{facts["step"]}.npz') as part, open(part, 'wb') as file:
+    with atomic_write(f'{folder}/{facts["step"]}.npz') as part, open(part, 'wb') as file:
         np.savez_compressed(file, facts=json.dumps(facts), **arrays)
 
 
-def note_paths(folder):
+def snapshot_paths(folder):
     """The files of the notes in a folder, {step: path}, in their order."""
     found = [(re.fullmatch(r'([0-9]+)\.npz', path.name), path) for path in pathlib.Path(folder).glob('*.npz')]
     return dict(sorted((int(match[1]), path) for match, path in found if match))
 
 
-def read_notes(folder, *kept):
+def read_snapshots(folder, *kept):
     """The notes in a folder in their order, as many as a page holds -> (notes, how many are left out).
 
     kept: steps whose notes are not left out. A damaged one is told.
     """
-    paths = note_paths(folder)
+    paths = snapshot_paths(folder)
     chosen = list(paths.values())
     while len(chosen) >= 2 * LEAST_EPOCHS and sum(path.stat().st_size for path in chosen) * 4 / 3 > PAGE_BYTES:
         chosen = chosen[::-2][::-1]

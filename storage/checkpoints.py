@@ -7,7 +7,7 @@ import shutil
 from options import UserError
 from storage.run import MODEL, checkpoint_steps
 from tf1 import one_line, tf
-from utils import check_folder
+from utils import make_folder
 
 
 class Checkpoints:
@@ -49,7 +49,7 @@ class Checkpoints:
     def save(self, step):
         """Write a checkpoint; only then the oldest goes. Raises UserError where that fails: those before it stay."""
         path = self.path(step)
-        check_folder(self.folder)
+        make_folder(self.folder)
         before = [self.path(other) for other in checkpoint_steps(self.folder)[::-1] if other != step]
         self.saver.recover_last_checkpoints(before[-self.keep:])  # of which it removes the oldest
         try:

@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 
-from utils import replacing
+from utils import atomic_write
 
 
 def open_history(path, step, columns):
@@ -14,7 +14,7 @@ def open_history(path, step, columns):
     columns: step first; the rows before keep what they have of them.
     """
     rows = [row for row in read_history(path) if int(row['step']) <= step]
-    with replacing(path) as part, open(part, 'w') as file:
+    with atomic_write(path) as part, open(part, 'w') as file:
         for row in [dict(zip(columns, columns, strict=True)), *rows]:
             print(*(row.get(name, '') for name in columns), sep=',', file=file)
     return open(path, 'a')

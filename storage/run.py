@@ -15,14 +15,14 @@ import numpy as np
 from PIL import Image
 
 from options import ARTICLE, UserError, check_config, flag, options_of, run_name, settled, shown
-from utils import abandoned, check_folder, replacing, replacing_folder, write_image
+from utils import atomic_folder, atomic_write, is_abandoned, make_folder, write_png
 
 MODEL = 'SAGAN'  # begins the names of what a run writes
 NAMED = 3  # runs that a line names at most
 FILM_SIZE, FILM_FRAMES = 800, 150  # pixels a side, and frames, of a film at most: they lie in memory together
 
 
-class NoRun(UserError):
+class RunNotFound(UserError):
     """No trained run has the options that are wanted."""
 
 
@@ -48,7 +48,7 @@ class Run:
 
         Raises UserError, which names the holder, where another process has it.
         """
-        with open(os.path.join(check_folder(self.folder), 'lock'), 'a+') as lock:
+        with open(os.path.join(make_folder(self.folder), 'lock'), 'a+') as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -95,7 +95,7 @@ def clear(folder):
     """Remove what a kill left half-written in a folder; other programs, still at work, keep theirs."""
     for pattern in '*.part', '*.tempstate*', 'checkpoint.tmp*':
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            if abandoned(path):
+            if is_abandoned(path):
                 shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
 
 
@@ -129,7 +129,7 @@ def find_run(checkpoint_dir, wanted):
     Returns all options of the run, its folder's name among them, as its config.json gives them, or, in the folders of
     older repositories, which have none, the folder's name; then what else is in config.json; then the names of all
     runs that agree, the one trained last first.
-    Raises NoRun where there is no such run, UserError where a config.json, that of the run wanted by name or else any,
+    Raises RunNotFound where there is no such run, UserError where a config.json, that of the run wanted by name or else any,
     is damaged.
     """
     runs = []
@@ -155,7 +155,7 @@ def find_run(checkpoint_dir, wanted):
     if not agreeing:
         there_is = name_some([run[1]['name'] for run in runs]) or 'nothing'
         typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in wanted.items())
-        raise NoRun(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
+        raise RunNotFound(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
                     'train first, with --phase train')
     _, options, rest = agreeing[0]
     return options, rest, [run[1]['name'] for run in agreeing]
@@ -173,11 +173,11 @@ def name_some(names):
 
 def write_json(content, path):
     """Write content as JSON to path."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         pathlib.Path(part).write_text(json.dumps(content, indent=2) + '\n')
 
 
-def write_progress(folder, prefix):
+def write_animation(folder, prefix):
     """Write the grids <prefix>_train_<epoch>_<step>.png of a folder, in that order, as <prefix>_progress.gif."""
     found = [re.fullmatch(re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png', name) for name in os.listdir(folder)]
     names = [match[0] for match in sorted(filter(None, found), key=lambda match: (int(match[1]), int(match[2])))]
@@ -189,14 +189,14 @@ def write_progress(folder, prefix):
     # A run that went on with another --sample_num has grids of two sizes; a GIF holds one.
     grids = [grid for grid in grids if grid.shape == grids[-1].shape]
     if grids:
-        with replacing(os.path.join(folder, f'{prefix}_progress.gif')) as part:
+        with atomic_write(os.path.join(folder, f'{prefix}_progress.gif')) as part:
             film = imageio.imwrite('<bytes>', np.stack(grids), extension='.gif', duration=200, loop=0)
             pathlib.Path(part).write_bytes(film)
 
 
 def save_figure(figure, path):
     """Write a figure of matplotlib as PNG."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format='png', dpi=100)
 
 
@@ -206,9 +206,9 @@ def export_images(folder, pixels, z, labels=None):
     samples.npz holds arr_0, the pixels, arr_1, the labels [N] where there are any, and z. What was exported there
     before is replaced.
     """
-    with replacing_folder(folder) as part:
+    with atomic_folder(folder) as part:
         os.makedirs(part)
         for number, image in enumerate(pixels):
-            write_image(os.path.join(part, f'{number:05d}.png'), image)
+            write_png(os.path.join(part, f'{number:05d}.png'), image)
         np.savez_compressed(os.path.join(part, 'samples.npz'), arr_0=pixels, z=z,
                             **({} if labels is None else {'arr_1': labels}))

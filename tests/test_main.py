@@ -224,7 +224,7 @@ def test_the_papers_recipe(run, small_data, tmp_path):
     assert code == 0 and 'recognised as the class asked for' in out
     scores = json.loads((results / 'SAGAN_scores.json').read_text())
     assert scores['generated'].keys() == scores['real'].keys()
-    assert scores['real']['recognised'] == scores['classifier_accuracy']
+    assert scores['real']['class_accuracy'] == scores['classifier_accuracy']
     assert scores['real']['frechet_within_classes'] < scores['generated']['frechet_within_classes']
     # The run with classes is taken, though the other was trained last.
     one_line_error(run('--phase', 'test', '--label', 10), '--label 10 is none of the classes: choose one of 0, 1, 2, ')

@@ -62,7 +62,7 @@ def test_own_pictures(run, tmp_path, capfd):
 
     code, out, err = run('--phase', 'eval', '--eval_num', 60, '--name', NAME)
     assert (code, err) == (0, ''), err
-    assert 'classifier score (of 3)' in out and 'share of above' in out and 'recognised' in out
+    assert 'classifier score (of 3)' in out and 'share of above' in out and 'class_accuracy' in out
     assert (tmp_path / 'checkpoint' / 'classifier_own_32x32x3').is_dir()
 
     # The pictures are gone: what was trained can be sampled all the same; it says what it needs where it needs them.

@@ -35,11 +35,11 @@ def test_save_images_of_a_failed_run(tmp_path):
 
 
 def test_check_folder(tmp_path):
-    assert utils.check_folder(str(tmp_path / 'a' / 'b')) == str(tmp_path / 'a' / 'b')
+    assert utils.make_folder(str(tmp_path / 'a' / 'b')) == str(tmp_path / 'a' / 'b')
     assert (tmp_path / 'a' / 'b').is_dir()
     (tmp_path / 'file').touch()
     with pytest.raises(UserError, match='file/b cannot be made'):
-        utils.check_folder(str(tmp_path / 'file' / 'b'))
+        utils.make_folder(str(tmp_path / 'file' / 'b'))
 
 
 def test_show_all_variables(capsys):

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from evaluation.figures import draw_attention, draw_curves, draw_neighbours
-from evaluation.metrics import nearest, print_scores
+from evaluation.metrics import nearest_neighbours, print_scores
 from explorer.page import write_page
-from explorer.snapshots import note_paths, read_notes, write_note
+from explorer.snapshots import read_snapshots, snapshot_paths, write_snapshot
 from options import UserError
 from storage.checkpoints import Checkpoints
 from storage.history import open_history, read_history
-from storage.run import MODEL, Run, save_figure, write_json, write_progress
+from storage.run import MODEL, Run, save_figure, write_animation, write_json
 from tf1 import one_line, tf
 from training.progress import Progress, place
-from utils import Use, check_folder, save_images
+from utils import Stream, make_folder, save_images
 
 FEW = 2048  # images, below which a Fréchet distance depends on their number
 WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
@@ -40,7 +40,7 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
     """
     epoch, scored = (steps_an_epoch,), (steps_an_epoch * options['eval_freq'],)
     noted = (options['print_freq'], *scored)
-    check_folder(run.results)
+    make_folder(run.results)
     summaries = Summaries(noted, run.logs, step, graph)
     path = run.path('history.csv')
     distances = [float(row['frechet_distance']) for row in read_history(path)
@@ -51,7 +51,7 @@ def training_records(run, options, step, steps_an_epoch, last_step, stops, *, gr
     return [
         Scores(scored, score), Best(scored, best, min(distances, default=np.inf)), history, summaries,
         Progress(noted, step, steps_an_epoch, last_step),
-        Grid((options['sample_freq'],), min(options['save_freq'], last_step), run, sample, draw(Use.FIXED_Z),
+        Grid((options['sample_freq'],), min(options['save_freq'], last_step), run, sample, draw(Stream.FIXED_Z),
              steps_an_epoch, summaries),
         EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output),
         Film(epoch, last_step, stops, run),
@@ -163,7 +163,7 @@ class Summaries(Record):
 
     def __init__(self, every, folder, step, graph):
         super().__init__(every)
-        self.writer = tf.summary.FileWriter(check_folder(folder), graph)
+        self.writer = tf.summary.FileWriter(make_folder(folder), graph)
         self.writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
     def write(self, step, values):
@@ -207,7 +207,7 @@ class EpochGrid(Record):
 
     def write(self, step, values):
         epoch, _ = place(step, self.steps_an_epoch)
-        write_grid(self.run, f'epoch{epoch:03d}_test_all_classes', self.sample, *self.draw(Use.EPOCH_Z, epoch))
+        write_grid(self.run, f'epoch{epoch:03d}_test_all_classes', self.sample, *self.draw(Stream.EPOCH_Z, epoch))
 
 
 @dataclasses.dataclass
@@ -226,7 +226,7 @@ class Film(AtEnd):
     run: Run
 
     def write(self, step, values):
-        write_progress(self.run.results, MODEL)
+        write_animation(self.run.results, MODEL)
 
 
 class Maps(Record):
@@ -235,13 +235,13 @@ class Maps(Record):
     def __init__(self, every, folder, step, steps_an_epoch, note):
         super().__init__(every)
         self.folder, self.steps_an_epoch, self.note = folder, steps_an_epoch, note
-        for later, path in note_paths(folder).items():
+        for later, path in snapshot_paths(folder).items():
             if later > step:
                 path.unlink()
 
     def write(self, step, values):
         epoch, _ = place(step, self.steps_an_epoch)
-        write_note(check_folder(self.folder), self.note(epoch + 1, step))
+        write_snapshot(make_folder(self.folder), self.note(epoch + 1, step))
 
 
 @dataclasses.dataclass
@@ -296,7 +296,7 @@ def write_attention(run, step, sections):
 
 def write_explorer(run, *more):
     """Write the page of the maps that training noted, and of one more note, in the place of that of its step."""
-    notes, left_out = read_notes(run.maps, *(facts['step'] for facts, _ in more))
+    notes, left_out = read_snapshots(run.maps, *(facts['step'] for facts, _ in more))
     for facts, arrays in more:
         before = {known['step']: (known, maps) for known, maps in notes}
         epoch = before[facts['step']][0]['epoch'] if facts['step'] in before else facts['epoch']
@@ -317,6 +317,6 @@ def write_scores(run, scores, images, dataset):
         print(f'Fréchet distances of fewer than {FEW} images are too large: compare them with those of as many alone')
     write_json(scores, run.path('scores.json'))
     images = images[:NEIGHBOUR_ROWS]
-    found = train_images[nearest(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
+    found = train_images[nearest_neighbours(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
     figure = draw_neighbours(images, found, f'{run.name}, step {scores["step"]}')
     save_figure(figure, run.path('neighbours.png'))

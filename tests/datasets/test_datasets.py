@@ -326,7 +326,7 @@ def test_other_sizes_and_channels(small_data):
     large = datasets.load_dataset('mnist', small_data, (56, 56, 3)).test[0]
     expected = Image.fromarray(own.test[0][5, :, :, 0]).convert('RGB').resize((56, 56), Image.Resampling.LANCZOS)
     assert large.shape == (100, 56, 56, 3) and (large[5] == np.asarray(expected)).all()
-    grey = datasets.resized(np.full([1, 8, 8, 3], [255, 0, 0], np.uint8), (8, 8, 1))
+    grey = datasets.resize_images(np.full([1, 8, 8, 3], [255, 0, 0], np.uint8), (8, 8, 1))
     assert grey.shape == (1, 8, 8, 1) and grey[0, 0, 0, 0] == pytest.approx(0.299 * 255, abs=1)
 
 

@@ -8,14 +8,14 @@ from datasets import Dataset, load_dataset
 from evaluation import classifier, metrics
 from evaluation.classifier import load_classifier
 from evaluation.metrics import (
+    class_accuracy,
     class_scores,
     classifier_score,
     density_coverage,
     frechet_distance,
-    nearest,
+    nearest_neighbours,
     precision_recall,
     probability_scores,
-    recognised,
     set_scores,
 )
 from options import UserError
@@ -95,17 +95,17 @@ def test_density_and_coverage():
 
 
 def test_scores_of_classes():
-    """The share that is recognised, and the mean of the distances of each class to that class alone."""
+    """The share that is class_accuracy, and the mean of the distances of each class to that class alone."""
     labels = np.arange(300) % 3
     features = np.random.normal(size=[300, 4]) + 10 * labels[:, None]
     probabilities = np.eye(3)[np.where(np.arange(300) < 30, (labels + 1) % 3, labels)]  # a tenth is taken for another
     scores = class_scores(features, probabilities, labels, features, labels)
-    assert scores == {'recognised': pytest.approx(0.9), 'frechet_within_classes': pytest.approx(0, abs=1e-6)}
+    assert scores == {'class_accuracy': pytest.approx(0.9), 'frechet_within_classes': pytest.approx(0, abs=1e-6)}
     turned = class_scores(features, probabilities, labels, features, (labels + 1) % 3)
     expected = [frechet_distance(features[labels == c], features[labels == (c - 1) % 3]) for c in range(3)]
     assert turned['frechet_within_classes'] == pytest.approx(np.mean(expected)) and np.mean(expected) > 400
     # A class of which there is but one image has no distance; where that is all of them, the score is left out.
-    assert class_scores(features[:3], probabilities[:3], labels[:3], features, labels) == {'recognised': 0}
+    assert class_scores(features[:3], probabilities[:3], labels[:3], features, labels) == {'class_accuracy': 0}
     single = np.r_[features[labels == 0], features[1:2]], np.r_[labels[labels == 0], 1]
     assert class_scores(features, probabilities, labels, *single)['frechet_within_classes'] == pytest.approx(
         frechet_distance(features[labels == 0], features[labels == 0]), abs=1e-6)
@@ -116,7 +116,7 @@ def test_nearest(monkeypatch):
     candidates = np.random.randint(0, 256, [50, 4, 4, 1]).astype(np.uint8)
     images = candidates[[20, 3]].copy()
     images[0, 0, 0, 0] ^= 1
-    found = nearest(images, candidates, 3)
+    found = nearest_neighbours(images, candidates, 3)
     assert found.shape == (2, 3) and found[:, 0].tolist() == [20, 3]
     distances = np.linalg.norm((candidates[found[0]].astype(float) - images[0]).reshape(3, -1), axis=1)
     assert (np.diff(distances) >= 0).all()
@@ -171,7 +171,7 @@ def shaded(count, size, channels, rng):
     """Images that are brighter towards one side, one of four -> images, sides."""
     sides = rng.integers(4, size=count)
     shade = np.linspace(0, 200, size)[:, None, None] + rng.integers(0, 50, [count, size, size, channels])
-    return metrics.turned(shade.astype(np.uint8), sides), sides
+    return metrics.rotate_images(shade.astype(np.uint8), sides), sides
 
 
 @pytest.mark.parametrize('size, channels, folder', [
@@ -184,14 +184,14 @@ def test_classifier_of_any_size_and_number_of_classes(size, channels, folder, tm
     classify = load_classifier('own', Dataset(train, test, tuple('abcd'), 'its digest'), str(tmp_path))
     features, probabilities = classify(test[0])
     assert features.shape == (20, 128) and probabilities.shape == (20, 4)
-    assert recognised(probabilities, test[1]) > 0.7
+    assert class_accuracy(probabilities, test[1]) > 0.7
     assert (tmp_path / folder / 'trained_on').read_text() == 'its digest'
 
 
 def test_without_classes_the_classifier_tells_turns(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(classifier, 'LEAST_STEPS', 40)
     rng = np.random.default_rng(0)
-    upright = [metrics.turned(images, -sides) for images, sides in (shaded(100, 12, 1, rng), shaded(20, 12, 1, rng))]
+    upright = [metrics.rotate_images(images, -sides) for images, sides in (shaded(100, 12, 1, rng), shaded(20, 12, 1, rng))]
     dataset = Dataset(*((images, None) for images in upright), ())
     samples = rng.integers(0, 256, [30, 12, 12, 1]).astype(np.uint8)
     generated, real, accuracy = metrics.compare(samples, None, 'own', dataset, str(tmp_path))

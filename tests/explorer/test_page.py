@@ -13,8 +13,8 @@ import sampling
 from explorer import page
 from explorer import snapshots as explorer
 from explorer.page import write_page
-from explorer.snapshots import Look, note_of, read_notes, write_note
-from utils import Use
+from explorer.snapshots import LayerMaps, make_snapshot, read_snapshots, write_snapshot
+from utils import Stream
 
 GRID = 4, 6  # rows and columns of the places of the hand-made maps
 TARGET = 8  # so many places further on, each of their places looks
@@ -28,8 +28,8 @@ def looks(seed, grid=GRID, keys=None, size=2, channels=1, count=3):
     one = np.roll(np.eye(np.prod(GRID)), TARGET, 1).reshape(*GRID, *GRID)[None].repeat(count, 0)
     spread = rng.random([2, count, *grid, *keys]) ** 8
     spread /= spread.sum((-1, -2), keepdims=True)
-    return [Look('generator', seed / 10, images[0], one if grid == GRID else spread[0]),
-            Look('generator', -seed / 10, images[0], spread[0]), Look('discriminator', 0.5, images[1], spread[1])]
+    return [LayerMaps('generator', seed / 10, images[0], one if grid == GRID else spread[0]),
+            LayerMaps('generator', -seed / 10, images[0], spread[0]), LayerMaps('discriminator', 0.5, images[1], spread[1])]
 
 
 def write(path, *notes, left_out=0):
@@ -137,7 +137,7 @@ class Page:
 def made(tmp_path_factory):
     """A page of the epochs 1, 2 and 5 of hand-made maps."""
     return write(tmp_path_factory.mktemp('page') / 'page.html', *(
-        note_of(looks(epoch), epoch, 10 * epoch, real=True) for epoch in (1, 2, 5)), left_out=2)
+        make_snapshot(looks(epoch), epoch, 10 * epoch, real=True) for epoch in (1, 2, 5)), left_out=2)
 
 
 def said(place, looked_at, share='100 %', network='generator', epoch=5, held=False):
@@ -180,7 +180,7 @@ def test_an_attention_that_looks_at_one_place(browser, made):
 def test_a_place_at_which_none_looks(browser, tmp_path):
     maps = np.zeros([1, *GRID, *GRID])
     maps[..., 0, 0] = 1
-    note = note_of([Look('generator', 0.5, np.zeros([1, 8, 12, 1]), maps)], 1, 5, real=False)
+    note = make_snapshot([LayerMaps('generator', 0.5, np.zeros([1, 8, 12, 1]), maps)], 1, 5, real=False)
     page = Page(browser, write(tmp_path / 'page.html', note), '#place=2,2&by=looked')
     assert page.text('said') == 'epoch 1, generator, row 2, column 2 is looked at by none with a share that is noted'
     assert page.text('five') == '' and page.errors() == []
@@ -219,8 +219,8 @@ def test_each_control_changes_what_it_says(browser, made):
 def test_what_is_shown_is_the_map(browser, tmp_path, grid, keys):
     """Rows and columns, within a part in 255 of a row's maximum; of more than 256 places the 32 largest of a row."""
     found = looks(3, grid, keys, channels=3)
-    page = Page(browser, write(tmp_path / 'page.html', note_of(looks(2, grid, keys, channels=3), 1, 5, True),
-                               note_of(found, 2, 10, True)), '#network=discriminator&image=2')
+    page = Page(browser, write(tmp_path / 'page.html', make_snapshot(looks(2, grid, keys, channels=3), 1, 5, True),
+                               make_snapshot(found, 2, 10, True)), '#network=discriminator&image=2')
     maps = found[2].maps[1].reshape(np.prod(grid), -1)  # [N, M]
     most = maps.max(1, keepdims=True)
     kept = maps >= np.sort(maps, 1)[:, [-32]] if len(maps) > 256 else np.full(maps.shape, True)
@@ -277,7 +277,7 @@ def test_the_address_restores_the_view(browser, made):
 
 def test_stages_of_one_epoch(browser, tmp_path):
     """As of a run that went on with another --iteration: the address tells them apart."""
-    path = write(tmp_path / 'page.html', *(note_of(looks(step), 1, step, real=True) for step in (4, 8)))
+    path = write(tmp_path / 'page.html', *(make_snapshot(looks(step), 1, step, real=True) for step in (4, 8)))
     for step in 4, 8:
         page = Page(browser, path, f'#step={step}')
         page.keys('d')
@@ -337,13 +337,13 @@ def test_a_note_is_the_models(build, tmp_path, browser):
     real = np.random.default_rng(0).random([explorer.IMAGES, *SMALL]).astype(np.float32)
     facts, arrays = model.note(2, 30, real)
     assert (facts['epoch'], facts['step'], facts['real']) == (2, 30, True)
-    z = model.draw_z(explorer.IMAGES, model.seed, Use.FIXED_Z)
+    z = model.draw_z(explorer.IMAGES, model.seed, Stream.FIXED_Z)
     generated, beta = model.fetch([model.fake_images, model.layers['generator'][0].map], z)
     assert (arrays['generator'] == np.uint8(np.round(255 * generated))).all()
     assert (arrays['discriminator'] == np.uint8(np.round(255 * real))).all()
-    assert (z[:4] == model.draw_grid(model.seed, Use.FIXED_Z)[0][:4]).all()  # those of the grids
-    write_note(tmp_path, (facts, arrays))
-    notes, left_out = read_notes(tmp_path)
+    assert (z[:4] == model.draw_grid(model.seed, Stream.FIXED_Z)[0][:4]).all()  # those of the grids
+    write_snapshot(tmp_path, (facts, arrays))
+    notes, left_out = read_snapshots(tmp_path)
     assert left_out == 0 and notes[0][0] == json.loads(json.dumps(facts))
     page = Page(browser, write(tmp_path / 'page.html', *notes))
     shown = np.array([page.shares(0, place) for place in range(12)])
@@ -353,12 +353,12 @@ def test_a_note_is_the_models(build, tmp_path, browser):
 def test_pages_stay_small(tmp_path, monkeypatch, capfd):
     """Fewer epochs, then fewer images; damaged notes and those of other layers are left out."""
     for epoch in range(1, 13):
-        write_note(tmp_path, note_of(looks(epoch), epoch, epoch, True))
+        write_snapshot(tmp_path, make_snapshot(looks(epoch), epoch, epoch, True))
     size = (tmp_path / '1.npz').stat().st_size
     monkeypatch.setattr(page, 'PAGE_BYTES', size * 6.5 * 4 / 3)
-    notes, left_out = read_notes(tmp_path)
+    notes, left_out = read_snapshots(tmp_path)
     assert [facts['epoch'] for facts, _ in notes] == [2, 4, 6, 8, 10, 12] and left_out == 6
-    kept, left_out = read_notes(tmp_path, 5)
+    kept, left_out = read_snapshots(tmp_path, 5)
     assert [facts['epoch'] for facts, _ in kept] == [2, 4, 5, 6, 8, 10, 12] and left_out == 5
     monkeypatch.setattr(page, 'PAGE_BYTES', 100e6)
     whole = write(tmp_path / 'whole.html', *notes).stat().st_size
@@ -367,21 +367,21 @@ def test_pages_stay_small(tmp_path, monkeypatch, capfd):
     assert len(text) < whole - 1000 and '"images": 1, "images_noted": 3' in text
     (tmp_path / '4.npz').write_bytes(b'PK damaged')
     monkeypatch.setattr(page, 'PAGE_BYTES', 100e6)
-    notes, left_out = read_notes(tmp_path)
+    notes, left_out = read_snapshots(tmp_path)
     assert len(notes) == 11 and left_out == 1 and '4.npz is damaged and left out' in capfd.readouterr().out
-    other = note_of(looks(1, (5, 7)), 0, 99, True)
+    other = make_snapshot(looks(1, (5, 7)), 0, 99, True)
     text = write(tmp_path / 'other.html', *notes, other, left_out=left_out).read_text()
     assert '"epochs": [{"epoch": 0, "step": 99' in text and '"left_out": 12' in text
 
 
 def test_a_note_with_a_wrong_bit(tmp_path):
     """It is read as it is, or left out."""
-    write_note(tmp_path, note_of(looks(1), 1, 1, True))
+    write_snapshot(tmp_path, make_snapshot(looks(1), 1, 1, True))
     whole = (tmp_path / '1.npz').read_bytes()
     read = 0
     for place in range(0, len(whole), len(whole) // 150):
         (tmp_path / '1.npz').write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
-        read += len(read_notes(tmp_path)[0])
+        read += len(read_snapshots(tmp_path)[0])
     assert 0 < read < 75
 
 

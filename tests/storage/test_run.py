@@ -16,16 +16,16 @@ from utils import save_images, to_uint8
 def test_progress_has_a_frame_for_each_grid_in_the_order_they_were_made(tmp_path):
     for level, name in enumerate(['02_0300', '10_0100', '100_0001']):
         save_images(np.full([4, 28, 28, 1], level / 4), (2, 2), str(tmp_path / f'SAGAN_train_{name}.png'))
-    runs.write_progress(str(tmp_path), 'SAGAN')
+    runs.write_animation(str(tmp_path), 'SAGAN')
     frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
     assert [round(frame.mean() / 255 * 4) for frame in frames] == [0, 1, 2]
     save_images(np.ones([1, 28, 28, 1]), (1, 1), str(tmp_path / 'SAGAN_train_100_0002.png'))
-    runs.write_progress(str(tmp_path), 'SAGAN')  # a grid of another size
+    runs.write_animation(str(tmp_path), 'SAGAN')  # a grid of another size
     assert len(imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)) == 1
 
 
 def test_progress_without_grids(tmp_path):
-    runs.write_progress(str(tmp_path), 'SAGAN')
+    runs.write_animation(str(tmp_path), 'SAGAN')
     assert not os.listdir(tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_of_the_film(tmp_path):
     for number, content in (2, whole[:50]), (3, b''), (4, b'no picture'):
         (tmp_path / f'SAGAN_train_00_{number:04d}.png').write_bytes(content)
     (tmp_path / 'SAGAN_train_00_0006.png').mkdir()
-    runs.write_progress(str(tmp_path), 'SAGAN')
+    runs.write_animation(str(tmp_path), 'SAGAN')
     frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
     assert [round(frame.mean() / 255 * 5) for frame in frames] == [1, 5]
 
@@ -225,7 +225,7 @@ def test_a_long_film_is_thinned_out(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, 'FILM_FRAMES', 3)
     for step in range(7):
         save_images(np.full([1, 8, 8, 1], step / 6), (1, 1), str(tmp_path / f'SAGAN_train_00_000{step}.png'))
-    runs.write_progress(str(tmp_path), 'SAGAN')
+    runs.write_animation(str(tmp_path), 'SAGAN')
     frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
     assert [round(frame.mean() / 255 * 6) for frame in frames] == [0, 3, 6]
 
@@ -234,5 +234,5 @@ def test_progress_of_large_grids_is_made_smaller(tmp_path):
     for step in 1, 2:
         save_images(np.random.default_rng(step).random([1, 1024, 512, 3]), (1, 1),
                     str(tmp_path / f'SAGAN_train_00_000{step}.png'))
-    runs.write_progress(str(tmp_path), 'SAGAN')
+    runs.write_animation(str(tmp_path), 'SAGAN')
     assert imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None).shape[:3] == (2, 512, 256)
