@@ -1,7 +1,8 @@
-"""Grids of images, folders, files that are whole or not there, z: what the lineage has in utils.py."""
+"""Random streams, atomic file writes and image grids. This module never imports TensorFlow."""
 
 import contextlib
 import enum
+import json
 import math
 import os
 import pathlib
@@ -13,23 +14,67 @@ import numpy as np
 
 from options import UserError
 
+##################################################################################
+# Random numbers
+##################################################################################
+
 
 class Stream(enum.IntEnum):
-    """What random numbers are for: each use has a stream of its own, so that none depends on how often another is."""
-    TRAIN_Z, SHUFFLE, FIXED_Z, EPOCH_Z, TEST_Z, FIGURE_Z, WALK_Z, EXPORT_Z, EVAL_Z, STATISTICS_Z = range(10)
-    TRAIN_LABELS, STATISTICS_LABELS, FLIP = 10, 11, 12
+    """The purposes of random numbers.
 
+    Each purpose has its own stream, so drawing from one stream never changes another. The values are part of the random
+    keys: changing a value changes the results of every run.
+    """
+    TRAIN_Z = 0
+    SHUFFLE = 1
+    FIXED_Z = 2
+    EPOCH_Z = 3
+    TEST_Z = 4
+    FIGURE_Z = 5
+    WALK_Z = 6
+    EXPORT_Z = 7
+    EVAL_Z = 8
+    STATISTICS_Z = 9
+    TRAIN_LABELS = 10
+    STATISTICS_LABELS = 11
+    FLIP = 12
+
+
+def draw_z(count, z_dim, *key, distribution='uniform'):
+    """Return z [count, z_dim] float32, which depends only on the key.
+
+    Args:
+        key: non-negative integers, for example (seed, Stream.TRAIN_Z, step).
+        distribution: 'uniform' in [-1, 1], or 'normal' with mean 0 and variance 1.
+    """
+    rng = np.random.default_rng(key)
+    z = rng.uniform(-1, 1, [count, z_dim]) if distribution == 'uniform' else rng.standard_normal([count, z_dim])
+    return z.astype(np.float32)
+
+
+def draw_labels(count, num_classes, *key):
+    """Return labels [count], uniform in 0..num_classes - 1, which depend only on the key."""
+    return np.random.default_rng(key).integers(num_classes, size=count)
+
+
+##################################################################################
+# Files
+##################################################################################
 
 @contextlib.contextmanager
 def atomic_write(path):
-    """Give a temporary name to write to: it becomes path when the block ends well, and is removed when it does not."""
+    """Yield a temporary path. Rename it to path if the block succeeds, and remove it otherwise.
+
+    Raises:
+        OSError: if the write fails. The error names the file, even if the disk is full.
+    """
     part = f'{path}.{os.getpid()}.part'
     try:
         yield part
         os.replace(part, path)
     except OSError as error:
         if error.errno and not error.filename:
-            error.filename = str(path)  # of a full disk Python does not say where
+            error.filename = str(path)  # a write to a full disk leaves it empty
         raise
     finally:
         pathlib.Path(part).unlink(missing_ok=True)
@@ -37,7 +82,7 @@ def atomic_write(path):
 
 @contextlib.contextmanager
 def atomic_folder(path):
-    """The same for a folder, which is to be made under that name."""
+    """Yield a temporary path for a new folder, which replaces path if the block succeeds."""
     part = f'{path}.{os.getpid()}.part'
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -49,55 +94,67 @@ def atomic_folder(path):
 
 
 def is_abandoned(part):
-    """Whether a temporary file, named as by atomic_write, was left by a process that is no more, or was this one."""
+    """Return whether a temporary file of atomic_write is left over, from an ended process or this one."""
     writer = re.search(r'\.(\d+)\.part$', str(part))
     return not writer or int(writer[1]) == os.getpid() or not os.path.exists(f'/proc/{writer[1]}')
 
 
 def make_folder(path):
-    """Make the folder where it is missing -> path. Raises UserError where it cannot be made or written."""
+    """Create a folder unless it exists, and return its path.
+
+    Raises:
+        UserError: if the folder cannot be created or is read-only.
+    """
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise UserError(f'{path} cannot be made ({error.strerror}): choose another folder') from error
+        raise UserError(f'{path} cannot be created ({error.strerror}): choose another folder') from error
     if not os.access(path, os.W_OK):
-        raise UserError(f'{path} cannot be written: choose another folder or change its permissions')
+        raise UserError(f'{path} is read-only: choose another folder, or change its permissions')
     return path
 
 
-def draw_z(count, z_dim, *key, distribution='uniform'):
-    """z [count, z_dim] float32, uniform in [-1, 1] or standard normal; depends on the key, whole numbers, alone."""
-    rng = np.random.default_rng(key)
-    z = rng.uniform(-1, 1, [count, z_dim]) if distribution == 'uniform' else rng.standard_normal([count, z_dim])
-    return z.astype(np.float32)
+def write_json(content, path):
+    """Write content to path as indented JSON."""
+    with atomic_write(path) as part:
+        pathlib.Path(part).write_text(json.dumps(content, indent=2) + '\n')
 
 
-def draw_labels(count, classes, *key):
-    """Labels [count] from 0 to classes - 1, all alike, that depend on the key alone."""
-    return np.random.default_rng(key).integers(classes, size=count)
+def write_png(path, pixels):
+    """Write pixels, uint8 [H, W, C] with 1 or 3 channels, as a PNG."""
+    if pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    with atomic_write(path) as part:
+        pathlib.Path(part).write_bytes(imageio.imwrite('<bytes>', pixels, extension='.png'))
+
+
+##################################################################################
+# Image grids
+##################################################################################
+
+def grid_size(count):
+    """Return (rows, columns) of the most nearly square grid that holds count images, wider rather than higher."""
+    columns = math.ceil(math.sqrt(count))
+    return math.ceil(count / columns), columns
 
 
 def merge(images, size):
-    """Lay images [N, H, W, C] out on a grid of size (rows, columns), row by row -> [rows*H, columns*W, C].
+    """Lay out images [N, H, W, C] row by row on a grid of size (rows, columns).
 
-    Cells beyond the last image are 0.
+    Returns:
+        The grid [rows*H, columns*W, C]. Cells without an image are 0.
     """
     count, height, width, channels = images.shape
     rows, columns = size
     grid = np.zeros([rows * columns, height, width, channels], images.dtype)
     grid[:count] = images
-    grid = grid.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    grid = grid.reshape(rows, columns, height, width, channels)
+    grid = grid.transpose(0, 2, 1, 3, 4)  # [rows, H, columns, W, C]
     return grid.reshape(rows * height, columns * width, channels)
 
 
-def grid_size(count):
-    """(rows, columns) of the grid nearest to a square that holds count images, wider rather than higher."""
-    columns = math.ceil(math.sqrt(count))
-    return math.ceil(count / columns), columns
-
-
 def to_uint8(images):
-    """[0, 1] -> 0..255; what is not a number becomes 0."""
+    """Convert images in [0, 1] to uint8 in 0..255. NaN becomes 0."""
     return np.uint8(np.round(255 * np.clip(np.nan_to_num(images), 0, 1)))
 
 
@@ -106,20 +163,25 @@ def save_images(images, size, path):
     write_png(path, to_uint8(merge(images, size)))
 
 
-def write_png(path, pixels):
-    """Write pixels, uint8 [H, W, C], as PNG."""
+##################################################################################
+# Variables
+##################################################################################
+
+def show_all_variables(variables, path):
+    """Print the numbers of variables and parameters of each network, and write the whole table to a text file.
+
+    Args:
+        variables: a list of TensorFlow variables, named <network>/...
+        path: the file of the table, with the name, shape and number of parameters of each variable.
+    """
+    rows, totals = [], {}
+    for variable in variables:
+        size = variable.shape.num_elements()
+        rows.append(f'{variable.op.name:<40} {str(variable.shape.as_list()):<20} {size:>12,}\n')
+        network = variable.op.name.split('/')[0]
+        count, parameters = totals.get(network, (0, 0))
+        totals[network] = count + 1, parameters + size
     with atomic_write(path) as part:
-        pixels = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
-        pathlib.Path(part).write_bytes(imageio.imwrite('<bytes>', pixels, extension='.png'))
-
-
-def show_all_variables():
-    """Print the trainable variables of the graph, each with its shape and its number of parameters, and the total."""
-    from tf1 import tf
-
-    total = 0
-    for variable in tf.trainable_variables():
-        count = variable.shape.num_elements()
-        total += count
-        print(f'{variable.op.name:<40} {str(variable.shape.as_list()):<20} {count:>12,}')
-    print(f'{len(tf.trainable_variables())} trainable variables, {total:,} parameters')
+        pathlib.Path(part).write_text(''.join(rows))
+    for network, (count, parameters) in totals.items():
+        print(f'{network}: {count} variables, {parameters:,} parameters')

@@ -1,4 +1,4 @@
-"""The batch of a step."""
+"""The batch of a training step."""
 
 import functools
 
@@ -9,29 +9,38 @@ from utils import Stream
 
 
 def batches_per_epoch(count, batch_size, dataset_name):
-    """The number of whole batches in count images. Raises UserError where there is none."""
+    """Return the number of full batches in count images. Raise UserError if there is no full batch."""
     if count < batch_size:
-        raise UserError(f'--batch_size {batch_size} is more than the {count} images of {dataset_name}: choose a '
-                        'smaller one')
+        raise UserError(f'--batch_size {batch_size} is too large ({dataset_name} has {count} training images): choose '
+                        'a smaller one')
     return count // batch_size
 
 
 def batch(images, labels, batch_size, seed, number, flip=False):
-    """Batch number number of images uint8 [N, H, W, C] and labels [N], or None -> float32 [B, H, W, C] in [0, 1],
-    labels [B], or None. With flip about half of the images are mirrored.
+    """Return a batch of images and labels that depends only on the seed and the number of the batch.
 
-    The order and what is mirrored depend on the seed alone: each pass, of N // batch_size batches, has its own order.
+    Every pass through the data has its own order and consists of N // batch_size batches.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: [N] or None.
+        number: number of the batch, counted from 0 over all passes.
+        flip: whether to mirror each image with probability 1/2.
+
+    Returns:
+        images float32 [B, H, W, C] in [0, 1], and labels [B] or None.
     """
-    data_pass, part = divmod(number, len(images) // batch_size)
-    chosen = shuffled(seed, data_pass, len(images))[part * batch_size:(part + 1) * batch_size]
-    found = images[chosen].astype(np.float32) / 255
+    epoch, position = divmod(number, len(images) // batch_size)
+    indices = shuffled(seed, epoch, len(images))[position * batch_size:(position + 1) * batch_size]  # [B]
+    batch_images = images[indices].astype(np.float32) / 255
     if flip:
-        mirrored = np.random.default_rng([seed, Stream.FLIP, number]).integers(2, size=batch_size) == 1
-        found[mirrored] = found[mirrored, :, ::-1]
-    return found, labels if labels is None else labels[chosen]
+        mirrored = np.random.default_rng([seed, Stream.FLIP, number]).integers(2, size=batch_size) == 1  # [B]
+        batch_images[mirrored] = batch_images[mirrored, :, ::-1]
+    batch_labels = None if labels is None else labels[indices]
+    return batch_images, batch_labels
 
 
 @functools.lru_cache(maxsize=1)
-def shuffled(seed, data_pass, count):
-    """The order in which a pass through the data takes its images: a permutation [count]."""
-    return np.random.default_rng([seed, Stream.SHUFFLE, data_pass]).permutation(count)
+def shuffled(seed, epoch, count):
+    """Return the order of the images in one pass through the data, a permutation [count]."""
+    return np.random.default_rng([seed, Stream.SHUFFLE, epoch]).permutation(count)

@@ -1,4 +1,4 @@
-"""The built-in data set: digits drawn in the fonts that matplotlib ships, bent as if by hand."""
+"""The built-in data set: digits in the fonts of matplotlib, distorted to look handwritten."""
 
 import functools
 import pathlib
@@ -12,26 +12,33 @@ from tqdm import tqdm
 
 FONTS = ('DejaVuSans', 'DejaVuSans-Oblique', 'DejaVuSerif', 'DejaVuSerif-Italic', 'STIXGeneral', 'STIXGeneralItalic',
          'STIXGeneralBolIta', 'cmr10', 'cmss10', 'cmtt10')
+CHUNK_SIZE = 1000  # digits drawn at once
 
 
 def draw_digits(count, rng):
-    """Draw digits, each of the ten alike in number, in an order drawn from rng -> uint8 [N, 28, 28], labels [N]."""
-    glyphs = draw_glyphs()
+    """Draw the same number of digits of each class, in random order.
+
+    Returns:
+        images uint8 [N, 28, 28] and labels uint8 [N].
+    """
+    glyphs = render_glyphs()
     labels = rng.permutation(np.arange(count) % 10).astype(np.uint8)
-    chunks = np.split(labels, range(1000, count, 1000))
-    images = np.concatenate([bend_glyphs(glyphs, chunk, rng) for chunk in
-                             tqdm(chunks, desc=f'Drawing {count} digits', leave=False, disable=None)])
-    return images, labels
+    chunks = np.split(labels, range(CHUNK_SIZE, count, CHUNK_SIZE))
+    progress = tqdm(chunks, desc=f'Drawing {count} digits', leave=False, disable=None)
+    return np.concatenate([distort_glyphs(glyphs, chunk, rng) for chunk in progress]), labels
 
 
 @functools.cache
-def draw_glyphs():
-    """Draw the ten digits in each of the FONTS.
+def render_glyphs():
+    """Render the ten digits in each of the FONTS. Glyph i shows the digit i % 10.
 
-    Returns the glyphs' distance fields, one below the other, [G*96, 96] float32: pixels inside the outline, negative
-    outside; the centers of the ink (row, column) [G, 2]; the heights of the ink in pixels [G]. Glyph i shows i % 10.
+    Returns:
+        distance_fields: float32 [G*96, 96], one glyph below the other. The signed distance to the outline in pixels,
+            positive inside.
+        centers: [G, 2], the row and column of the center of mass.
+        heights: [G], in pixels.
     """
-    fields, centers, heights = [], [], []
+    distance_fields, centers, heights = [], [], []
     for font in FONTS:
         for digit in '0123456789':
             figure = Figure(figsize=(1, 1), dpi=96)
@@ -40,34 +47,40 @@ def draw_glyphs():
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             ink = np.asarray(canvas.buffer_rgba())[:, :, 0] < 128  # [96, 96]
-            fields.append(ndimage.distance_transform_edt(ink) - ndimage.distance_transform_edt(~ink))
+            distance_fields.append(ndimage.distance_transform_edt(ink) - ndimage.distance_transform_edt(~ink))
             centers.append(ndimage.center_of_mass(ink))
             heights.append(np.ptp(np.nonzero(ink)[0]) + 1)
-    return np.concatenate(fields).astype(np.float32), np.array(centers), np.array(heights)
+    return np.concatenate(distance_fields).astype(np.float32), np.array(centers), np.array(heights)
 
 
-def bend_glyphs(glyphs, labels, rng):
-    """Draw one digit a label [B] as if by hand, from what draw_glyphs gives -> uint8 [B, 28, 28].
+def distort_glyphs(glyphs, labels, rng):
+    """Draw one digit per label [B] in a random font, as if by hand.
 
-    Font, rotation, shear, scale, shift, width of the stroke and elastic bending are drawn from rng.
+    Rotation, shear, scale, shift, stroke width and an elastic deformation are random.
+
+    Args:
+        glyphs: the result of render_glyphs.
+
+    Returns:
+        uint8 [B, 28, 28].
     """
     def uniform(low, high):
         return rng.uniform(low, high, [len(labels), 1, 1])
 
-    fields, centers, heights = glyphs
-    glyph = labels + 10 * rng.integers(len(FONTS), size=len(labels))
-    zoom = heights[glyph][:, None, None] / 20  # digits of MNIST are 20 pixels high
+    distance_fields, centers, heights = glyphs
+    glyph = labels + 10 * rng.integers(len(FONTS), size=len(labels))  # [B]
+    zoom = heights[glyph][:, None, None] / 20  # the digits of MNIST are 20 pixels high
     noise = rng.standard_normal([2, len(labels), 28, 28], dtype=np.float32)
-    bend = uniform(3, 11) * ndimage.gaussian_filter(noise, (0, 0, 4, 4), mode='nearest')  # [2, B, 28, 28]
+    deformation = uniform(3, 11) * ndimage.gaussian_filter(noise, (0, 0, 4, 4), mode='nearest')  # [2, B, 28, 28]
 
-    # For each pixel of the picture, the place in the glyph that it shows.
+    # Find the position in the glyph that each pixel of the image shows.
     y, x = np.mgrid[:28, :28] - 13.5
-    y, x = y + bend[0] + uniform(-1, 1), x + bend[1] + uniform(-1, 1)  # [B, 28, 28]
+    y, x = y + deformation[0] + uniform(-1, 1), x + deformation[1] + uniform(-1, 1)  # [B, 28, 28]
     angle = uniform(-0.2, 0.2)
     y, x = np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x
     x += uniform(-0.35, 0.15) * y
     row = centers[glyph, 0, None, None] + y * zoom / uniform(0.85, 1.05)
     column = centers[glyph, 1, None, None] + x * zoom / uniform(0.85, 1.35)
-    row = np.clip(row, 0, 95) + 96 * glyph[:, None, None]
-    distance = ndimage.map_coordinates(fields, [row, column], order=1, mode='nearest') / zoom
+    row = np.clip(row, 0, 95) + 96 * glyph[:, None, None]  # the next rows belong to another glyph
+    distance = ndimage.map_coordinates(distance_fields, [row, column], order=1, mode='nearest') / zoom
     return np.uint8(255 * np.clip(distance + uniform(0.4, 1.2), 0, 1))

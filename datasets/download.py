@@ -1,4 +1,4 @@
-"""Files fetched from the network: whole, or not there."""
+"""Download files and check them: a file is either complete or absent."""
 
 import hashlib
 import os
@@ -6,41 +6,55 @@ import queue
 import threading
 import urllib.request
 from http.client import HTTPException
+from typing import NamedTuple
 
 from tqdm import tqdm
 
+from options import UserError
 from utils import atomic_write, make_folder
 
-PATIENCE = 6  # seconds without a byte after which a mirror is given up, so that two mirrors take less than 15
+TIMEOUT = 6  # seconds without data before the next mirror is tried; two silent mirrors take less than 15 s
 
 
-def download(folder, files, mirrors, algorithm):
-    """Fetch files, {name: digest}, into folder, each from the first mirror that has it whole.
+class Source(NamedTuple):
+    """Where to download a data set.
 
-    Raises ConnectionError where no mirror gives one.
+    mirrors: URLs, each with a final slash, in the order in which they are tried.
+    algorithm: the hash function of the digests, a name that hashlib knows.
+    digests: {file name: hexadecimal digest}.
     """
-    mirrors = list(mirrors)
-    for name, digest in files.items():
+    mirrors: tuple
+    algorithm: str
+    digests: dict
+
+
+def download_files(folder, source, names):
+    """Download the named files of a source into a folder. Raise UserError if every mirror fails."""
+    mirrors = list(source.mirrors)
+    for name in names:
         while True:
             try:
-                fetch(mirrors[0] + name, os.path.join(folder, name), algorithm, digest)
+                download_file(mirrors[0] + name, os.path.join(folder, name), source.algorithm, source.digests[name])
                 break
-            except ConnectionError:
-                mirrors.pop(0)
+            except ConnectionError as error:
+                del mirrors[0]  # do not retry this mirror for the other files
                 if not mirrors:
-                    raise
+                    raise UserError(f'the download to {folder} failed ({error}): put {", ".join(names)} in that '
+                                    'folder, or use --dataset digits, which needs no network') from error
 
 
-def fetch(url, path, algorithm, digest):
-    """Download url to path, showing a progress bar; path appears once the digest is right.
+def download_file(url, path, algorithm, digest):
+    """Download url to path, with a progress bar.
 
-    Raises ConnectionError where the file does not come, or not whole, or nothing arrives for PATIENCE seconds.
+    Raises:
+        ConnectionError: if the server cannot be reached or sends nothing for TIMEOUT seconds, or the digest is wrong.
     """
     chunks = queue.Queue()
 
     def receive():
+        """Put the length of the file, its chunks and a final b'' in the queue, or the error instead."""
         try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
                 chunks.put(response.length)
                 while chunk := response.read(1 << 16):
                     chunks.put(chunk)
@@ -50,24 +64,24 @@ def fetch(url, path, algorithm, digest):
 
     def next_chunk():
         try:
-            chunk = chunks.get(timeout=PATIENCE)
+            chunk = chunks.get(timeout=TIMEOUT)
         except queue.Empty:
-            raise ConnectionError(f'{url}: no answer within {PATIENCE} s') from None
+            raise ConnectionError(f'{url}: no answer within {TIMEOUT} s') from None
         if isinstance(chunk, Exception):
             raise ConnectionError(f'{url}: {chunk}') from chunk
         return chunk
 
-    # In a thread of its own, because looking up a host's name obeys no timeout.
+    # Receive in a thread, because the lookup of a host name ignores the timeout.
     threading.Thread(target=receive, daemon=True).start()
     length = next_chunk()
-    check = hashlib.new(algorithm)
+    computed = hashlib.new(algorithm)
     make_folder(os.path.dirname(path))
     with atomic_write(path) as part:
-        with open(part, 'wb') as file, tqdm(desc=os.path.basename(path), total=length, unit='B', unit_scale=True,
-                                            disable=None) as bar:
+        with (open(part, 'wb') as file,
+              tqdm(desc=os.path.basename(path), total=length, unit='B', unit_scale=True, disable=None) as bar):
             while chunk := next_chunk():
                 file.write(chunk)
-                check.update(chunk)
+                computed.update(chunk)
                 bar.update(len(chunk))
-        if check.hexdigest() != digest:
-            raise ConnectionError(f'{url}: not the expected file, its {algorithm} is {check.hexdigest()}')
+        if computed.hexdigest() != digest:
+            raise ConnectionError(f'{url}: not the expected file (its {algorithm} is {computed.hexdigest()})')

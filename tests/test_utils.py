@@ -1,13 +1,174 @@
+import json
 import os
+import subprocess
+import sys
 
 import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from helpers import ROOT
 
 import utils
 from options import UserError
 
+
+def test_utils_datasets_and_options_do_not_import_tensorflow():
+    program = ('import sys, options, utils, datasets, datasets.batches\n'
+               "print([name for name in sys.modules if name.startswith('tensorflow')])")
+    result = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == '[]\n'
+
+
+##################################################################################
+# Random numbers
+##################################################################################
+
+def test_streams_have_the_values_of_existing_runs():
+    assert {stream.name: stream.value for stream in utils.Stream} == {
+        'TRAIN_Z': 0, 'SHUFFLE': 1, 'FIXED_Z': 2, 'EPOCH_Z': 3, 'TEST_Z': 4, 'FIGURE_Z': 5, 'WALK_Z': 6, 'EXPORT_Z': 7,
+        'EVAL_Z': 8, 'STATISTICS_Z': 9, 'TRAIN_LABELS': 10, 'STATISTICS_LABELS': 11, 'FLIP': 12}
+
+
+def test_draw_z_is_uniform_by_default():
+    """A uniform distribution in [-1, 1] has the mean 0 and the variance 1/3."""
+    z = utils.draw_z(1000, 62, 0)
+    assert z.shape == (1000, 62) and z.dtype == np.float32 and np.abs(z).max() <= 1
+    assert z.mean() == pytest.approx(0, abs=0.01) and z.var() == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_draw_z_is_standard_normal_if_asked():
+    z = utils.draw_z(1000, 62, 0, distribution='normal')
+    assert z.mean() == pytest.approx(0, abs=0.02) and z.var() == pytest.approx(1, abs=0.03)
+    assert (np.abs(z) < 1).mean() == pytest.approx(0.6827, abs=0.01)
+
+
+def test_draw_z_depends_on_the_key_alone():
+    z = utils.draw_z(5, 62, 3, utils.Stream.TEST_Z, 1)
+    utils.draw_z(7, 62, 9)
+    assert (utils.draw_z(5, 62, 3, utils.Stream.TEST_Z, 1) == z).all()
+
+
+@pytest.mark.parametrize('key', [(4, 1), (3, 2), (3, 1, 1)])
+def test_draw_z_differs_between_keys(key):
+    assert (utils.draw_z(5, 62, *key) != utils.draw_z(5, 62, 3, 1)).all()
+
+
+def test_draw_labels_draws_each_class_equally_often():
+    counts = np.bincount(utils.draw_labels(10000, 5, 0))
+    assert len(counts) == 5 and np.abs(counts - 2000).max() < 200  # 5 standard deviations
+
+
+def test_draw_labels_depends_on_the_key_alone():
+    labels = utils.draw_labels(100, 5, 3, 1)
+    assert (utils.draw_labels(100, 5, 3, 1) == labels).all() and (utils.draw_labels(100, 5, 3, 2) != labels).any()
+
+
+##################################################################################
+# Files
+##################################################################################
+
+def test_atomic_write_replaces_the_file(tmp_path):
+    (tmp_path / 'file').write_text('old')
+    with utils.atomic_write(tmp_path / 'file') as part, open(part, 'w') as file:
+        file.write('new')
+        assert (tmp_path / 'file').read_text() == 'old'
+    assert (tmp_path / 'file').read_text() == 'new' and os.listdir(tmp_path) == ['file']
+
+
+def test_atomic_write_keeps_the_old_file_if_the_block_fails(tmp_path):
+    (tmp_path / 'file').write_text('old')
+    with pytest.raises(KeyError), utils.atomic_write(tmp_path / 'file') as part, open(part, 'w') as file:
+        file.write('new')
+        raise KeyError
+    assert (tmp_path / 'file').read_text() == 'old' and os.listdir(tmp_path) == ['file']
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='there is no /dev/full')
+def test_atomic_write_names_the_file_if_the_disk_is_full(tmp_path):
+    with pytest.raises(OSError) as error, utils.atomic_write(tmp_path / 'file') as part:
+        os.symlink('/dev/full', part)
+        with open(part, 'w') as file:
+            file.write('new')
+    assert error.value.filename == str(tmp_path / 'file')
+
+
+def test_atomic_folder_replaces_the_folder(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / 'old').touch()
+    with utils.atomic_folder(tmp_path / 'folder') as part:
+        os.mkdir(part)
+        open(os.path.join(part, 'new'), 'w').close()
+    assert os.listdir(tmp_path / 'folder') == ['new'] and os.listdir(tmp_path) == ['folder']
+
+
+def test_atomic_folder_keeps_the_old_folder_if_the_block_fails(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / 'old').touch()
+    with pytest.raises(KeyError), utils.atomic_folder(tmp_path / 'folder') as part:
+        os.mkdir(part)
+        raise KeyError
+    assert os.listdir(tmp_path / 'folder') == ['old'] and os.listdir(tmp_path) == ['folder']
+
+
+def ended_process():
+    """Return the id of a process that has ended."""
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize('writer, expected', [(ended_process, True), (os.getpid, True), (os.getppid, False)])
+def test_is_abandoned_looks_for_the_writing_process(writer, expected):
+    assert utils.is_abandoned(f'folder/a.png.{writer()}.part') == expected
+
+
+def test_is_abandoned_without_a_process_id():
+    assert utils.is_abandoned('folder/a.png.part')
+
+
+def test_make_folder_creates_all_folders(tmp_path):
+    assert utils.make_folder(str(tmp_path / 'a' / 'b')) == str(tmp_path / 'a' / 'b')
+    assert (tmp_path / 'a' / 'b').is_dir()
+
+
+def test_make_folder_accepts_an_existing_folder(tmp_path):
+    assert utils.make_folder(tmp_path) == tmp_path
+
+
+def test_make_folder_reports_a_file_in_the_path(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/b cannot be created .Not a directory.: choose another folder'):
+        utils.make_folder(str(tmp_path / 'file' / 'b'))
+
+
+def test_make_folder_reports_a_read_only_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    with pytest.raises(UserError, match='is read-only: choose another folder'):
+        utils.make_folder(tmp_path)
+
+
+def test_write_json_can_be_read(tmp_path):
+    content = {'name': 'Füße', 'steps': [1, 2], 'lr': 0.1, 'done': None}
+    utils.write_json(content, tmp_path / 'a.json')
+    assert json.loads((tmp_path / 'a.json').read_text()) == content and os.listdir(tmp_path) == ['a.json']
+
+
+def test_write_json_indents(tmp_path):
+    utils.write_json({'a': 1}, tmp_path / 'a.json')
+    assert (tmp_path / 'a.json').read_text() == '{\n  "a": 1\n}\n'
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_write_png_keeps_the_pixels(tmp_path, channels):
+    pixels = np.random.default_rng(0).integers(0, 256, [5, 7, channels]).astype(np.uint8)
+    utils.write_png(tmp_path / 'a.png', pixels)
+    assert (imageio.imread(tmp_path / 'a.png').reshape(5, 7, channels) == pixels).all()
+
+
+##################################################################################
+# Image grids
+##################################################################################
 
 def test_merge_lays_out_row_by_row_and_leaves_the_last_cells_empty():
     images = np.arange(1, 6)[:, None, None, None] * np.ones([5, 2, 3, 1])
@@ -17,11 +178,20 @@ def test_merge_lays_out_row_by_row_and_leaves_the_last_cells_empty():
 
 @pytest.mark.parametrize('count, size', [(1, (1, 1)), (2, (1, 2)), (7, (3, 3)), (12, (3, 4)), (64, (8, 8)),
                                          (100, (10, 10)), (101, (10, 11))])
-def test_grid_size(count, size):
+def test_grid_size_is_nearly_square(count, size):
     assert utils.grid_size(count) == size
 
 
-def test_save_images_keeps_the_values(tmp_path):
+def test_to_uint8_rounds_and_clips():
+    assert utils.to_uint8(np.array([-1, 0, 0.4 / 255, 0.6 / 255, 1, 2])).tolist() == [0, 0, 0, 1, 255, 255]
+
+
+@pytest.mark.filterwarnings('error')
+def test_to_uint8_turns_nan_into_0():
+    assert utils.to_uint8(np.array([np.nan])).tolist() == [0]
+
+
+def test_save_images_writes_a_grid(tmp_path):
     images = np.linspace(0, 1, 2 * 4 * 4).reshape(2, 4, 4, 1)
     utils.save_images(images, (1, 2), str(tmp_path / 'grid.png'))
     written = imageio.imread(tmp_path / 'grid.png')
@@ -29,24 +199,31 @@ def test_save_images_keeps_the_values(tmp_path):
     assert os.listdir(tmp_path) == ['grid.png']
 
 
-def test_save_images_of_a_failed_run(tmp_path):
+def test_save_images_of_a_diverged_run_is_black(tmp_path):
     utils.save_images(np.full([1, 4, 4, 1], np.nan), (1, 1), str(tmp_path / 'grid.png'))
     assert (imageio.imread(tmp_path / 'grid.png') == 0).all()
 
 
-def test_check_folder(tmp_path):
-    assert utils.make_folder(str(tmp_path / 'a' / 'b')) == str(tmp_path / 'a' / 'b')
-    assert (tmp_path / 'a' / 'b').is_dir()
-    (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match='file/b cannot be made'):
-        utils.make_folder(str(tmp_path / 'file' / 'b'))
+##################################################################################
+# Variables
+##################################################################################
 
-
-def test_show_all_variables(capsys):
+@pytest.fixture
+def shown(capsys, tmp_path):
+    """Show three variables and return the printed lines and those of the file."""
     with tf.Graph().as_default():
-        tf.get_variable('layer/w', [2, 3, 5])
-        tf.get_variable('layer/moving', [7], trainable=False)
-        utils.show_all_variables()
-    table, total = capsys.readouterr().out.splitlines()
-    assert table.split() == ['layer/w', '[2,', '3,', '5]', '30']
-    assert total == '1 trainable variables, 30 parameters'
+        variables = [tf.get_variable('generator/w', [2, 3, 5]), tf.get_variable('generator/b', [1000]),
+                     tf.get_variable('discriminator/w', [7])]
+        utils.show_all_variables(variables, tmp_path / 'variables.txt')
+    return capsys.readouterr().out.splitlines(), (tmp_path / 'variables.txt').read_text().splitlines()
+
+
+def test_show_all_variables_writes_name_shape_and_size(shown):
+    _, rows = shown
+    assert [row.split() for row in rows] == [['generator/w', '[2,', '3,', '5]', '30'],
+                                             ['generator/b', '[1000]', '1,000'], ['discriminator/w', '[7]', '7']]
+
+
+def test_show_all_variables_prints_the_totals_of_each_network(shown):
+    lines, _ = shown
+    assert lines == ['generator: 2 variables, 1,030 parameters', 'discriminator: 1 variables, 7 parameters']
