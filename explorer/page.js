@@ -1,350 +1,562 @@
-// The page of the attention maps. explorer.py says how a map is noted, and writes facts and data into the page.
+// The attention page. explorer/snapshots.py documents the arrays; explorer/page.py embeds them with the metadata.
 'use strict';
 
-const find = id => document.getElementById(id);
-const product = sizes => sizes.reduce((all, size) => all * size, 1);
-const facts = JSON.parse(find('facts').textContent);
-const painted = {};  // images as canvases, by name
-const arrays = {};  // {name: {at, shape, values}}, where at(epoch, ...) is the place of an entry in values
-const START = {network: facts.layers[0].network, layer: 0, image: 0, epoch: facts.epochs.length - 1, place: 0,
-               held: false, by: 'looks', scale: 'own'}, view = {...START};
-const TYPES = {uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array};
 const VIRIDIS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129],
                  [92, 200, 99], [170, 220, 50], [253, 231, 37]];
-const OPACITY = 0.75, MARK = '#ff5fa2';  // of the map over the image; of the frame, no colour of the scale
+const MAP_OPACITY = 0.75;  // over the image
+const FRAME_COLOR = '#ff5fa2';  // not in VIRIDIS
+const MAX_GRID_LINES = 32;  // per axis; more would hide the image
+const IMAGE_HEIGHT = 448, THUMBNAIL_HEIGHT = 112;  // canvas pixels, approximately
+const PLAY_INTERVAL = 500, ADDRESS_DELAY = 300;  // milliseconds
+const TYPED_ARRAYS = {uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array};
+
+const element = id => document.getElementById(id);
+const metadata = JSON.parse(element('metadata').textContent);
+const {snapshots, layers} = metadata;
+const networks = [...new Set(layers.map(layer => layer.network))];
+const arrays = {};  // {name: {shape, values}}; shape is [snapshots or 1, images, ...]
+const imageCache = {};  // {key: canvas}
+
+// direction: 'looks' shows the row of the attention map, 'looked' the column.
+// scale: 'own' scales colors to the maximum of the map, 'all' to that of all maps of the layer.
+const INITIAL_VIEW = {network: networks[0], layer: 0, image: 0, snapshot: snapshots.length - 1, position: 0,
+                      held: false, direction: 'looks', scale: 'own'};
+const view = {...INITIAL_VIEW};
 
 // ---- Data
-async function readData() {
-  const packed = Uint8Array.from(atob(find('data').textContent), letter => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('deflate'));
+
+async function readArrays() {
+  const compressed = Uint8Array.from(atob(element('data').textContent), character => character.charCodeAt(0));
+  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream('deflate'));
   const buffer = await new Response(stream).arrayBuffer();
-  for (const [name, {type, start, shape}] of Object.entries(facts.arrays)) {
-    const values = new TYPES[type](buffer.slice(start, start + product(shape) * TYPES[type].BYTES_PER_ELEMENT));
-    // What is the same at all epochs is there once.
-    const at = (epoch, ...rest) => product(shape.slice(rest.length + 1)) *
-      [epoch % shape[0], ...rest].reduce((sum, i, axis) => sum * shape[axis] + i, 0);
-    arrays[name] = {at, shape, values};
+  for (const [name, {dtype, start, shape}] of Object.entries(metadata.arrays)) {
+    const TypedArray = TYPED_ARRAYS[dtype];
+    const end = start + product(shape) * TypedArray.BYTES_PER_ELEMENT;
+    arrays[name] = {shape, values: new TypedArray(buffer.slice(start, end))};
   }
+  layers.forEach((layer, i) => { layer.maximum = maximum(arrays[`most_${i}`].values); });
 }
 
-const layersOf = network => facts.layers.map((layer, number) => ({...layer, number})).filter(
-  layer => layer.network === network);
-const layer = () => layersOf(view.network)[view.layer];
-const largest = values => values.reduce((most, value) => Math.max(most, value), 0);
-const imageShape = () => arrays[view.network].shape.slice(2);  // [H, W, C]
-const partial = () => `rest_${layer().number}` in arrays;
-const nameOf = ({epoch, step}) => epoch ? `epoch ${epoch}` : `step ${step}`;
-
-// What of the map is shown for a place: its row, the share that it gives to each key, [M], or its column, the share
-// that each place gives to its key, [N] -> {grid, shares, size}; size: height and width of a cell in pixels.
-function shown(epoch, place) {
-  const {number, positions, keys: grid} = layer(), [height, width] = imageShape(), looked = view.by === 'looked';
-  const {at, shape, values} = arrays[`shares_${number}`], kept = arrays[`keys_${number}`], count = shape[3];
-  const most = arrays[`most_${number}`], key = keyAt(place);
-  const unit = other => most.values[most.at(epoch, view.image, other)] / 255;
-  const shares = new Float32Array(product(looked ? positions : grid));
-  for (let other = looked ? 0 : place; other < (looked ? shares.length : place + 1); other++) {
-    const start = at(epoch, view.image, other);
-    for (let i = 0; i < count; i++) {
-      const found = kept ? kept.values[start + i] : i;
-      if (!looked || found === key) shares[looked ? other : found] = values[start + i] * unit(other);
-    }
-  }
-  const size = [height / positions[0], width / positions[1]];
-  return looked ? {grid: positions, shares, size} :
-    {grid, shares, size: size.map((side, axis) => side * pooling(axis))};
+function product(sizes) {
+  return sizes.reduce((result, size) => result * size, 1);
 }
 
-const pooling = axis => Math.ceil(layer().positions[axis] / layer().keys[axis]);
-function keyAt(place) {
-  const {positions: [, width], keys} = layer();
-  return Math.floor(place / width / pooling(0)) * keys[1] + Math.floor(place % width / pooling(1));
+function maximum(values) {
+  return values.reduce((result, value) => Math.max(result, value), 0);
+}
+
+// Return the index in array.values of the first value at [snapshot, ...indices].
+function offset({shape}, snapshot, ...indices) {
+  let index = shape[0] === 1 ? 0 : snapshot;  // an array that is the same in all snapshots is stored once
+  for (let axis = 1; axis < shape.length; axis++) index = index * shape[axis] + (indices[axis - 1] ?? 0);
+  return index;
+}
+
+function layersOf(network) {
+  return layers.filter(layer => layer.network === network);
+}
+
+function selectedLayer() {
+  return layersOf(view.network)[view.layer];
+}
+
+// Return the array of a kind of the selected layer, or undefined if there is none.
+function layerArray(kind) {
+  return arrays[`${kind}_${layers.indexOf(selectedLayer())}`];
+}
+
+// Return [height, width, channels].
+function imageShape() {
+  return arrays[view.network].shape.slice(2);
+}
+
+// Return the rows and columns of positions that one cell of a grid covers: more than 1 if keys are pooled.
+function cellSpan(grid) {
+  return selectedLayer().positions.map((count, axis) => Math.ceil(count / grid[axis]));
+}
+
+function rowAndColumn(position) {
+  const columns = selectedLayer().positions[1];
+  return [Math.floor(position / columns), position % columns];
+}
+
+// Return undefined if the row or column is not on the grid.
+function positionAt(row, column) {
+  const [rows, columns] = selectedLayer().positions;
+  const onGrid = row >= 0 && row < rows && column >= 0 && column < columns;
+  return onGrid ? row * columns + column : undefined;
+}
+
+// Return the key that covers a position.
+function keyAt(position) {
+  const {keys} = selectedLayer();
+  const [row, column] = rowAndColumn(position);
+  const [rowSpan, columnSpan] = cellSpan(keys);
+  return Math.floor(row / rowSpan) * keys[1] + Math.floor(column / columnSpan);
+}
+
+// Call visit(key, weight) for each recorded weight in the row of a position.
+function visitRow(snapshot, position, visit) {
+  const weights = layerArray('shares'), keys = layerArray('keys'), largest = layerArray('most');
+  const start = offset(weights, snapshot, view.image, position);
+  const unit = largest.values[offset(largest, snapshot, view.image, position)] / 255;
+  for (let i = 0; i < weights.shape[3]; i++) visit(keys ? keys.values[start + i] : i, weights.values[start + i] * unit);
+}
+
+// Return the row of the attention map: the weight that the position gives to each key.
+function rowWeights(snapshot, position) {
+  const weights = new Float32Array(product(selectedLayer().keys));
+  visitRow(snapshot, position, (key, weight) => { weights[key] = weight; });
+  return weights;
+}
+
+// Return the column of the attention map: the weight that each position gives to the key at this position.
+function columnWeights(snapshot, position) {
+  const selectedKey = keyAt(position);
+  const weights = new Float32Array(product(selectedLayer().positions));
+  for (let row = 0; row < weights.length; row++)
+    visitRow(snapshot, row, (key, weight) => { if (key === selectedKey) weights[row] = weight; });
+  return weights;
+}
+
+// Return the weights to show, one per cell of mapGrid().
+function mapWeights(snapshot, position) {
+  return view.direction === 'looks' ? rowWeights(snapshot, position) : columnWeights(snapshot, position);
+}
+
+// Return the rows and columns of the map to show.
+function mapGrid() {
+  return view.direction === 'looks' ? selectedLayer().keys : selectedLayer().positions;
+}
+
+// Return the position with the largest weight in the selected image.
+function sharpestPosition() {
+  const largest = layerArray('most');
+  const start = offset(largest, view.snapshot, view.image);
+  const values = largest.values.slice(start, start + largest.shape[2]);
+  return values.indexOf(maximum(values));
+}
+
+// Return the weight that is drawn in the brightest color.
+function scaleMaximum(weights) {
+  const top = view.scale === 'all' ? selectedLayer().maximum : maximum(weights);
+  return top > 0 ? top : 1;
 }
 
 // ---- Drawing
-function colour(part) {
-  const at = Math.min(Math.max(part || 0, 0), 1) * (VIRIDIS.length - 1), low = Math.min(Math.floor(at), 7);
-  return VIRIDIS[low].map((value, i) => Math.round(value + (at - low) * (VIRIDIS[low + 1][i] - value)));
+
+// Return the color [red, green, blue] of a value in [0, 1].
+function viridis(value) {
+  const at = value * (VIRIDIS.length - 1);
+  const low = Math.min(Math.floor(at), VIRIDIS.length - 2);
+  return VIRIDIS[low].map((start, channel) => Math.round(start + (at - low) * (VIRIDIS[low + 1][channel] - start)));
 }
 
-// A canvas of height x width pixels, each in the colour [red, green, blue] that colourOf(its number) gives.
-function paint([height, width], colourOf) {
+// Return a canvas whose pixel i has the color colorOf(i).
+function paint(height, width, colorOf) {
   const pixels = new ImageData(width, height);
-  for (let i = 0; i < height * width; i++) pixels.data.set([...colourOf(i), 255], 4 * i);
-  const canvas = Object.assign(document.createElement('canvas'), {width, height});
+  for (let i = 0; i < height * width; i++) pixels.data.set([...colorOf(i), 255], 4 * i);
+  const canvas = document.createElement('canvas');
+  canvas.width = width;
+  canvas.height = height;
   canvas.getContext('2d').putImageData(pixels, 0, 0);
   return canvas;
 }
 
-// An image on a canvas, each pixel as a square of that scale; grey: without colour. -> the canvas's context
-function drawImage(canvas, epoch, image, scale, grey) {
-  const [height, width, channels] = imageShape(), {at, values} = arrays[view.network], start = at(epoch, image);
-  const name = [view.network, start, grey].join();
-  painted[name] ||= paint([height, width], i => {
-    const rgb = [0, 1, 2].map(c => values[start + i * channels + c % channels]);
-    return grey ? rgb.fill((rgb[0] + rgb[1] + rgb[2]) / 3) : rgb;
+// Return a canvas with the image of the selected network whose values begin at start.
+function paintImage(start, gray) {
+  const [height, width, channels] = imageShape();
+  const {values} = arrays[view.network];
+  return paint(height, width, i => {
+    const rgb = [0, 1, 2].map(channel => values[start + i * channels + channel % channels]);
+    return gray ? rgb.fill((rgb[0] + rgb[1] + rgb[2]) / 3) : rgb;
   });
-  Object.assign(canvas, {width: width * scale, height: height * scale});
+}
+
+// Draw an image, each pixel as a square of scale x scale. Return the context of the canvas.
+function drawImage(canvas, snapshot, image, scale, gray) {
+  const [height, width] = imageShape();
+  const start = offset(arrays[view.network], snapshot, image);
+  const key = [view.network, start, gray].join();
+  imageCache[key] ??= paintImage(start, gray);
+  canvas.width = width * scale;
+  canvas.height = height * scale;
   const context = canvas.getContext('2d');
   context.imageSmoothingEnabled = false;
-  context.drawImage(painted[name], 0, 0, canvas.width, canvas.height);
+  context.drawImage(imageCache[key], 0, 0, canvas.width, canvas.height);
   return context;
 }
 
-function drawMap(canvas, epoch, place, scale, top) {
-  const {grid, shares, size} = shown(epoch, place), context = drawImage(canvas, epoch, view.image, scale, true);
-  context.globalAlpha = OPACITY;
-  const [height, width] = size.map((side, axis) => side * grid[axis] * scale);
-  context.drawImage(paint(grid, i => colour(shares[i] / top)), 0, 0, width, height);
+// Draw the map of the selected position over the image, in gray. Return the context of the canvas.
+function drawMap(canvas, snapshot, weights, scale) {
+  const grid = mapGrid(), span = cellSpan(grid), {positions} = selectedLayer();
+  const context = drawImage(canvas, snapshot, view.image, scale, true);
+  const top = scaleMaximum(weights);
+  const map = paint(grid[0], grid[1], i => viridis(weights[i] / top));
+  context.globalAlpha = MAP_OPACITY;
+  // Pooled keys at the lower and right border may cover more than the image.
+  context.drawImage(map, 0, 0, canvas.width * grid[1] * span[1] / positions[1],
+                    canvas.height * grid[0] * span[0] / positions[0]);
   context.globalAlpha = 1;
   return context;
 }
 
-function frame(context, place, scale) {
-  const {positions} = layer(), [height, width] = imageShape();
-  const size = [height / positions[0] * scale, width / positions[1] * scale];
-  const [y, x] = [Math.floor(place / positions[1]) * size[0], place % positions[1] * size[1]];
-  for (const [ink, thick] of [['#000', 5], [MARK, 3]]) {
-    Object.assign(context, {strokeStyle: ink, lineWidth: thick});
-    context.strokeRect(x + 2, y + 2, Math.max(size[1] - 4, 2), Math.max(size[0] - 4, 2));
+function drawFrame(context, position) {
+  const {positions} = selectedLayer();
+  const [row, column] = rowAndColumn(position);
+  const height = context.canvas.height / positions[0], width = context.canvas.width / positions[1];
+  for (const [color, lineWidth] of [['#000', 5], [FRAME_COLOR, 3]]) {
+    context.strokeStyle = color;
+    context.lineWidth = lineWidth;
+    context.strokeRect(column * width + 2, row * height + 2, Math.max(width - 4, 2), Math.max(height - 4, 2));
   }
 }
 
-function drawGrid(context, scale) {
-  const {positions} = layer(), {width, height} = context.canvas;
-  if (Math.max(...positions) > 32) return;
-  Object.assign(context, {fillStyle: '#666', globalCompositeOperation: 'difference'});  // seen on light and dark
-  for (let i = 1; i < positions[0]; i++) context.fillRect(0, i * height / positions[0] - 1, width, 2);
-  for (let j = 1; j < positions[1]; j++) context.fillRect(j * width / positions[1] - 1, 0, 2, height);
+function drawGridLines(context) {
+  const [rows, columns] = selectedLayer().positions;
+  const {width, height} = context.canvas;
+  if (Math.max(rows, columns) > MAX_GRID_LINES) return;
+  context.globalCompositeOperation = 'difference';  // visible on dark and on bright pixels
+  context.fillStyle = '#666';
+  for (let row = 1; row < rows; row++) context.fillRect(0, row * height / rows - 1, width, 2);
+  for (let column = 1; column < columns; column++) context.fillRect(column * width / columns - 1, 0, 2, height);
   context.globalCompositeOperation = 'source-over';
 }
 
-function drawLegend(top) {
-  const bar = paint([2, 256], i => colour(i % 256 / 255).map(
-    value => OPACITY * value + (1 - OPACITY) * (i < 256 ? 0 : 255)));
-  Object.assign(find('legend'), {width: 256, height: 2}).getContext('2d').drawImage(bar, 0, 0);
-  const even = 1 / product(layer().keys), at = Math.min(even / top, 1);
-  find('largest').textContent = percent(top);
-  find('even').textContent = (at > 0.5 ? 'evenly spread: ' : '↑ evenly spread: ') + percent(even) +
-    (even > top ? ', beyond this scale' : at > 0.5 ? ' ↑' : '');
-  Object.assign(find('even').style, at > 0.5 ? {left: '', right: `${100 - 100 * at}%`} :
-    {left: `${100 * at}%`, right: ''});
-}
-
-function drawGamma() {
-  const gammas = layer().gamma, low = Math.min(0, ...gammas), high = Math.max(0, ...gammas, low + 1e-3);
-  const right = find('gamma').clientWidth - 20, x = i => 60 + (right - 60) * i / Math.max(gammas.length - 1, 1);
-  const y = value => 125 - 110 * (value - low) / (high - low);
-  const marks = [0, low, high].filter((value, i) => !i || Math.abs(y(value) - y(0)) > 14).map(value =>
-    `<line class="axis" x1="60" x2="${right}" y1="${y(value)}" y2="${y(value)}"/>` +
-    `<text x="54" y="${y(value) + 4}" text-anchor="end">${value.toFixed(3)}</text>`);
-  const ends = [...new Set([0, gammas.length - 1])].map(i => `<text x="${x(i)}" y="145" text-anchor="` +
-    `${i ? 'end' : 'start'}">${nameOf(facts.epochs[i])}</text>`);
-  find('gamma').setAttribute('viewBox', `0 0 ${right + 20} 150`);
-  find('gamma').innerHTML = marks.join('') + ends.join('') +
-    `<polyline class="line" points="${gammas.map((value, i) => `${x(i)},${y(value)}`).join(' ')}"/>` +
-    `<line class="now" x1="${x(view.epoch)}" x2="${x(view.epoch)}" y1="10" y2="130"/>` +
-    `<circle cx="${x(view.epoch)}" cy="${y(gammas[view.epoch])}" r="4"/>`;
-  find('gamma-now').textContent = `${nameOf(facts.epochs[view.epoch])}: gamma ${gammas[view.epoch].toFixed(3)}`;
-}
-
-// ---- Words
-function percent(share) {
-  const value = 100 * share;
-  return `${value >= 10 || !value ? value.toFixed(0) : value >= 1 ? value.toFixed(1) : value.toPrecision(2)}\u00a0%`;
-}
-
-// A cell of a grid in words, as rows and columns of places from 1.
-function placeName(i, grid) {
-  const {positions} = layer();
-  const [rows, columns] = [Math.floor(i / grid[1]), i % grid[1]].map((number, axis) => {
-    const step = Math.ceil(positions[axis] / grid[axis]);
-    const [first, last] = [number * step + 1, Math.min((number + 1) * step, positions[axis])];
-    return first === last ? `${first}` : `${first}–${last}`;
+function drawColorScale() {
+  const bar = paint(2, 256, i => {
+    const background = i < 256 ? 0 : 255;
+    return viridis(i % 256 / 255).map(value => MAP_OPACITY * value + (1 - MAP_OPACITY) * background);
   });
-  return `row${rows.includes('–') ? 's' : ''} ${rows}, column${columns.includes('–') ? 's' : ''} ${columns}`;
+  element('color-scale').width = 256;
+  element('color-scale').height = 2;
+  element('color-scale').getContext('2d').drawImage(bar, 0, 0);
 }
 
-function say() {
-  const {grid, shares} = shown(view.epoch, view.place), {positions} = layer(), looked = view.by === 'looked';
-  const found = [...shares.keys()].filter(i => shares[i]);
-  const five = found.sort((a, b) => shares[b] - shares[a]).slice(0, 5);
-  const here = placeName(view.place, positions), key = placeName(keyAt(view.place), layer().keys);
-  find('said').textContent = `${view.held ? 'held: ' : ''}${nameOf(facts.epochs[view.epoch])}, ${view.network}, ` +
-    (looked ? `${key} is looked at ` : `${here} looks `) + (five.length ? 'most ' : '') + (looked ? 'by ' : 'at ') +
-    (five.length ? `${placeName(five[0], grid)}: ${percent(shares[five[0]])}` : 'none with a share that is noted');
-  find('five').replaceChildren(...five.map(i => Object.assign(document.createElement('li'), {
-    textContent: `${placeName(i, grid)}: ${percent(shares[i])}`})));
-  find('five-title').textContent = looked ? 'Who looks at it most' : 'What it looks at most';
-  find('map-title').textContent = looked ? `How much each place looks at ${key}` : `Where ${here} looks`;
-  const rest = arrays[`rest_${layer().number}`];
-  find('partial').textContent = !partial() ? '' : looked ?
-    `Partial: of each place only its ${arrays[`keys_${layer().number}`].shape[3]} largest shares are in this file.` :
-    `All others together: ${percent(rest.values[rest.at(view.epoch, view.image, view.place)])}.`;
-  find('image-title').textContent = view.held ? `Held: ${here} (Esc lets go)` : `Point at a place: ${here}`;
-  const real = facts.epochs[view.epoch].real && view.network === 'discriminator';
-  find('image-note').textContent = `${real ? 'A real test image' : 'An image that the generator made'}, ` +
-    `${positions[0]} × ${positions[1]} places, ${product(layer().keys)} keys to look at`;
+// Label the color scale, and mark the weight of uniform attention on it.
+function renderScaleLabels(top) {
+  const uniform = 1 / product(selectedLayer().keys);
+  const left = 100 * uniform / top;
+  const text = `uniform: ${percent(uniform)}`;
+  const label = element('uniform');
+  element('scale-max').textContent = percent(top);
+  label.style.left = '';
+  label.style.right = '';
+  if (left > 101) {  // more than rounding
+    label.textContent = `${text} (off the scale)`;
+    label.style.right = '0';
+  } else if (left > 50) {
+    label.textContent = `${text} ↑`;
+    label.style.right = `${Math.max(0, 100 - left)}%`;
+  } else {
+    label.textContent = `↑ ${text}`;
+    label.style.left = `${left}%`;
+  }
 }
 
-// ---- The whole page, from the view
-const scaleOf = (side, pixels) => Math.max(1, Math.round(side / pixels));
+function renderGamma() {
+  const gammas = selectedLayer().gamma;  // one per snapshot
+  const last = gammas.length - 1, current = gammas[view.snapshot];
+  const low = Math.min(0, ...gammas);
+  const high = Math.max(0, ...gammas, low + 1e-3);  // the axis needs a length, even if all gammas are 0
+  const width = element('gamma').clientWidth, left = 60, right = width - 20;
+  const x = i => left + (right - left) * i / Math.max(last, 1);
+  const y = gamma => 125 - 110 * (gamma - low) / (high - low);
+  const axis = gamma =>
+    `<line class="axis" x1="${left}" x2="${right}" y1="${y(gamma)}" y2="${y(gamma)}"/>` +
+    `<text x="${left - 6}" y="${y(gamma) + 4}" text-anchor="end">${gamma.toFixed(3)}</text>`;
+  const tick = (i, anchor) => `<text x="${x(i)}" y="145" text-anchor="${anchor}">${snapshotName(i)}</text>`;
+  const limits = [low, high].filter(gamma => Math.abs(y(gamma) - y(0)) > 14);  // labels must not overlap
+  const points = gammas.map((gamma, i) => `${x(i)},${y(gamma)}`).join(' ');
+  element('gamma').setAttribute('viewBox', `0 0 ${width} 150`);
+  element('gamma').innerHTML = [0, ...limits].map(axis).join('') +
+    tick(0, 'start') + (last > 0 ? tick(last, 'end') : '') +
+    `<polyline class="curve" points="${points}"/>` +
+    `<line class="current" x1="${x(view.snapshot)}" x2="${x(view.snapshot)}" y1="10" y2="130"/>` +
+    `<circle cx="${x(view.snapshot)}" cy="${y(current)}" r="4"/>`;
+  element('gamma-value').textContent = `${snapshotName(view.snapshot)}: gamma ${current.toFixed(3)}`;
+}
+
+// ---- Text
+
+function percent(weight) {
+  const value = 100 * weight;
+  if (value === 0 || value >= 10) return `${value.toFixed(0)}\u00a0%`;
+  if (value >= 1) return `${value.toFixed(1)}\u00a0%`;
+  return `${value.toPrecision(2)}\u00a0%`;
+}
+
+// An unknown epoch is 0.
+function snapshotName(i) {
+  const {epoch, step} = snapshots[i];
+  return epoch ? `epoch ${epoch}` : `step ${step}`;
+}
+
+function rangeName(word, first, last) {
+  return first === last ? `${word} ${first}` : `${word}s ${first}–${last}`;
+}
+
+// Return the rows and columns of positions that a cell of a grid covers, in words.
+function cellName(cell, grid) {
+  const {positions} = selectedLayer();
+  const [rowSpan, columnSpan] = cellSpan(grid);
+  const row = Math.floor(cell / grid[1]) * rowSpan, column = cell % grid[1] * columnSpan;
+  return rangeName('row', row + 1, Math.min(row + rowSpan, positions[0])) + ', ' +
+    rangeName('column', column + 1, Math.min(column + columnSpan, positions[1]));
+}
+
+function renderText(weights) {
+  const {positions, keys} = selectedLayer();
+  const position = cellName(view.position, positions), key = cellName(keyAt(view.position), keys);
+  const top = [...weights.keys()].filter(i => weights[i] > 0).sort((a, b) => weights[b] - weights[a]).slice(0, 5);
+  const real = view.network === 'discriminator' && snapshots[view.snapshot].real;
+
+  element('image-title').textContent = `${view.held ? 'Held' : 'Position'}: ${position}`;
+  element('image-note').textContent = `${real ? 'Real test image' : 'Generated image'}, ` +
+    `${positions.join(' × ')} positions, ${product(keys)} keys`;
+  element('map-title').textContent =
+    view.direction === 'looks' ? `Where ${position} looks` : `What looks at ${key}`;
+  element('status').textContent = `${snapshotName(view.snapshot)}, ${view.network}${view.held ? ', held' : ''}: ` +
+    largestWeight(position, key, weights, top[0]);
+  element('top').replaceChildren(...top.map(cell => {
+    const item = document.createElement('li');
+    item.textContent = `${cellName(cell, mapGrid())}: ${percent(weights[cell])}`;
+    return item;
+  }));
+  element('omitted').textContent = omittedWeights();
+}
+
+// Describe the largest weight, which is in this cell. It is undefined if all weights are 0.
+function largestWeight(position, key, weights, cell) {
+  if (cell === undefined) return `all recorded weights of ${key} are 0`;
+  const name = cellName(cell, mapGrid()), weight = percent(weights[cell]);
+  if (view.direction === 'looks') return `${position} looks most at ${name} (${weight})`;
+  return `the largest weight on ${key} comes from ${name} (${weight})`;
+}
+
+// Describe the weights that are not recorded.
+function omittedWeights() {
+  const rest = layerArray('rest');
+  if (!rest) return '';
+  const count = layerArray('keys').shape[3];
+  if (view.direction === 'looked') return `Only the ${count} largest weights of each position are recorded.`;
+  const sum = rest.values[offset(rest, view.snapshot, view.image, view.position)];
+  return `All weights below the ${count} largest add up to ${percent(sum)}.`;
+}
+
+// ---- Rendering
+
 function render() {
-  const [height] = imageShape(), scale = scaleOf(448, height);
-  const {epoch, step} = facts.epochs[view.epoch], whole = largest(arrays[`most_${layer().number}`].values);
-  const largestOf = epoch => (view.scale === 'all' ? whole : largest(shown(epoch, view.place).shares)) || 1;
-  const image = drawImage(find('image'), view.epoch, view.image, scale);
-  drawGrid(image, scale);
-  frame(image, view.place, scale);
-  frame(drawMap(find('map'), view.epoch, view.place, scale, largestOf(view.epoch)), view.place, scale);
-  drawLegend(largestOf(view.epoch));
-  [...find('strip').children].forEach((button, i) => {
-    drawMap(button.firstChild, i, view.place, scaleOf(112, height), largestOf(i));
-    button.setAttribute('aria-pressed', i === view.epoch);
+  const [height] = imageShape();
+  const imageScale = Math.max(1, Math.round(IMAGE_HEIGHT / height));
+  const thumbnailScale = Math.max(1, Math.round(THUMBNAIL_HEIGHT / height));
+  const weights = mapWeights(view.snapshot, view.position);
+
+  const image = drawImage(element('image'), view.snapshot, view.image, imageScale, false);
+  drawGridLines(image);
+  drawFrame(image, view.position);
+  drawFrame(drawMap(element('map'), view.snapshot, weights, imageScale), view.position);
+  renderScaleLabels(scaleMaximum(weights));
+  [...element('strip').children].forEach((button, i) => {
+    drawMap(button.firstChild, i, mapWeights(i, view.position), thumbnailScale);
+    button.setAttribute('aria-pressed', i === view.snapshot);
   });
-  [...find('images').children].forEach((label, i) => drawImage(label.lastChild, view.epoch, i, 1));
-  drawGamma();
-  say();
-  for (const name of ['network', 'image', 'by', 'scale'])
-    document.querySelector(`input[name=${name}][value="${view[name]}"]`).checked = true;
-  find('epoch').value = view.epoch;
-  find('epoch').setAttribute('aria-valuetext', nameOf(facts.epochs[view.epoch]));
-  find('epoch-name').textContent = (epoch ? `epoch ${epoch}, ` : '') + `step ${step}`;
-  find('layer').replaceChildren(...layersOf(view.network).map(({positions}, number) =>
-    new Option(`${number + 1}: ${positions.join(' × ')}`, number, false, number === view.layer)));
+  [...element('images').children].forEach((label, i) => drawImage(label.lastChild, view.snapshot, i, 1, false));
+  renderGamma();
+  renderText(weights);
+  renderControls();
 }
 
-let waiting = 0, drawing = 0;  // numbers of a timer and of a request
+function renderControls() {
+  for (const name of ['network', 'image', 'direction', 'scale'])
+    document.querySelector(`input[name=${name}][value="${view[name]}"]`).checked = true;
+  const {epoch, step} = snapshots[view.snapshot];
+  element('snapshot').value = view.snapshot;
+  element('snapshot').setAttribute('aria-valuetext', snapshotName(view.snapshot));
+  element('snapshot-name').textContent = epoch ? `epoch ${epoch}, step ${step}` : `step ${step}`;
+  element('layer').replaceChildren(...layersOf(view.network).map(({positions}, i) =>
+    new Option(`${i + 1}: ${positions.join(' × ')}`, i, false, i === view.layer)));
+}
 
-// Changes the view within its bounds, draws it once a frame, and notes it in the address, not too often for browsers.
+// ---- Changing the view
+
+let frameRequest = null;
+let addressTimer = null;
+
+function clamp(value, count) {
+  return Math.min(Math.max(value, 0), count - 1);
+}
+
+// Change the view. Draw it once per frame, and write the address later: browsers limit how often it may change.
 function change(values) {
   Object.assign(view, values);
-  const bounded = (value, count) => Math.min(Math.max(value || 0, 0), count - 1);
-  view.layer = bounded(view.layer, layersOf(view.network).length);
-  view.image = bounded(view.image, facts.images);
-  view.epoch = bounded(view.epoch, facts.epochs.length);
-  view.place = bounded(view.place, product(layer().positions));
-  drawing ||= requestAnimationFrame(() => { drawing = 0; render(); });
-  clearTimeout(waiting);
-  waiting = setTimeout(() => history.replaceState(null, '', `#${address()}`), 300);
+  view.layer = clamp(view.layer, layersOf(view.network).length);
+  view.image = clamp(view.image, metadata.num_images);
+  view.snapshot = clamp(view.snapshot, snapshots.length);
+  view.position = clamp(view.position, product(selectedLayer().positions));
+  frameRequest ??= requestAnimationFrame(() => {
+    frameRequest = null;
+    render();
+  });
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(() => history.replaceState(null, '', `#${address()}`), ADDRESS_DELAY);
 }
 
-// ---- The address: places, layers and images from 1; a stage by its step, or its epoch, which two may share
-function address() {
-  const columns = layer().positions[1], place = [Math.floor(view.place / columns) + 1, view.place % columns + 1];
-  return `network=${view.network}&layer=${view.layer + 1}&image=${view.image + 1}&step=` +
-    `${facts.epochs[view.epoch].step}&place=${place}&by=${view.by}&scale=${view.scale}${view.held ? '&held=1' : ''}`;
-}
-
-function readAddress() {
-  const given = new URLSearchParams(location.hash.slice(1)), values = {...START, held: given.get('held') === '1'};
-  if (layersOf(given.get('network')).length) values.network = given.get('network');
-  for (const name of ['layer', 'image']) if (given.has(name)) values[name] = parseInt(given.get(name), 10) - 1;
-  const stage = facts.epochs.findIndex(
-    ({epoch, step}) => `${epoch}` === given.get('epoch') || `${step}` === given.get('step'));
-  if (stage >= 0) values.epoch = stage;
-  for (const [name, known] of [['by', ['looks', 'looked']], ['scale', ['own', 'all']]])
-    if (known.includes(given.get(name))) values[name] = given.get(name);
+// Change the network or layer. The position stays if the new layer has the same grid.
+function changeLayer(values) {
+  const positions = selectedLayer().positions.join();
   change(values);
-  const [i, j] = (given.get('place') || '').split(',').map(number => parseInt(number, 10) - 1);
-  change({place: placeAt(i, j) ?? sharpest()});
+  if (selectedLayer().positions.join() !== positions) change({position: sharpestPosition()});
 }
 
-// The number of the place in row i and column j, undefined where there is none.
-function placeAt(i, j) {
-  const [rows, columns] = layer().positions;
-  return i >= 0 && i < rows && j >= 0 && j < columns ? i * columns + j : undefined;
+function changeNetwork(network) {
+  if (networks.includes(network)) changeLayer({network});
 }
 
-// The place of the image that looks most at one key: a view to begin with.
-function sharpest() {
-  const {at, values} = arrays[`most_${layer().number}`];
-  const mosts = values.slice(at(view.epoch, view.image), at(view.epoch, view.image + 1));
-  return mosts.indexOf(largest(mosts));
+function movePosition(rows, columns) {
+  const [row, column] = rowAndColumn(view.position);
+  const position = positionAt(row + rows, column + columns);
+  if (position !== undefined) change({position});
+}
+
+let playTimer = null;
+
+function stopPlaying() {
+  clearInterval(playTimer);
+  playTimer = null;
+  element('play').textContent = 'Play';
+}
+
+function startPlaying() {
+  const last = snapshots.length - 1;
+  if (view.snapshot === last) change({snapshot: 0});
+  element('play').textContent = 'Pause';
+  playTimer = setInterval(() => {
+    change({snapshot: view.snapshot + 1});
+    if (view.snapshot === last) stopPlaying();
+  }, PLAY_INTERVAL);
+}
+
+// ---- Address: stores the view. Layer, image and position count from 1. Old links may have epoch instead of step.
+
+function address() {
+  const [row, column] = rowAndColumn(view.position);
+  return `network=${view.network}&layer=${view.layer + 1}&image=${view.image + 1}` +
+    `&step=${snapshots[view.snapshot].step}&place=${row + 1},${column + 1}&by=${view.direction}` +
+    `&scale=${view.scale}${view.held ? '&held=1' : ''}`;
+}
+
+// Set the view from the address. Missing or invalid parameters get their initial values.
+function readAddress() {
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  const values = {...INITIAL_VIEW, held: parameters.get('held') === '1'};
+  if (networks.includes(parameters.get('network'))) values.network = parameters.get('network');
+  if (['looks', 'looked'].includes(parameters.get('by'))) values.direction = parameters.get('by');
+  if (['own', 'all'].includes(parameters.get('scale'))) values.scale = parameters.get('scale');
+  for (const name of ['layer', 'image']) {
+    const number = parseInt(parameters.get(name), 10);
+    if (number >= 1) values[name] = number - 1;
+  }
+  const snapshot = snapshots.findIndex(
+    ({epoch, step}) => `${step}` === parameters.get('step') || `${epoch}` === parameters.get('epoch'));
+  if (snapshot >= 0) values.snapshot = snapshot;
+  change(values);
+  const [row, column] = (parameters.get('place') ?? '').split(',').map(number => parseInt(number, 10) - 1);
+  change({position: positionAt(row, column) ?? sharpestPosition()});
 }
 
 // ---- Controls
-function placeUnder(event) {
-  const {positions} = layer(), {left, top, width, height} = find('image').getBoundingClientRect();
-  const inside = (value, count) => Math.min(Math.max(Math.floor(value * count), 0), count - 1);
-  return inside((event.clientY - top) / height, positions[0]) * positions[1] +
-    inside((event.clientX - left) / width, positions[1]);
-}
 
-// To another network or layer: the place stays where these have the same ones.
-function enter(values) {
-  const before = layer().positions.join();
-  if (!values.network || layersOf(values.network).length) change(values);
-  if (layer().positions.join() !== before) change({place: sharpest()});
-}
+const SHORTCUTS = {
+  '[': () => change({snapshot: view.snapshot - 1}), ']': () => change({snapshot: view.snapshot + 1}),
+  g: () => changeNetwork('generator'), d: () => changeNetwork('discriminator'), Escape: () => change({held: false})};
+const POSITION_SHORTCUTS = {  // inputs and buttons use these keys themselves
+  ArrowUp: () => movePosition(-1, 0), ArrowDown: () => movePosition(1, 0), ArrowLeft: () => movePosition(0, -1),
+  ArrowRight: () => movePosition(0, 1), Enter: () => change({held: !view.held})};
 
-function move(rows, columns) {
-  const width = layer().positions[1];
-  change({place: placeAt(Math.floor(view.place / width) + rows, view.place % width + columns) ?? view.place});
-}
-
-const KEYS = {'[': () => change({epoch: view.epoch - 1}), ']': () => change({epoch: view.epoch + 1}),
-              g: () => enter({network: 'generator'}), d: () => enter({network: 'discriminator'}),
-              Escape: () => change({held: false})};
-const PLACE_KEYS = {ArrowUp: () => move(-1, 0), ArrowDown: () => move(1, 0), ArrowLeft: () => move(0, -1),
-                    ArrowRight: () => move(0, 1), Enter: () => change({held: !view.held})};
-
-function pressed(event) {
-  if (event.metaKey || (event.ctrlKey || event.altKey) && !'[]'.includes(event.key)) return;  // AltGr writes [, ]
-  // Inputs and buttons have these keys for themselves.
-  const own = event.target.closest('input, select, button, summary');
-  const does = KEYS[event.key] || (!own && PLACE_KEYS[event.key]);
-  if (!does) return;
+function handleKey(event) {
+  const bracket = event.key === '[' || event.key === ']';  // some keyboards need AltGr, which counts as Ctrl and Alt
+  if (event.metaKey || ((event.ctrlKey || event.altKey) && !bracket)) return;
+  const onControl = event.target.closest('input, select, button, summary');
+  const action = SHORTCUTS[event.key] ?? (onControl ? undefined : POSITION_SHORTCUTS[event.key]);
+  if (!action) return;
   event.preventDefault();
-  does();
+  action();
 }
 
-let playing = 0;  // the number of the timer
-
-function play() {
-  const last = facts.epochs.length - 1;
-  if (!playing && view.epoch === last) change({epoch: 0});
-  playing = playing ? clearInterval(playing) || 0 : setInterval(() => {
-    change({epoch: view.epoch + 1});
-    if (view.epoch === last) play();
-  }, 500);
-  find('play').textContent = playing ? 'Pause' : 'Play';
+function positionUnder(event) {
+  const [rows, columns] = selectedLayer().positions;
+  const {left, top, width, height} = element('image').getBoundingClientRect();
+  const row = Math.floor((event.clientY - top) / height * rows);
+  const column = Math.floor((event.clientX - left) / width * columns);
+  return clamp(row, rows) * columns + clamp(column, columns);  // the border of the canvas is outside the grid
 }
 
-function build() {
-  find('title').textContent = facts.title;
-  document.title = `Where it looks: ${facts.title}`;
-  find('about').textContent = `Stages of training: ${facts.epochs.length}` +
-    (facts.left_out ? `; ${facts.left_out} more are left out` : '') +
-    (facts.images < facts.images_noted ? `; ${facts.images} of ${facts.images_noted} images fit in` : '');
-  find('networks').innerHTML = [...new Set(facts.layers.map(({network}) => network))].map(name =>
-    `<label><input type="radio" name="network" value="${name}">${name}</label>`).join('');
-  find('images').innerHTML = Array.from({length: facts.images}, (_, i) => '<label><input type="radio" name="image" ' +
-    `value="${i}" aria-label="image ${i + 1}"><canvas></canvas></label>`).join('');
-  find('strip').innerHTML = facts.epochs.map(stage => `<button type="button" aria-label="${nameOf(stage)}">` +
-    `<canvas></canvas>${stage.epoch || nameOf(stage)}</button>`).join('');
-  find('epoch').max = facts.epochs.length - 1;
-  find('layer-field').hidden = facts.layers.length === find('networks').children.length;  // one each
-  document.querySelector('main').hidden = false;
+function previewPosition(event) {
+  const position = positionUnder(event);
+  if (!view.held && position !== view.position) change({position});
+}
 
-  document.addEventListener('change', ({target: {name, value}}) => {
-    if (name === 'network') enter({network: value});
-    else if (name) change({[name]: name === 'image' ? Number(value) : value});
-  });
-  find('layer').addEventListener('change', event => enter({layer: Number(event.target.value)}));
-  find('epoch').addEventListener('input', event => change({epoch: Number(event.target.value)}));
-  find('play').addEventListener('click', play);
-  [...find('strip').children].forEach((button, epoch) => button.addEventListener('click', () => change({epoch})));
-  find('image').addEventListener('pointermove', event =>
-    view.held || placeUnder(event) === view.place || change({place: placeUnder(event)}));
-  find('image').addEventListener('click', event =>
-    change({place: placeUnder(event), held: !(view.held && placeUnder(event) === view.place)}));
-  document.addEventListener('keydown', pressed);
+function holdPosition(event) {
+  const position = positionUnder(event);
+  change({position, held: !view.held || position !== view.position});
+}
+
+function handleInput({target: {name, value}}) {
+  if (name === 'network') changeNetwork(value);
+  else if (name === 'image') change({image: Number(value)});
+  else if (name) change({[name]: value});
+}
+
+function countOf(shown, total) {
+  return shown === total ? `${shown}` : `${shown} of ${total}`;
+}
+
+function buildControls() {
+  document.title = `Where attention looks: ${metadata.title}`;
+  element('title').textContent = metadata.title;
+  element('contents').textContent =
+    `Snapshots: ${countOf(snapshots.length, snapshots.length + metadata.left_out)}. ` +
+    `Images: ${countOf(metadata.num_images, metadata.recorded_images)}.`;
+  element('networks').innerHTML = networks.map(network =>
+    `<label><input type="radio" name="network" value="${network}">${network}</label>`).join('');
+  element('images').innerHTML = Array.from({length: metadata.num_images}, (_, i) =>
+    `<label><input type="radio" name="image" value="${i}" aria-label="Image ${i + 1}"><canvas></canvas></label>`,
+  ).join('');
+  element('strip').innerHTML = snapshots.map(({epoch}, i) =>
+    `<button type="button" aria-label="${snapshotName(i)}"><canvas></canvas>${epoch || snapshotName(i)}</button>`,
+  ).join('');
+  element('snapshot').max = snapshots.length - 1;
+  element('layer-field').hidden = layers.length === networks.length;  // one layer per network
+  drawColorScale();
+}
+
+function addListeners() {
+  document.addEventListener('change', handleInput);
+  document.addEventListener('keydown', handleKey);
+  element('layer').addEventListener('change', event => changeLayer({layer: Number(event.target.value)}));
+  element('snapshot').addEventListener('input', event => change({snapshot: Number(event.target.value)}));
+  element('play').addEventListener('click', () => playTimer === null ? startPlaying() : stopPlaying());
+  [...element('strip').children].forEach((button, snapshot) =>
+    button.addEventListener('click', () => change({snapshot})));
+  element('image').addEventListener('pointermove', previewPosition);
+  element('image').addEventListener('click', holdPosition);
   window.addEventListener('hashchange', readAddress);
   window.addEventListener('resize', () => change({}));
 }
 
-readData().then(() => { build(); readAddress(); }).catch(error => {
-  Object.assign(find('trouble'), {hidden: false, textContent: `This page cannot be shown (${error.message}): it ` +
-    'needs a browser of 2024 or newer, and its file as it was written.'});
-});
+async function start() {
+  try {
+    await readArrays();
+    buildControls();
+    document.querySelector('main').hidden = false;
+    addListeners();
+    readAddress();
+  } catch (error) {
+    element('error').textContent =
+      `The page cannot be shown (${error.message}): open an undamaged copy in a browser of 2024 or later`;
+    element('error').hidden = false;
+  }
+}
+
+start();

@@ -1,10 +1,10 @@
-"""The page of the attention maps."""
+"""The attention page: a single HTML file that shows where each position of an image looks."""
 
 import base64
 import hashlib
 import json
 import pathlib
-import re
+import string
 import zlib
 
 import numpy as np
@@ -13,44 +13,70 @@ from explorer.snapshots import PAGE_BYTES
 from utils import atomic_write
 
 
-def write_page(path, title, notes, left_out):
-    """Write notes, in their order, as a page to look at; those of other layers or images than the last are left out.
+def write_page(path, title, snapshots, left_out):
+    """Write the attention page of the snapshots.
 
-    left_out: how many were left out before; the page says how many there are.
+    A snapshot is left out if its arrays differ in name or shape from those of the last snapshot. If the page exceeds
+    PAGE_BYTES, it shows fewer images.
+
+    Args:
+        left_out: number of snapshots that the caller left out; the page reports the total.
     """
-    def kind(note):
-        facts, arrays = note
-        layers = [{**layer, 'gamma': None} for layer in facts['layers']]
-        return json.dumps(layers), [(name, array.shape) for name, array in arrays.items()]
-
-    alike = [note for note in notes if kind(note) == kind(notes[-1])]
-    notes, left_out = alike, left_out + len(notes) - len(alike)
-    count = len(notes[-1][1]['most_0'])
-    text = page(title, notes, left_out, count)
-    while len(text) > PAGE_BYTES and count > 1:
-        count //= 2
-        text = page(title, notes, left_out, count)
+    last_shapes = array_shapes(snapshots[-1])
+    shown = [snapshot for snapshot in snapshots if array_shapes(snapshot) == last_shapes]
+    left_out += len(snapshots) - len(shown)
+    num_images = len(shown[-1][1]['most_0'])
+    html = build_page(title, shown, left_out, num_images)
+    while len(html) > PAGE_BYTES and num_images > 1:
+        num_images //= 2
+        html = build_page(title, shown, left_out, num_images)
     with atomic_write(path) as part:
-        pathlib.Path(part).write_text(text, encoding='utf-8')
+        pathlib.Path(part).write_text(html, encoding='utf-8')
 
 
-def page(title, notes, left_out, count):
-    """The text of the page of these notes, with the first count of their images."""
+def array_shapes(snapshot):
+    """Return {name: shape} of the arrays of a snapshot."""
+    _, arrays = snapshot
+    return {name: array.shape for name, array in arrays.items()}
+
+
+def build_page(title, snapshots, left_out, num_images):
+    """Return the HTML of the page with the first num_images images of each snapshot."""
     folder = pathlib.Path(__file__).parent
-    html, script = ((folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.js'))
-    last, arrays = notes[-1]
-    index, data = {}, b''
-    for name in arrays:
-        same = all(np.array_equal(note[name], arrays[name]) for _, note in notes)  # as the real images are
-        stacked = np.stack([note[name][:count] for _, note in (notes[-1:] if same else notes)])  # [E or 1, count, ...]
-        index[name] = {'type': stacked.dtype.name, 'start': len(data), 'shape': stacked.shape}
+    template = (folder / 'page.html').read_text(encoding='utf-8')
+    script = (folder / 'page.js').read_text(encoding='utf-8')
+    array_index, data = pack_arrays([arrays for _, arrays in snapshots], num_images)
+    all_metadata = [metadata for metadata, _ in snapshots]
+    last_metadata, last_arrays = snapshots[-1]
+    layers = [{**layer, 'gamma': [metadata['layers'][i]['gamma'] for metadata in all_metadata]}
+              for i, layer in enumerate(last_metadata['layers'])]
+    page_metadata = {
+        'title': title, 'left_out': left_out, 'num_images': num_images, 'recorded_images': len(last_arrays['most_0']),
+        'snapshots': [{name: metadata[name] for name in ('epoch', 'step', 'real')} for metadata in all_metadata],
+        'layers': layers, 'arrays': array_index}
+    return string.Template(template).substitute(
+        metadata=json.dumps(page_metadata).replace('<', r'\u003c'),  # "</script>" would end the element
+        data=base64.b64encode(zlib.compress(data, 9)).decode(),
+        script=script,
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+
+
+def pack_arrays(all_arrays, num_images):
+    """Concatenate the arrays of all snapshots, little-endian.
+
+    Args:
+        all_arrays: list of {name: array [K, ...]}, one per snapshot.
+
+    Returns:
+        ({name: {dtype, start, shape}}, bytes). shape is [snapshots, num_images, ...], or [1, num_images, ...] if the
+        array is the same in all snapshots.
+    """
+    array_index, data = {}, b''
+    for name, last in all_arrays[-1].items():
+        if all(np.array_equal(arrays[name], last) for arrays in all_arrays):  # real images
+            stacked = last[None, :num_images]  # [1, num_images, ...]
+        else:
+            stacked = np.stack([arrays[name][:num_images] for arrays in all_arrays])  # [snapshots, num_images, ...]
+        array_index[name] = {'dtype': stacked.dtype.name, 'start': len(data), 'shape': stacked.shape}
         data += stacked.astype(stacked.dtype.newbyteorder('<')).tobytes()
-    layers = [{**layer, 'gamma': [facts['layers'][number]['gamma'] for facts, _ in notes]}
-              for number, layer in enumerate(last['layers'])]
-    epochs = [{name: facts[name] for name in ('epoch', 'step', 'real')} for facts, _ in notes]
-    facts = {'title': title, 'epochs': epochs, 'left_out': left_out, 'images': count,
-             'images_noted': len(arrays['most_0']), 'layers': layers, 'arrays': index}
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = {'SCRIPT-DIGEST': digest, 'FACTS': json.dumps(facts).replace('<', r'\u003c'),
-             'DATA': base64.b64encode(zlib.compress(data, 9)).decode(), 'SCRIPT': script}
-    return re.sub('@@([A-Z-]+)@@', lambda match: parts[match[1]], html)
+    return array_index, data

@@ -1,10 +1,18 @@
-"""The page on which one points at a place of an image and sees where it looks: what is noted for it, and the file.
+"""Attention snapshots: where each attention layer looks on a few images, recorded in one file per epoch.
 
-A note is (facts, arrays). facts: epoch, step, real, whether D looks at real images, and layers, a list of {network,
-positions, keys, gamma}, positions and keys being rows and columns. arrays: of a network's name, the images that it
-looks at, uint8 [K, H, W, C]; of layer number i, most_i, float32 [K, N], the largest share of each row of its map, and
-shares_i, uint8 [K, N, M], 255 where a share is that. Where there are more than 256 positions, only the 32
-largest shares of each row, in shares_i and keys_i, uint16, [K, N, 32], and the sum of the others in rest_i, [K, N].
+A snapshot is a pair (metadata, arrays). metadata holds epoch, step, real (whether the discriminator looks at real
+images) and layers: one {network, positions, keys, gamma} per attention layer, where positions and keys are
+(rows, columns). arrays holds, for K images, N positions and M keys:
+
+    <network>    images of this network, uint8 [K, H, W, C]
+    most_<i>     largest weight of each row of the map of layer i, float32 [K, N]
+    shares_<i>   weights relative to the largest of their row, uint8 [K, N, M]; 255 stands for the largest
+
+A layer with more than MAX_DENSE_POSITIONS positions keeps only the TOP_KEYS largest weights of each row:
+
+    shares_<i>   these weights, uint8 [K, N, TOP_KEYS]
+    keys_<i>     their keys, uint16 [K, N, TOP_KEYS]
+    rest_<i>     sum of all other weights, float32 [K, N]
 """
 
 import collections
@@ -16,63 +24,89 @@ import numpy as np
 
 from utils import atomic_write, to_uint8
 
-IMAGES = 8  # of each network on the page
-ALL_KEYS_UP_TO, KEYS_KEPT = 256, 32  # positions of a layer with all keys; keys of a position where there are more
-PAGE_BYTES = 10e6  # at most; fewer epochs, then fewer images are put in
-LEAST_EPOCHS = 4  # that stay, before images go
-# What a layer makes of images [K, H, W, C] in [0, 1]: maps [K, rows, columns, rows of keys, columns of keys].
+SNAPSHOT_IMAGES = 8  # per network
+MAX_DENSE_POSITIONS = 256
+TOP_KEYS = 32
+PAGE_BYTES = 10e6  # size limit of the page
+MIN_SNAPSHOTS = 4  # the size limit never leaves fewer on a page
+BASE64_GROWTH = 4 / 3
+
+# One attention layer on K images: images [K, H, W, C] in [0, 1], maps [K, rows, columns, key rows, key columns].
 LayerMaps = collections.namedtuple('LayerMaps', 'network gamma images maps')
 
 
-def make_snapshot(looks, epoch, step, real):
-    """A note of looks, LayerMaps each, at the end of an epoch, or of none, 0; real: whether D looks at real images."""
-    layers, arrays = [], {}
-    for number, (network, gamma, images, maps) in enumerate(looks):
+def make_snapshot(layers, epoch, step, real):
+    """Return the snapshot of the given layers.
+
+    Args:
+        layers: list of LayerMaps, one per attention layer.
+        epoch: number of completed epochs; 0 if unknown.
+        step: training step.
+        real: whether the discriminator looks at real images.
+    """
+    layer_metadata, arrays = [], {}
+    for i, (network, gamma, images, maps) in enumerate(layers):
         positions, keys = maps.shape[1:3], maps.shape[3:]
-        layers.append({'network': network, 'positions': positions, 'keys': keys, 'gamma': float(np.nan_to_num(gamma))})
+        layer_metadata.append({'network': network, 'positions': positions, 'keys': keys,
+                               'gamma': float(np.nan_to_num(gamma))})
         arrays[network] = to_uint8(images)
-        shares = np.nan_to_num(maps.reshape(len(maps), np.prod(positions), -1).astype(np.float32))  # [K, N, M]
-        most = shares.max(2)  # [K, N]
-        if shares.shape[1] > ALL_KEYS_UP_TO:
-            largest = np.argpartition(shares, -KEYS_KEPT)[:, :, -KEYS_KEPT:]  # [K, N, 32]
-            arrays[f'keys_{number}'] = largest.astype(np.uint16)
-            kept = np.take_along_axis(shares, largest, 2)
-            arrays[f'rest_{number}'] = np.maximum(0, 1 - kept.sum(2))
-            shares = kept
-        arrays[f'most_{number}'] = most
-        arrays[f'shares_{number}'] = to_uint8(shares / np.maximum(most, 1e-30)[:, :, None])
-    return {'epoch': epoch, 'step': step, 'real': real, 'layers': layers}, arrays
+        weights = np.nan_to_num(maps.reshape(len(maps), np.prod(positions), -1).astype(np.float32))  # [K, N, M]
+        largest = weights.max(2)  # [K, N]
+        if weights.shape[1] > MAX_DENSE_POSITIONS:
+            top = np.argpartition(weights, -TOP_KEYS)[:, :, -TOP_KEYS:]  # [K, N, TOP_KEYS]
+            weights = np.take_along_axis(weights, top, 2)  # [K, N, TOP_KEYS]
+            arrays[f'keys_{i}'] = top.astype(np.uint16)
+            arrays[f'rest_{i}'] = np.maximum(0, 1 - weights.sum(2))
+        arrays[f'most_{i}'] = largest
+        arrays[f'shares_{i}'] = to_uint8(weights / np.maximum(largest, 1e-30)[:, :, None])
+    return {'epoch': epoch, 'step': step, 'real': real, 'layers': layer_metadata}, arrays
 
 
-def write_snapshot(folder, note):
-    """Write a note into a folder of them, as <step>.npz."""
-    facts, arrays = note
-    with atomic_write(f'{folder}/{facts["step"]}.npz') as part, open(part, 'wb') as file:
-        np.savez_compressed(file, facts=json.dumps(facts), **arrays)
+def write_snapshot(folder, snapshot):
+    """Write a snapshot to <folder>/<step>.npz."""
+    metadata, arrays = snapshot
+    with atomic_write(f'{folder}/{metadata["step"]}.npz') as part, open(part, 'wb') as file:
+        np.savez_compressed(file, facts=json.dumps(metadata), **arrays)
+
+
+def read_snapshot(path):
+    """Read one snapshot file."""
+    with np.load(path) as file:
+        metadata = json.loads(str(file['facts']))
+        return metadata, {name: file[name] for name in file.files if name != 'facts'}
 
 
 def snapshot_paths(folder):
-    """The files of the notes in a folder, {step: path}, in their order."""
-    found = [(re.fullmatch(r'([0-9]+)\.npz', path.name), path) for path in pathlib.Path(folder).glob('*.npz')]
-    return dict(sorted((int(match[1]), path) for match, path in found if match))
+    """Return {step: path} of the snapshots in a folder, sorted by step."""
+    paths = {}
+    for path in pathlib.Path(folder).glob('*.npz'):
+        match = re.fullmatch(r'([0-9]+)\.npz', path.name)
+        if match:
+            paths[int(match[1])] = path
+    return dict(sorted(paths.items()))
 
 
-def read_snapshots(folder, *kept):
-    """The notes in a folder in their order, as many as a page holds -> (notes, how many are left out).
+def read_snapshots(folder, *keep_steps):
+    """Read the snapshots in a folder, sorted by step, up to the number that fits on a page.
 
-    kept: steps whose notes are not left out. A damaged one is told.
+    Every other snapshot is left out until the rest fits. Damaged files are reported and left out.
+
+    Args:
+        keep_steps: steps that are never left out.
+
+    Returns:
+        (snapshots, number of snapshots left out)
     """
     paths = snapshot_paths(folder)
-    chosen = list(paths.values())
-    while len(chosen) >= 2 * LEAST_EPOCHS and sum(path.stat().st_size for path in chosen) * 4 / 3 > PAGE_BYTES:
-        chosen = chosen[::-2][::-1]
-    chosen = [path for step, path in paths.items() if path in chosen or step in kept]
-    notes = []
-    for path in chosen:
-        try:
-            with np.load(path) as arrays:
-                notes.append((json.loads(str(arrays['facts'])),
-                              {name: arrays[name] for name in arrays.files if name != 'facts'}))
-        except Exception as error:  # there is no end to what a damaged one makes zipfile and NumPy raise
-            print(f'{path} is damaged and left out ({error})')
-    return notes, len(paths) - len(notes)
+    steps = list(paths)
+    while len(steps) >= 2 * MIN_SNAPSHOTS and (
+            sum(paths[step].stat().st_size for step in steps) * BASE64_GROWTH > PAGE_BYTES):
+        del steps[-2::-2]  # the last one stays
+    snapshots = []
+    for step, path in paths.items():
+        if step in steps or step in keep_steps:
+            try:
+                snapshots.append(read_snapshot(path))
+            except Exception as error:  # damaged files raise many types of errors in zipfile and NumPy
+                print(f'{path} is left out of the attention page ({error}): delete this damaged file')
+    return snapshots, len(paths) - len(snapshots)

@@ -1,0 +1,156 @@
+"""The attention page in Chromium, and layers to show on it."""
+
+import contextlib
+import os
+import shutil
+from unittest import mock
+
+import numpy as np
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from explorer.snapshots import LayerMaps
+
+GRID = 4, 6  # rows and columns of positions
+SHIFT = 8  # in the first layer of hand-made maps, position i looks at position i + SHIFT alone
+
+
+def is_installed():
+    """Return whether Chromium and its driver are installed."""
+    return bool(shutil.which('chromium') and shutil.which('chromedriver'))
+
+
+@contextlib.contextmanager
+def chromium():
+    """Start Chromium without a window; yield its driver."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which('chromium')
+    for argument in '--headless=new', '--no-sandbox', '--disable-background-networking', '--disable-dev-shm-usage':
+        options.add_argument(argument)
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL', 'performance': 'ALL'})
+    service = Service(shutil.which('chromedriver'))
+    local = mock.patch.dict(os.environ, no_proxy='127.0.0.1,localhost')  # no proxy between the driver and this process
+    with local, webdriver.Chrome(options=options, service=service) as driver:
+        driver.set_script_timeout(60)
+        yield driver
+
+
+def make_layers(seed, grid=GRID, keys=None, pixels=2, channels=1, count=3):
+    """Return two layers of a generator and one of a discriminator, on random images.
+
+    On GRID, each position of the first layer looks at one position alone. All other maps are random.
+
+    Args:
+        grid: rows and columns of positions.
+        keys: rows and columns of keys, those of the positions by default.
+        pixels: height and width of a position.
+        count: number of images.
+    """
+    rng = np.random.default_rng(seed)
+    keys = keys or grid
+    images = rng.random([2, count, grid[0] * pixels, grid[1] * pixels, channels])
+    maps = rng.random([2, count, *grid, *keys]) ** 8
+    maps /= maps.sum((-1, -2), keepdims=True)
+    first = maps[0]
+    if grid == GRID:
+        first = np.roll(np.eye(np.prod(GRID)), SHIFT, 1).reshape(1, *GRID, *GRID).repeat(count, 0)
+    return [LayerMaps('generator', seed / 10, images[0], first), LayerMaps('generator', -seed / 10, images[0], maps[0]),
+            LayerMaps('discriminator', 0.5, images[1], maps[1])]
+
+
+class Page:
+    """An attention page in the browser."""
+
+    def __init__(self, driver, path, address='', width=1000):
+        self.driver = driver
+        driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {
+            'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False})
+        driver.get('about:blank')  # otherwise a new address of the same file would not load it again
+        driver.get_log('browser')
+        driver.get_log('performance')
+        driver.get(f'file://{path}{address}')
+        self.wait_until("!document.querySelector('main').hidden || !document.querySelector('#error').hidden")
+
+    def wait_until(self, condition):
+        """Wait until a JavaScript expression is true and the page is drawn."""
+        self.driver.execute_async_script(f"""
+            const done = arguments[0];
+            const poll = () => {condition} ? requestAnimationFrame(() => requestAnimationFrame(done))
+                                           : setTimeout(poll, 20);
+            poll();""")
+
+    def settle(self):
+        """Wait until the last change is drawn."""
+        self.wait_until('true')
+
+    def find(self, css):
+        return self.driver.find_element('css selector', css)
+
+    def text(self, name):
+        return self.find(f'#{name}').text
+
+    def click(self, css):
+        self.driver.execute_script('document.querySelector(arguments[0]).click()', css)
+        self.settle()
+
+    def press(self, keys, css='#image'):
+        """Press keys one after another while an element has the focus."""
+        self.driver.execute_script('document.querySelector(arguments[0]).focus()', css)
+        webdriver.ActionChains(self.driver).send_keys(keys).perform()
+        self.settle()
+
+    def point(self, row, column, click=False):
+        """Move the mouse to the middle of a position of GRID, which counts from 0."""
+        image = self.find('#image')
+        x = ((column + 0.5) / GRID[1] - 0.5) * image.size['width']
+        y = ((row + 0.5) / GRID[0] - 0.5) * image.size['height']
+        actions = webdriver.ActionChains(self.driver).move_to_element_with_offset(image, x, y)
+        if click:
+            actions.click()
+        actions.perform()
+        self.settle()
+
+    def choose_layer(self, number):
+        """Choose a layer from the list; the first is 0."""
+        self.driver.execute_script("""
+            const select = document.querySelector('#layer');
+            select.value = arguments[0];
+            select.dispatchEvent(new Event('change', {bubbles: true}));""", number)
+        self.settle()
+
+    def set_address(self, address):
+        """Replace the part of the address after the #."""
+        self.driver.execute_async_script("""
+            const [address, done] = arguments;
+            window.addEventListener('hashchange', () => done(), {once: true});
+            location.hash = address;""", address)
+        self.settle()
+
+    def address(self):
+        """Return the address, with its #, once the page has written it."""
+        self.wait_until('location.hash === `#${address()}`')
+        return self.driver.execute_script('return location.hash')
+
+    def weights(self, snapshot, position):
+        """Return the weights that the map shows for a position."""
+        return np.array(self.driver.execute_script(
+            'return Array.from(mapWeights(arguments[0], arguments[1]))', snapshot, int(position)))
+
+    def colors(self, css):
+        """Return the colors in the middle of the positions of GRID on a canvas, [rows, columns, 3]."""
+        height, width, values = self.driver.execute_script("""
+            const canvas = document.querySelector(arguments[0]), {width, height} = canvas;
+            const copy = Object.assign(document.createElement('canvas'), {width, height});
+            const context = copy.getContext('2d', {willReadFrequently: true});
+            context.drawImage(canvas, 0, 0);
+            return [height, width, Array.from(context.getImageData(0, 0, width, height).data)]""", css)
+        image = np.array(values).reshape(height, width, 4)[:, :, :3]
+        row_height, column_width = height // GRID[0], width // GRID[1]
+        return image[row_height // 2::row_height, column_width // 2::column_width]
+
+    def errors(self):
+        """Return the messages of the console and the message of the page."""
+        messages = [entry['message'] for entry in self.driver.get_log('browser')]
+        if self.find('#error').is_displayed():
+            messages.append(self.text('error'))
+        return messages

@@ -1,0 +1,482 @@
+"""The attention page in Chromium.
+
+Without Chromium, the tests are skipped. If SAGAN_BROWSER is set, they fail instead.
+"""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from browser import GRID, SHIFT, Page, chromium, is_installed, make_layers
+from selenium.webdriver.common.keys import Keys
+
+from explorer.page import write_page
+from explorer.snapshots import LayerMaps, make_snapshot
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 1, 2, 5  # of the page of hand-made maps; each has ten steps
+GRIDS = [(GRID, GRID), ((5, 7), (3, 4)), ((17, 16), (17, 16))]  # dense, pooled keys, only the largest weights
+
+
+@pytest.fixture(scope='module')
+def driver():
+    """Chromium."""
+    if not is_installed():
+        message = 'Chromium or chromedriver is not installed: apt-get install chromium chromium-driver'
+        if os.environ.get('SAGAN_BROWSER'):
+            pytest.fail(message)
+        pytest.skip(message)
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def open_page(driver):
+    """Return a function that opens a page. At the end, the last page must not have reported an error."""
+    pages = []
+
+    def open_in_browser(path, address='', width=1000):
+        pages.append(Page(driver, path, address, width))
+        return pages[-1]
+    yield open_in_browser
+    assert pages[-1].errors() == []
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory):
+    """The page of hand-made maps."""
+    path = tmp_path_factory.mktemp('page') / 'page.html'
+    snapshots = [make_snapshot(make_layers(epoch), epoch, 10 * epoch, real=True) for epoch in EPOCHS]
+    write_page(path, 'a <b> run', snapshots, left_out=2)
+    return path
+
+
+@pytest.fixture
+def page(open_page, path):
+    """The page of hand-made maps in the browser."""
+    return open_page(path)
+
+
+@pytest.fixture(scope='module', params=GRIDS, ids=['dense', 'pooled', 'largest'])
+def random_maps(request, tmp_path_factory):
+    """A page of two snapshots of random maps -> (path, grid, keys, LayerMaps of the discriminator in the second)."""
+    grid, keys = request.param
+    path = tmp_path_factory.mktemp('random') / 'page.html'
+    first, second = (make_layers(seed, grid, keys, channels=3) for seed in (2, 3))
+    write_page(path, 'run', [make_snapshot(first, 1, 5, True), make_snapshot(second, 2, 10, True)], 0)
+    return path, grid, keys, second[2]
+
+
+def recorded_map(layer, image):
+    """Return the weights [N, M] that a snapshot records of the map of an image, and their rounding error [N, 1]."""
+    _, rows, columns = layer.maps.shape[:3]
+    weights = layer.maps[image].reshape(rows * columns, -1)
+    if len(weights) > 256:
+        weights = np.where(weights >= np.sort(weights, 1)[:, [-32]], weights, 0)
+    return weights, weights.max(1, keepdims=True) / 255
+
+
+def position_name(position):
+    row, column = np.unravel_index(position, GRID)
+    return f'row {row + 1}, column {column + 1}'
+
+
+def status(position, epoch=5, held=False):
+    """Return the expected status of a position of the first layer."""
+    state = 'generator, held' if held else 'generator'
+    target = (position + SHIFT) % np.prod(GRID)
+    return f'epoch {epoch}, {state}: {position_name(position)} looks most at {position_name(target)} (100 %)'
+
+
+# ---- Selecting a position
+
+def test_pointing_selects_a_position(page):
+    page.point(1, 2)
+    assert page.text('status') == status(8)
+    assert page.text('image-title') == f'Position: {position_name(8)}'
+    assert page.text('map-title') == f'Where {position_name(8)} looks'
+    assert page.text('top') == f'{position_name(16)}: 100 %'
+
+
+def test_map_is_bright_only_where_the_position_looks(page):
+    page.point(1, 2)
+    green = page.colors('#map')[:, :, 1].ravel()  # the bright end of the color scale is yellow
+    assert (green > 140).nonzero()[0].tolist() == [8 + SHIFT]
+
+
+def test_click_holds_a_position(page):
+    page.point(0, 1, click=True)
+    page.point(3, 3)
+    assert page.text('status') == status(1, held=True)
+    assert page.text('image-title') == f'Held: {position_name(1)}'
+
+
+def test_second_click_releases_a_position(page):
+    page.point(0, 1, click=True)
+    page.point(0, 1, click=True)
+    page.point(3, 3)
+    assert page.text('status') == status(21)
+
+
+def test_click_elsewhere_holds_another_position(page):
+    page.point(0, 1, click=True)
+    page.point(2, 2, click=True)
+    assert page.text('status') == status(14, held=True)
+
+
+def test_escape_releases_a_position(page):
+    page.point(0, 1, click=True)
+    page.press(Keys.ESCAPE)
+    page.point(3, 3)
+    assert page.text('status') == status(21)
+
+
+def test_arrow_keys_move_the_position(page):
+    page.point(3, 3)
+    page.press(Keys.ARROW_UP + Keys.ARROW_LEFT + Keys.ARROW_LEFT)
+    assert page.text('status') == status(13)
+
+
+def test_enter_holds_a_position(page):
+    page.point(3, 3)
+    page.press(Keys.ENTER)
+    assert page.text('status') == status(21, held=True)
+
+
+def test_arrow_keys_stop_at_the_edge(page):
+    page.point(2, 1)
+    page.press(Keys.ARROW_LEFT * 3)
+    assert page.text('status') == status(12)
+
+
+def test_arrow_keys_on_the_slider_change_the_training_step(page):
+    page.point(2, 1)
+    page.press(Keys.ARROW_LEFT, '#snapshot')
+    assert page.text('status') == status(13, epoch=2)
+
+
+# ---- Controls and text
+
+def test_page_starts_with_the_last_snapshot(page):
+    assert page.text('snapshot-name') == 'epoch 5, step 50'
+
+
+def test_page_shows_its_title(page):
+    assert page.text('title') == 'a <b> run'
+
+
+def test_page_reports_snapshots_that_were_left_out(page):
+    assert page.text('contents') == 'Snapshots: 3 of 5. Images: 3.'
+
+
+@pytest.mark.parametrize('address, keys, start', [
+    ('', 'd', 'epoch 5, discriminator:'),
+    ('#network=discriminator', 'g', 'epoch 5, generator:'),
+    ('', '[', 'epoch 2, generator:'),
+    ('', ']', 'epoch 5, generator:'),
+    ('#epoch=1', ']', 'epoch 2, generator:'),
+    ('#epoch=1', '[', 'epoch 1, generator:')])
+def test_shortcut(open_page, path, address, keys, start):
+    page = open_page(path, address)
+    page.press(keys)
+    assert page.text('status').startswith(start)
+
+
+def test_network_buttons(page):
+    page.click('input[value=discriminator]')
+    assert page.text('status').startswith('epoch 5, discriminator:')
+
+
+def test_strip_selects_a_snapshot(page):
+    page.click('#strip button')
+    assert page.text('snapshot-name') == 'epoch 1, step 10'
+
+
+def test_layer_list_shows_positions(page):
+    options = page.driver.find_elements('css selector', '#layer option')
+    assert [option.text for option in options] == ['1: 4 × 6', '2: 4 × 6']
+
+
+def test_layer_list_selects_a_layer(page):
+    page.choose_layer(1)
+    assert page.text('gamma-value') == 'epoch 5: gamma -0.500'
+
+
+@pytest.mark.parametrize('image', [0, 2])
+@pytest.mark.parametrize('epoch', [1, 5])
+def test_image_buttons_show_the_image_of_the_snapshot(open_page, path, image, epoch):
+    page = open_page(path, f'#epoch={epoch}')
+    page.click(f'input[name=image][value="{image}"]')
+    expected = np.round(255 * make_layers(epoch)[0].images[image, 1::2, 1::2])  # one pixel per position
+    assert (page.colors('#image') == expected).all()
+
+
+def test_color_image_has_its_colors(open_page, tmp_path):
+    layers = make_layers(0, channels=3)
+    write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
+    page = open_page(tmp_path / 'page.html')
+    assert (page.colors('#image') == np.round(255 * layers[0].images[0, 1::2, 1::2])).all()
+
+
+@pytest.mark.parametrize('network, note', [('generator', 'Generated image'), ('discriminator', 'Real test image')])
+def test_note_describes_the_image(open_page, path, network, note):
+    assert open_page(path, f'#network={network}').text('image-note') == f'{note}, 4 × 6 positions, 24 keys'
+
+
+def test_direction_button_shows_what_looks_at_the_position(open_page, path):
+    page = open_page(path, '#place=2,3')
+    page.click('input[value=looked]')
+    assert page.text('map-title') == f'What looks at {position_name(8)}'
+    assert page.text('status') == (
+        f'epoch 5, generator: the largest weight on {position_name(8)} comes from {position_name(8 - SHIFT)} (100 %)')
+
+
+@pytest.fixture
+def open_map(open_page, tmp_path):
+    """Return a function that opens a page on which all positions of GRID have the same weights [24]."""
+    def open_in_browser(weights, address):
+        maps = np.tile(np.reshape(weights, GRID), [1, *GRID, 1, 1])
+        snapshot = make_snapshot([LayerMaps('generator', 0., np.zeros([1, 8, 12, 1]), maps)], 1, 5, real=False)
+        write_page(tmp_path / 'page.html', 'run', [snapshot], 0)
+        return open_page(tmp_path / 'page.html', address)
+    return open_in_browser
+
+
+def test_position_at_which_no_position_looks(open_map):
+    page = open_map(np.eye(24)[0], '#place=2,2&by=looked')
+    assert page.text('status') == 'epoch 1, generator: all recorded weights of row 2, column 2 are 0'
+    assert page.text('top') == ''
+
+
+def test_scale_ends_at_the_maximum_of_the_map(open_page, path):
+    page = open_page(path, '#network=discriminator&image=2&place=2,3')
+    largest = make_layers(5)[2].maps[1, 1, 2].max()
+    assert page.text('scale-max') == f'{100 * largest:.0f} %'
+
+
+def test_scale_ends_at_the_maximum_of_the_layer(open_page, path):
+    page = open_page(path, '#network=discriminator&image=2&place=2,3')
+    page.click('input[value=all]')
+    largest = max(make_layers(epoch)[2].maps.max() for epoch in EPOCHS)
+    assert page.text('scale-max') == f'{100 * largest:.0f} %'
+
+
+def test_scale_marks_uniform_attention(page):
+    assert page.text('uniform') == '↑ uniform: 4.2 %'  # 1 / 24
+
+
+def test_scale_of_uniform_attention_ends_at_its_mark(open_map):
+    page = open_map(np.full(24, 1 / 24), '')
+    assert page.text('uniform') == 'uniform: 4.2 % ↑'
+    assert page.text('scale-max') == '4.2 %'
+
+
+def test_scale_reports_that_uniform_attention_exceeds_it(open_map):
+    page = open_map(0.99 * np.eye(24)[0] + 0.01 * np.eye(24)[7], '#place=2,2&by=looked')
+    assert page.text('uniform') == 'uniform: 4.2 % (off the scale)'
+
+
+def test_gamma_of_the_snapshot(page):
+    assert page.text('gamma-value') == 'epoch 5: gamma 0.500'
+
+
+def test_play_stops_at_the_last_snapshot(open_page, path):
+    page = open_page(path, '#epoch=1')
+    page.click('#play')
+    assert page.text('play') == 'Pause'
+    page.wait_until("document.querySelector('#play').textContent === 'Play'")
+    assert page.text('snapshot-name') == 'epoch 5, step 50'
+
+
+def test_snapshot_without_an_epoch_is_named_by_its_step(open_page, tmp_path):
+    write_page(tmp_path / 'page.html', 'run', [make_snapshot(make_layers(1), 0, 70, False)], 0)
+    page = open_page(tmp_path / 'page.html', '#network=discriminator')
+    assert page.text('snapshot-name') == 'step 70'
+    assert page.text('status').startswith('step 70, discriminator:')
+    assert page.text('image-note').startswith('Generated image')
+
+
+# ---- Weights
+
+def test_rows_of_the_map(open_page, random_maps):
+    path, _, _, layer = random_maps
+    page = open_page(path, '#network=discriminator&image=2')
+    weights, tolerance = recorded_map(layer, 1)
+    rows = np.array([page.weights(1, position) for position in range(len(weights))])
+    assert (abs(rows - weights) <= tolerance).all()
+
+
+def test_columns_of_the_map(open_page, random_maps):
+    path, grid, keys, layer = random_maps
+    page = open_page(path, '#network=discriminator&image=2&by=looked')
+    weights, tolerance = recorded_map(layer, 1)
+    pool = np.ceil(np.divide(grid, keys)).astype(int)
+    for position in 0, 9, len(weights) - 1:
+        key = np.ravel_multi_index(np.unravel_index(position, grid) // pool, keys)
+        assert (abs(page.weights(1, position) - weights[:, key]) <= tolerance[:, 0]).all()
+
+
+@pytest.mark.parametrize('place, name', [('1,1', 'rows 1–2, columns 1–2'), ('5,7', 'row 5, column 7')])
+def test_pooled_key_is_named_by_the_positions_that_it_covers(open_page, tmp_path, place, name):
+    write_page(tmp_path / 'page.html', 'run', [make_snapshot(make_layers(1, (5, 7), (3, 4)), 1, 5, True)], 0)
+    page = open_page(tmp_path / 'page.html', f'#place={place}&by=looked')
+    assert page.text('map-title') == f'What looks at {name}'
+
+
+@pytest.fixture
+def large_layers(tmp_path):
+    """A page of layers of which only the largest weights are recorded -> (path, layers)."""
+    layers = make_layers(3, (17, 16))
+    write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
+    return tmp_path / 'page.html', layers
+
+
+def test_page_reports_the_sum_of_weights_that_are_not_recorded(open_page, large_layers):
+    path, layers = large_layers
+    rest = np.sort(layers[0].maps[0, 0, 0].ravel())[:-32].sum()
+    assert open_page(path, '#place=1,1').text('omitted') == (
+        f'All weights below the 32 largest add up to {100 * rest:.0f} %.')
+
+
+def test_page_reports_that_a_column_is_incomplete(open_page, large_layers):
+    path, _ = large_layers
+    page = open_page(path, '#place=1,1&by=looked')
+    assert page.text('omitted') == 'Only the 32 largest weights of each position are recorded.'
+
+
+def test_page_of_complete_maps_reports_no_missing_weights(page):
+    assert page.text('omitted') == ''
+
+
+# ---- Address
+
+def visible_text(page):
+    return [page.text(name) for name in ('status', 'map-title', 'scale-max', 'image-title', 'top')]
+
+
+def test_address_restores_the_view(open_page, path):
+    page = open_page(path)
+    page.press('d[')
+    page.click('input[name=image][value="1"]')
+    page.click('input[value=looked]')
+    page.click('input[value=all]')
+    page.press(Keys.ARROW_DOWN + Keys.ENTER)
+    address, expected = page.address(), visible_text(page)
+    assert 'epoch 2, discriminator, held' in expected[0]
+    assert visible_text(open_page(path, address)) == expected
+
+
+def test_address_with_invalid_values_gives_the_initial_view(open_page, path):
+    initial = visible_text(open_page(path))
+    address = '#network=none&epoch=9&place=99,1&layer=-3&image=x&by=&scale=y'
+    assert visible_text(open_page(path, address)) == initial
+
+
+def test_change_of_the_address_changes_the_view(page):
+    page.press('d')
+    page.set_address('epoch=1&place=2,3')
+    assert page.text('status') == status(8, epoch=1)
+
+
+@pytest.mark.parametrize('step', [4, 8])
+def test_address_distinguishes_snapshots_of_one_epoch(open_page, tmp_path, step):
+    """An epoch has two snapshots if a run resumed with another --iteration."""
+    snapshots = [make_snapshot(make_layers(step), 1, step, real=True) for step in (4, 8)]
+    write_page(tmp_path / 'page.html', 'run', snapshots, 0)
+    page = open_page(tmp_path / 'page.html', f'#step={step}')
+    page.press('d')
+    page = open_page(tmp_path / 'page.html', page.address())
+    assert page.text('snapshot-name') == f'epoch 1, step {step}'
+    assert 'discriminator' in page.text('status')
+
+
+# ---- Keyboard
+
+def press_on_body(page, key, modifiers):
+    page.driver.execute_script("""
+        const [key, modifiers] = arguments;
+        document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, ...modifiers}));""",
+        key, {f'{modifier}Key': True for modifier in modifiers})
+    page.settle()
+
+
+@pytest.mark.parametrize('modifiers', [['ctrl', 'alt'], ['alt'], ['ctrl']])
+def test_brackets_work_with_alt_gr(page, modifiers):
+    press_on_body(page, '[', modifiers)
+    assert page.text('status').startswith('epoch 2,')
+
+
+@pytest.mark.parametrize('key, modifiers', [('d', ['ctrl']), ('d', ['alt']), ('[', ['meta'])])
+def test_shortcuts_of_the_browser_are_left_alone(page, key, modifiers):
+    before = page.text('status')
+    press_on_body(page, key, modifiers)
+    assert page.text('status') == before
+
+
+def test_shortcut_leaves_the_focus_on_the_layer_list(page):
+    page.press('d', '#layer')
+    assert 'discriminator' in page.text('status')
+    assert page.driver.execute_script('return document.activeElement.id') == 'layer'
+
+
+# ---- The page as a document
+
+def test_page_requests_nothing(page, path):
+    page.press('d]')
+    page.click('#play')
+    events = [json.loads(entry['message'])['message'] for entry in page.driver.get_log('performance')]
+    urls = [event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent']
+    assert urls
+    assert all(url.startswith((f'file://{path}', 'data:')) for url in urls)
+
+
+def test_page_cannot_request_anything(driver, path):
+    page = Page(driver, path)
+    assert driver.execute_async_script("fetch('http://127.0.0.1:9/').catch(() => arguments[0](true))")
+    assert any('Content Security Policy' in message and "default-src 'none'" in message for message in page.errors())
+
+
+def test_damaged_page_reports_its_error(driver, path, tmp_path):
+    html = path.read_text()
+    start = html.index('id="data">') + len('id="data">')
+    (tmp_path / 'page.html').write_text(html[:start] + 'AAAA' + html[start + 4:])
+    [message] = Page(driver, tmp_path / 'page.html').errors()
+    assert message.startswith('The page cannot be shown (')
+
+
+@pytest.fixture
+def emulate(driver):
+    """Return a function that sets media features of the browser."""
+    def set_features(**features):
+        driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [
+            {'name': name.replace('_', '-'), 'value': value} for name, value in features.items()]})
+    yield set_features
+    set_features()
+
+
+def test_narrow_page_cuts_nothing_off(open_page, path):
+    page = open_page(path, width=360)
+    outside = page.driver.execute_script("""
+        return [...document.querySelectorAll('main *')].filter(part => part.getBoundingClientRect().right > 360)
+            .map(part => part.outerHTML.slice(0, 80))""")
+    assert outside == []
+    assert page.driver.execute_script('return document.documentElement.scrollWidth') <= 360
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_page_follows_the_color_scheme(open_page, path, emulate, scheme):
+    emulate(prefers_color_scheme=scheme)
+    page = open_page(path)
+    background, text = (np.mean([int(part) for part in page.driver.execute_script(
+        f'return getComputedStyle(document.body).{name}').strip('rgba()').split(',')[:3]])
+        for name in ('backgroundColor', 'color'))
+    dark, light = sorted([background, text])
+    assert dark < 60 and light > 200
+    assert (background == light) == (scheme == 'light')
+
+
+def test_play_is_hidden_if_motion_is_to_be_reduced(open_page, path, emulate):
+    emulate(prefers_reduced_motion='reduce')
+    assert not open_page(path).find('#play').is_displayed()
