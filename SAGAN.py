@@ -1,122 +1,137 @@
-"""The Self-Attention GAN (Zhang et al. 2018, arXiv:1805.08318): its networks, its training and its sampling."""
+"""The Self-Attention GAN (Zhang et al. 2018, arXiv:1805.08318): its default network, training and sampling.
+
+The article is the TensorFlow 1 tutorial "SAGAN on MNIST", from which the default network and options are. The paper is
+Zhang et al.
+"""
 
 import contextlib
+import dataclasses
 import os
 import time
 
 import numpy as np
 
-import ops
 from datasets import CLASS_NAMES, dataset_digest, load_dataset
 from datasets.batches import batch, batches_per_epoch
 from distributed.cluster import Cluster
+from evaluation import phases
 from evaluation.metrics import load_scorer
-from explorer.snapshots import IMAGES
-from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
-from options import KEPT, UserError, check_share, check_size, options_of, resolved
-from options import image_shape as shape_of
-from sampling import Sampler
+from ops import (
+    ATTENTIONS,
+    attention_layers,
+    bn,
+    conv2d,
+    deconv2d,
+    gammas_of,
+    linear,
+    lrelu,
+    projection,
+    update_u,
+)
+from options import UserError, check_image_size, check_worker_share, complete_options, make_config, options_of
 from storage.checkpoints import Checkpoints, not_finite
 from storage.run import MODEL, Run
 from tf1 import tf
-from training.callbacks import training_records, writing
+from training.callbacks import default_callbacks, running
 from training.losses import OBJECTIVES
 from training.precision import BFLOAT16_GRADIENTS
-from utils import Stream, draw_labels, show_all_variables
+from training.progress import ProgressBar
+from training.stop import Stop
+from utils import Stream, draw_labels, draw_z, grid_size, make_folder, show_all_variables, to_uint8
 
-QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
-NEVER = contextlib.nullcontext(())
+SAMPLE_PIXELS = 512 * 28 * 28  # pixels that one call of the sampling graph computes
+STATISTICS_BATCHES = 12  # of sample_batch images, from which the statistics of the averaged weights are computed
 
 
-class SAGAN(Sampler):
+class SAGAN:
     """A generator and a discriminator, each with a self-attention layer unless attention is 'none'.
 
-    image_shape: (H, W, C), that of the data set if None. classes: their names, or how many there are; if None those of
-    the data set, and none for own pictures. cluster: the workers that train together; if None this process trains
-    alone. options: any of those in options.py that config.json holds, by name; one that is not given has the article's
-    value.
-    Raises TypeError for an unknown one, UserError for what cannot go together.
+    Args:
+        sess: a TensorFlow session.
+        image_shape: (H, W, C), or None for the shape of the data set.
+        classes: names or number of the classes, or None for the classes of the data set. Your own images have no
+            classes by default.
+        cluster: the Cluster of the workers that train together, or None to train in this process alone.
+        options: saved options of options.py, by name. Omitted options have the article's values.
+
+    Raises:
+        TypeError: if an option is unknown.
+        UserError: if options contradict each other.
     """
 
-    kind = 'article'  # its name among --network
+    kind = 'article'  # the value of --network
 
     def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
-        vars(self).update(resolved({'network': self.kind, **options}))
-        if self.network != self.kind:
-            raise TypeError(f'{type(self).__name__} is the network {self.kind}; networks.NETWORKS has {self.network}')
-        self.sess, self.image_shape = sess, tuple(image_shape or shape_of(self.options))
-        self.label = str(self.label)  # a number, too, may be given as one
-        self.cluster = cluster or Cluster()
-        classes = CLASS_NAMES.get(self.dataset_name, ()) if classes is None else classes
-        self.class_names = list(map(str, range(classes))) if isinstance(classes, int) else list(classes)
-        self.classes = len(self.class_names)
-        check_size(self.kind, *self.image_shape[:2])
-        check_share(self.batch_size, self.cluster.size)
-        if self.conditional and not self.classes:
-            raise UserError('--conditional true takes a --dataset with classes: choose another, or leave it out')
-        if self.label and not self.conditional:
-            raise UserError(f'--label {self.label} takes a run of --conditional true')
-        self.asked = self.label and self.class_number(self.label)
-        self.objective = OBJECTIVES[self.gan_type]
-        # A penalty is of one image, and batch norm would tie it to the others of its batch.
-        self.d_norm = not (self.sn or self.objective.penalty)
-        self.sigmas = None  # what layers note of their spectral normalization: see ops.sigma_of
-        self.run = Run(self.options)
+        options = complete_options({'network': self.kind, **options})
+        if classes is None:
+            classes = CLASS_NAMES.get(options['dataset_name'], ())
+        elif isinstance(classes, int):
+            classes = [str(number) for number in range(classes)]
+        self.sess, self.cluster = sess, cluster or Cluster()
+        self.config = config = make_config(options, image_shape, classes)
+        if config.network != self.kind:
+            raise TypeError(f'{type(self).__name__} is the network {self.kind}, not {config.network}: use '
+                            'networks.build')
+        check_image_size(self.kind, *config.image_shape[:2])
+        check_worker_share(config.batch_size, self.cluster.size)
+        if config.conditional and not config.class_names:
+            raise UserError('--conditional true requires a --dataset with classes: choose another data set, or '
+                            'omit --conditional')
+        self.target_class = target_class(config)
+        self.objective = OBJECTIVES[config.gan_type]
+        # A penalty applies to each image alone. Batch norm would make each logit depend on the whole batch.
+        self.d_norm = not config.sn and self.objective.penalty is None
+        self.run = Run(config)
         self.model_dir = self.run.name
-
-    def class_number(self, label):
-        """The number of a class, given by its name or number, as text. Raises UserError where there is none."""
-        if label in self.class_names:
-            return self.class_names.index(label)
-        if label.isascii() and label.isdigit() and int(label) < self.classes:
-            return int(label)
-        names = ', '.join(name if name == str(number) else f'{number} {name}'
-                          for number, name in enumerate(self.class_names))
-        raise UserError(f'--label {label} is none of the classes: choose one of {names}')
-
-    @property
-    def options(self):
-        """All options that stand in config.json, {name: value}."""
-        return {name: getattr(self, name) for name in KEPT}
 
     ##################################################################################
     # Networks
     ##################################################################################
 
-    def generator(self, z, is_training=True, reuse=False, labels=None):
-        """z [B, z_dim] and, in a conditional run, labels [B] -> images [B, H, W, C] in [0, 1]."""
-        height, width, channels = self.image_shape
-        batch_size, sn, classes = tf.shape(z)[0], self.sigmas, self.classes
+    def generator(self, z, is_training=True, reuse=False, labels=None, sync=None):
+        """Return images [B, H, W, C] in [0, 1] for z [B, z_dim] and, if conditional, labels [B].
+
+        sync is as in ops.bn.
+        """
+        height, width, channels = self.config.image_shape
+        batch_size, sn, num_classes = tf.shape(z)[0], self.config.sn, self.config.num_classes
+
+        def norm(x, scope):
+            return bn(x, is_training, scope, labels, num_classes, sync)
+
         with tf.variable_scope('generator', reuse=reuse, use_resource=True):
-            x = tf.nn.relu(bn(linear(z, 1024, 'g_fc1', sn=sn), is_training, 'g_bn1', labels, classes))  # [B, 1024]
+            x = tf.nn.relu(norm(linear(z, 1024, 'g_fc1', sn=sn), 'g_bn1'))  # [B, 1024]
             x = linear(x, height // 4 * (width // 4) * 128, 'g_fc2', sn=sn)
-            x = tf.nn.relu(bn(x, is_training, 'g_bn2', labels, classes))  # [B, 7*7*128]
+            x = tf.nn.relu(norm(x, 'g_bn2'))  # [B, 7*7*128]
             x = tf.reshape(x, [-1, height // 4, width // 4, 128])  # [B, 7, 7, 128]
-            x = ATTENTIONS[self.attention](x, is_training, sn=sn)  # [B, 7, 7, 128]
+            x = ATTENTIONS[self.config.attention](x, is_training, sn=sn, sync=sync)  # [B, 7, 7, 128]
             x = deconv2d(x, [batch_size, height // 2, width // 2, 64], 4, 4, 2, 2, name='g_dc3', sn=sn)
-            x = tf.nn.relu(bn(x, is_training, 'g_bn3', labels, classes))  # [B, 14, 14, 64]
+            x = tf.nn.relu(norm(x, 'g_bn3'))  # [B, 14, 14, 64]
             x = deconv2d(x, [batch_size, height, width, channels], 4, 4, 2, 2, name='g_dc4', sn=sn)
             return tf.nn.sigmoid(x)  # [B, 28, 28, 1]
 
-    def discriminator(self, x, is_training=True, reuse=False, labels=None):
-        """x [B, H, W, C] in [0, 1] and, in a conditional run, labels [B] -> (probability, logit, features [B, 1024]).
+    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
+        """Judge images x [B, H, W, C] in [0, 1] and, if conditional, their labels [B]. sync is as in ops.bn.
 
-        The probability [B, 1] is that of being real, and the logit [B, 1] its logit, where the objective makes them so.
+        Returns:
+            (probability [B, 1], logit [B, 1], features [B, 1024]). probability is sigmoid(logit). It is the probability
+            that the image is real only if Objective.probability is true.
         """
-        def norm(x, scope):
-            return bn(x, is_training, scope) if self.d_norm else x
+        height, width, _ = self.config.image_shape
+        sn = self.config.sn
 
-        height, width, _ = self.image_shape
-        sn = self.sigmas
+        def norm(x, scope):
+            return bn(x, is_training, scope, sync=sync) if self.d_norm else x
+
         with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):
             x = lrelu(conv2d(x, 64, 4, 4, 2, 2, name='d_conv1', sn=sn))  # [B, 14, 14, 64]
             x = lrelu(norm(conv2d(x, 128, 4, 4, 2, 2, name='d_conv2', sn=sn), 'd_bn2'))  # [B, 7, 7, 128]
-            x = ATTENTIONS[self.attention](x, is_training, norm=self.d_norm, sn=sn)  # [B, 7, 7, 128]
+            x = ATTENTIONS[self.config.attention](x, is_training, norm=self.d_norm, sn=sn, sync=sync)  # [B, 7, 7, 128]
             x = tf.reshape(x, [-1, height // 4 * (width // 4) * 128])  # [B, 7*7*128]
             features = lrelu(norm(linear(x, 1024, 'd_fc4', sn=sn), 'd_bn4'))  # [B, 1024]
             logit = linear(features, 1, 'd_fc5', sn=sn)  # [B, 1]
             if labels is not None:
-                logit += projection(features, labels, self.classes, sn=sn)
+                logit += projection(features, labels, self.config.num_classes, sn=sn)
             return tf.nn.sigmoid(logit), logit, features
 
     ##################################################################################
@@ -124,218 +139,413 @@ class SAGAN(Sampler):
     ##################################################################################
 
     def build_model(self):
-        """Build the graph: one training step, the networks for sampling, and what saves the variables.
+        """Build the graph: the training step, the networks for sampling, and the savers.
 
-        Sets the placeholders: inputs [B, H, W, C]; z [B, z_dim]; labels and z_labels [B], those of inputs and of z, or
-        None; step, the number of steps before this one; lr_scale, which multiplies both learning rates.
-        Raises UserError where the graph has networks already.
+        Sets the placeholders inputs [B, H, W, C], z [B, z_dim], labels [B] and z_labels [B], step, and lr_scale. labels
+        and z_labels are None unless the model is conditional. step is the number of steps before this one. lr_scale is
+        a multiplier of both learning rates.
+
+        Raises:
+            UserError: if the graph already has networks.
         """
         if tf.global_variables('generator/'):
-            raise UserError('this graph has a generator already: call tf.reset_default_graph(), then make a new '
+            raise UserError('this graph already has a generator: call tf.reset_default_graph(), then create a new '
                             'session and a new SAGAN')
-        tf.set_random_seed(self.seed)
-        self.inputs = tf.placeholder(tf.float32, [None, *self.image_shape], name='real_images')
-        self.z = tf.placeholder(tf.float32, [None, self.z_dim], name='z')
+        config = self.config
+        tf.set_random_seed(config.seed)
+        self.inputs = tf.placeholder(tf.float32, [None, *config.image_shape], name='real_images')
+        self.z = tf.placeholder(tf.float32, [None, config.z_dim], name='z')
         self.step = tf.placeholder_with_default(0., [], name='step')
         self.lr_scale = tf.placeholder_with_default(1., [], name='lr_scale')
-        self.labels, self.z_labels = (tf.placeholder(tf.int32, [None], name=name) if self.conditional else None
-                                      for name in ('labels', 'z_labels'))
-        with self.cluster.whole_batch(self.batch_size, gathers=not self.objective.penalty):
-            self.build_training_step()
+        self.labels = self.z_labels = None
+        if config.conditional:
+            self.labels = tf.placeholder(tf.int32, [None], name='labels')
+            self.z_labels = tf.placeholder(tf.int32, [None], name='z_labels')
+        self.build_training_step()
         self.build_sampling()
-        finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables()])
-        self.checkpoints, self.best_checkpoints = (
-            Checkpoints(self.sess, os.path.join(self.run.folder, folder), self.averages, finite, keep)
-            for folder, keep in ((MODEL, self.keep), ('best', 1)))
-        self.loaded = self.checkpoints  # which of them the weights are from
+        self.cluster.build()
+        self.checkpoints = Checkpoints(self.sess, os.path.join(self.run.folder, MODEL), self.averages, config.keep)
+        self.best_checkpoints = Checkpoints(self.sess, os.path.join(self.run.folder, 'best'), self.averages, keep=1)
+        self.has_averages = bool(self.averages)  # False after loading a checkpoint without them
 
     def build_training_step(self):
-        """Set d_step, the operation that updates D on (inputs, G(z)), and train_step, which does that, then updates G
-        through the updated D on the same z, then the moving average of G's variables.
+        """Build the training step.
 
-        Sets also losses, {name: scalar}, where g_loss is that of the updated D: fetching it updates D; gammas, {column
-        of the history: scalar}; batch_number, a placeholder, on which the noise of a penalty depends.
+        Sets d_step, which updates D on (inputs, G(z)). Sets train_step, which runs d_step, updates G through the
+        updated D on the same z, then updates the moving average of G. Sets losses, {name: scalar}, and gammas, {column
+        of the history: scalar}. Fetching g_loss runs d_step, because g_loss is the loss under the updated D. Sets
+        batch_number, a placeholder that seeds the noise of a penalty.
         """
-        gradients, mine = BFLOAT16_GRADIENTS if self.precision == 'bfloat16' else {}, self.cluster.mine
-        # A scope of its own, so that <network>/attention/attention_map:0 is the map to draw, not one of these.
+        config, cluster = self.config, self.cluster
+        gradients = BFLOAT16_GRADIENTS if config.precision == 'bfloat16' else {}
+        labels, z_labels = cluster.local_shard(self.labels), cluster.local_shard(self.z_labels)
+        # A separate name scope, so that <network>/attention/attention_map:0 is the map of the sampling graph.
         with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
-            self.sigmas = g_sigmas = {} if self.sn else None
-            z_labels, labels = mine(self.z_labels), mine(self.labels)
-            fake = self.generator(mine(self.z), labels=z_labels)
+            fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
-            self.sigmas = d_sigmas = {} if self.sn else None
-            _, real_logit, _ = self.discriminator(mine(self.inputs), labels=labels)
-            # One pass after the other: they move the same statistics, and the same order gives the same bits.
+            _, real_logit, _ = self.discriminator(cluster.local_shard(self.inputs), labels=labels, sync=cluster)
+            # Both passes update the same statistics. A fixed order makes runs bit-identical.
             with tf.control_dependencies([real_logit]):
-                _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels)
+                _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=cluster)
             self.batch_number = tf.placeholder_with_default(0, [], name='batch_number')
             penalties = self.build_penalty(fake, labels)
-        d_loss_real, d_loss_fake = self.objective.loss(real_logit)[0], self.objective.loss(fake_logit)[1]
-        d_loss = tf.add_n([d_loss_real, d_loss_fake, *(self.ld * penalty for penalty in penalties.values())])
+        d_loss_real, d_loss_fake = self.objective.d_loss(real_logit, fake_logit)
+        d_loss = tf.add_n([d_loss_real, d_loss_fake, *(config.ld * penalty for penalty in penalties.values())])
         output = tf.nn.sigmoid if self.objective.probability else tf.identity
         d_real, d_fake = tf.reduce_mean(output(real_logit)), tf.reduce_mean(output(fake_logit))
-        self.d_step = ops.move(d_sigmas, self.minimize(d_loss, self.d_lr, 'discriminator/'))
+        with tf.control_dependencies([self.minimize(d_loss, config.d_lr, 'discriminator/')]):
+            self.d_step = update_u(tf.global_variables('discriminator/'))
 
-        # Resource variables are read where the graph says so: these reads come after D's update.
+        # Resource variables are read in the order of the graph: these reads come after the update of D.
         with tf.control_dependencies([self.d_step]), tf.name_scope('training'):
-            self.sigmas = {} if self.sn else None
-            _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels)
-        g_loss = self.objective.loss(fake_logit)[2]
-        self.train_step = ops.move(g_sigmas, self.minimize(g_loss, self.g_lr, 'generator/'))
+            _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=cluster)
+        g_loss = self.objective.g_loss(fake_logit)
+        with tf.control_dependencies([self.minimize(g_loss, config.g_lr, 'generator/')]):
+            self.train_step = update_u(self.g_variables)
         self.averages = []
-        if self.ema:
-            ema = tf.train.ExponentialMovingAverage(self.ema, num_updates=self.step)
+        if config.ema > 0:
+            ema = tf.train.ExponentialMovingAverage(config.ema, num_updates=self.step)
             with tf.name_scope('averages'), tf.control_dependencies([self.train_step]):
                 self.train_step = ema.apply(self.g_variables)
             self.averages = [ema.average(variable) for variable in self.g_variables]
-        self.losses = {'d_loss': d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake,
-                       'g_loss': g_loss, 'd_real': d_real, 'd_fake': d_fake, **penalties}
-        self.losses = self.cluster.mean_of_step(self.losses)
-        self.gammas = ops.gammas_of(ops.attention_layers())
+        losses = {'d_loss': d_loss, 'd_loss_real': d_loss_real, 'd_loss_fake': d_loss_fake, 'g_loss': g_loss,
+                  'd_real': d_real, 'd_fake': d_fake, **penalties}
+        self.losses = dict(zip(losses, cluster.all_reduce(list(losses.values())), strict=True))
+        self.gammas = gammas_of(attention_layers())
 
     def minimize(self, loss, learning_rate, scope):
-        """The operation of a step of Adam on the variables of a scope, at learning_rate times lr_scale."""
-        adam = tf.train.AdamOptimizer(learning_rate * self.lr_scale, self.beta1, self.beta2)
-        variables = tf.trainable_variables(scope)
-        return adam.apply_gradients(self.cluster.mean_of_gradients(adam.compute_gradients, loss, variables))
+        """Return the operation that applies one Adam step to the variables of a scope."""
+        adam = tf.train.AdamOptimizer(learning_rate * self.lr_scale, self.config.beta1, self.config.beta2)
+        gradients, variables = zip(*adam.compute_gradients(loss, tf.trainable_variables(scope)), strict=True)
+        return adam.apply_gradients(zip(self.cluster.all_reduce(list(gradients)), variables, strict=True))
 
     def build_penalty(self, fake, labels):
-        """The objective's penalty on inputs and fake, G(z) -> {column of the history: scalar}, empty without one."""
-        def logit_of(images):
+        """Return {column of the history: penalty on inputs and fake images}, or {} if the objective has no penalty."""
+        def logits_of(images):
             return self.discriminator(images, reuse=True, labels=labels)[1]
 
-        if not self.objective.penalty:
+        if self.objective.penalty is None:
             return {}
-        key = tf.stack([self.seed, 2 * self.batch_number])  # every second: an objective may need two of them
-        return {'d_penalty': self.objective.penalty(logit_of, self.inputs, fake, key, self.cluster.mine)}
+        key = tf.stack([self.config.seed, 2 * self.batch_number])  # a penalty may also use the next number
+        return {'d_penalty': self.objective.penalty(logits_of, self.inputs, fake, key, self.cluster)}
+
+    def build_sampling(self):
+        """Build G and D for sampling, with is_training=False and the weights to sample with.
+
+        Sets fake_images, G(z). Sets layers, {network: its AttentionLayers}, for this G on z and for D on inputs. Sets
+        sampled_gammas, the gammas of these layers. With averaged weights, this G has its own batch norm statistics,
+        which refresh_statistics computes.
+        """
+        sampled = {}  # {name of a variable of G: its replacement}
+        if self.averages and self.config.weights == 'ema':
+            for variable, average in zip(self.g_variables, self.averages, strict=True):
+                if variable.trainable:
+                    sampled[variable.op.name] = average
+                else:
+                    sampled[variable.op.name] = tf.Variable(average.read_value(), trainable=False,
+                                                            collections=[tf.GraphKeys.LOCAL_VARIABLES])
+
+        def sampled_variable(getter, *args, **kwargs):
+            variable = getter(*args, **kwargs)
+            return sampled.get(variable.op.name, variable)
+
+        with tf.variable_scope(tf.get_variable_scope(), custom_getter=sampled_variable, auxiliary_name_scope=False):
+            self.fake_images = self.generator(self.z, is_training=False, reuse=True, labels=self.z_labels)
+            self.reset_statistics, self.move_statistics = tf.local_variables_initializer(), tf.no_op()
+            if sampled:
+                with tf.name_scope('averages'):
+                    images = self.generator(self.z, reuse=True, labels=self.z_labels)
+                    with tf.control_dependencies([images]):
+                        self.move_statistics = update_u(tf.local_variables())
+        self.discriminator(self.inputs, is_training=False, reuse=True, labels=self.labels)
+        layers = [layer for layer in attention_layers() if not layer.is_training]
+        self.layers = {network: [layer for layer in layers if layer.scope.startswith(f'{network}/')]
+                       for network in ('generator', 'discriminator')}
+        self.sampled_gammas = gammas_of(layers)
+        self.statistics_are_stale = True  # whether the weights have changed since refresh_statistics
 
     ##################################################################################
     # Training
     ##################################################################################
 
-    def train(self, stopping=NEVER, dataset=None):
-        """Train to the end of the last epoch, from the newest checkpoint if there is one.
+    def train(self, stop=None, dataset=None):
+        """Train until the last epoch ends. Resume from the newest checkpoint if there is one.
 
-        stopping: a context, entered before the first step; once what it gives is true, training saves and returns.
-        dataset: as load_dataset has it, which is read if it is None.
-        Raises UserError or OSError for what the user can put right.
+        Args:
+            stop: a Stop. Once it is requested, training saves a checkpoint and returns.
+            dataset: a Dataset, or None to load the data set of the options.
+
+        Raises:
+            UserError, OSError: if training fails for a reason that the user can fix.
         """
         start = time.time()
-        dataset = dataset or load_dataset(self.dataset_name, self.data_dir, self.image_shape)
-        facts = {'images': len(dataset.train[0]), 'class_names': list(dataset.class_names)}
-        steps_a_pass = batches_per_epoch(facts['images'], self.batch_size, self.dataset_name)
-        steps_an_epoch = self.iteration or max(1, steps_a_pass // self.n_critic)
-        last_step = self.epoch * steps_an_epoch
-        with self.run.held() if self.cluster.leads else contextlib.nullcontext():
-            step = self.begin(dataset, facts)
-            if step >= last_step:
-                if self.cluster.leads and not os.path.exists(self.run.config_path):
-                    self.run.write_config({**facts, **self.options})
-                print(f'This run is complete at step {step}: a larger --epoch than {self.epoch} goes on from there')
+        stop = stop or Stop()
+        dataset = dataset or load_dataset(self.config.dataset_name, self.config.data_dir, self.config.image_shape)
+        self.config = config = self.config_with(dataset)
+        lock = self.run.locked() if self.cluster.is_chief else contextlib.nullcontext()
+        with lock:
+            step = self.initialize(dataset)
+            if step >= config.last_step:
+                if self.cluster.is_chief and not os.path.exists(self.run.config_path):
+                    self.run.write_config(config)
+                print(f'This run is complete at step {step}: choose an --epoch larger than {config.epoch} to continue')
                 return
-            if step:
-                print(f'Going on from step {step} of {last_step}')
-            else:
-                show_all_variables()
-            if self.cluster.leads:
-                self.check_room(step, steps_an_epoch, last_step)
-            if self.lr_decay == 'linear':
-                print(f'Learning rates: constant to step {last_step // 2}, then falling to zero at step {last_step}')
-            score = (self.eval_freq and self.cluster.leads and
-                     load_scorer(self.dataset_name, dataset, self.checkpoint_dir))
-            with stopping as noted:
-                stops = self.cluster.heed(noted)
-                with writing(self.records(step, steps_an_epoch, last_step, stops, score, facts, dataset)) as write_due:
-                    while step < last_step:
-                        parts = range(step * self.n_critic, (step + 1) * self.n_critic)
-                        batches = [self.batch(dataset.train, number) for number in parts]
-                        lr_scale = linear_decay(step, last_step) if self.lr_decay == 'linear' else 1.
-                        values = self.train_batch(batches, step, lr_scale)
-                        step += 1
-                        write_due(step, values)
-                        if stops:
-                            break
-                self.cluster.wait(self.sess)
-            how, then = ('Stopped', ': the same command goes on from there') if stops else ('Finished', '')
+            scorer, callbacks, progress = None, [], ProgressBar()
+            if self.cluster.is_chief:
+                self.prepare(step)
+                if config.eval_freq > 0:
+                    scorer = load_scorer(config.dataset_name, dataset, config.checkpoint_dir)
+                callbacks = default_callbacks(dataset, scorer, progress)
+            with stop, running(callbacks, self, step, progress) as run_callbacks:
+                if self.cluster.is_chief:
+                    self.run.write_config(config)
+                while step < config.last_step and stop.requested is None:
+                    values = self.train_batch(self.batches(dataset, step), step, learning_rate_scale(config, step))
+                    step += 1
+                    self.cluster.agree_to_stop(self.sess, stop)
+                    run_callbacks(step, values, step == config.last_step or stop.requested is not None)
+                self.cluster.barrier(self.sess)
+            outcome, advice = 'Finished', ''
+            if step < config.last_step:
+                outcome, advice = 'Stopped', ': run the same command again to resume'
             minutes = (time.time() - start) / 60
-            print(f'{how} and saved at step {step} of {last_step} after {minutes:.1f} minutes{then}\n'
+            print(f'{outcome} at step {step} of {config.last_step} after {minutes:.1f} minutes{advice}\n'
                   f'Checkpoints: {self.run.folder}\nResults: {self.run.results}')
 
-    def begin(self, dataset, facts):
-        """Initialise all variables, or restore the newest checkpoint, the same at all workers -> its step."""
+    def config_with(self, dataset):
+        """Return the config with the facts of a Dataset. Raise UserError if the data set does not fit."""
+        config = self.config
+        images = len(dataset.train[0])
+        batches_per_epoch(images, config.batch_size, config.dataset_name)
+        if config.conditional and len(dataset.class_names) != config.num_classes:
+            raise UserError(f'the model has {config.num_classes} classes, but the data set has '
+                            f'{len(dataset.class_names)}: choose other classes or another data set')
+        return dataclasses.replace(config, images=images, class_names=tuple(dataset.class_names))
+
+    def initialize(self, dataset):
+        """Initialize all variables, restore the newest checkpoint if there is one, and return its step, or 0.
+
+        All workers get the chief's variables and step.
+        """
         step = 0
-        self.sess.run(tf.global_variables_initializer())
-        if self.cluster.leads:
-            self.run.check(self.options, facts)
+        # The averages are initialized last, because they copy the variables. In a single session.run, they could copy
+        # the values of an earlier initialization.
+        self.sess.run(tf.variables_initializer([v for v in tf.global_variables() if v not in self.averages]))
+        self.sess.run(tf.variables_initializer(self.averages))
+        if self.cluster.is_chief:
+            self.run.check_config(self.config)
             _, step = self.load()
-        trained = {name: getattr(self, name) for name in options_of('names', 'trains', 'plans')}
-        return self.cluster.share(self.sess, step, tf.global_variables(), lambda: {
-            'their data': dataset_digest(dataset), 'their options': str(trained)})
+        if self.cluster.size > 1:
+            options = {name: getattr(self.config, name) for name in options_of('identity', 'training', 'schedule')}
+            self.cluster.check_equal(self.sess, {'data sets': dataset_digest(dataset), 'options': str(options)})
+        return self.cluster.broadcast(self.sess, step, tf.global_variables())
 
-    def check_room(self, step, steps_an_epoch, last_step):
-        """Raise UserError where the disk cannot hold the checkpoints that training writes from a step on."""
-        saves = -(-last_step // self.save_freq) - step // self.save_freq
-        scores = self.eval_freq and self.epoch // self.eval_freq - step // steps_an_epoch // self.eval_freq
-        growth = self.checkpoints.growth(saves) + self.best_checkpoints.growth(scores)
-        # Where the oldest goes, the newest is written before.
-        self.checkpoints.check_room(growth + (saves + scores > growth))
+    def prepare(self, step):
+        """Print the variables or the step to resume from, check the disk space, and create the folders of the run."""
+        config = self.config
+        self.check_disk_space(step)
+        make_folder(self.run.logs)
+        make_folder(self.run.results)
+        if step > 0:
+            print(f'Resuming at step {step} of {config.last_step}')
+        else:
+            show_all_variables(tf.trainable_variables(), self.run.result_path('variables.txt'))
+        if config.lr_decay == 'linear':
+            print(f'Learning rates: constant until step {config.last_step // 2}, then decaying to zero at step '
+                  f'{config.last_step}')
 
-    def batch(self, data, number):
-        """Batch number number of training, as train_batch takes it; data: (images [N, H, W, C], labels [N])."""
-        images, labels = batch(*data, self.batch_size, self.seed, number, self.flip)
-        z = self.draw_z(self.batch_size, self.seed, Stream.TRAIN_Z, number)
-        return images, z, labels, draw_labels(self.batch_size, self.classes or 1, self.seed, Stream.TRAIN_LABELS, number)
+    def check_disk_space(self, step):
+        """Raise UserError if the disk cannot hold the checkpoints that training saves after this step."""
+        config = self.config
+        saves = -(-config.last_step // config.save_freq) - step // config.save_freq
+        growth = self.checkpoints.growth(saves)
+        best_saves = 0
+        if config.eval_freq > 0:
+            best_saves = config.epoch // config.eval_freq - step // config.steps_per_epoch // config.eval_freq
+            growth += self.best_checkpoints.growth(best_saves)
+        if saves + best_saves > growth:
+            growth += 1  # a new checkpoint is written before the oldest is removed
+        self.checkpoints.check_disk_space(growth)
+
+    def batches(self, dataset, step):
+        """Return the n_critic batches of a step, as train_batch expects them."""
+        config, batches = self.config, []
+        for number in range(step * config.n_critic, (step + 1) * config.n_critic):
+            images, labels = batch(*dataset.train, config.batch_size, config.seed, number, config.flip)
+            z = self.draw_z(config.batch_size, config.seed, Stream.TRAIN_Z, number)
+            z_labels = draw_labels(config.batch_size, max(1, config.num_classes), config.seed, Stream.TRAIN_LABELS,
+                                   number)
+            batches.append((images, z, labels, z_labels))
+        return batches
 
     def train_batch(self, batches, step, lr_scale=1.):
-        """One training step: D is updated on each of n_critic batches, then G on the z of the last -> {loss: number}.
+        """Take one training step: update D on each of n_critic batches, then G on the z of the last batch.
 
-        batches: (images [B, H, W, C] in [0, 1], z [B, z_dim]) each and, in a conditional run, the labels [B] of these
-        images and those to give z. step: the number of steps before this one. Raises UserError where a loss is no
-        finite number.
+        Args:
+            batches: a list of (images [B, H, W, C] in [0, 1], z [B, z_dim], labels [B] of the images, labels [B] of z).
+                Only a conditional run uses the labels.
+            step: number of steps before this one.
+            lr_scale: factor of both learning rates.
+
+        Returns:
+            {name of a loss: number}.
+
+        Raises:
+            UserError: if a loss is not finite.
         """
-        self.stale = True
-        fed = [self.inputs, self.z, self.labels, self.z_labels] if self.conditional else [self.inputs, self.z]
-        *feeds, last = [{**dict(zip(fed, values, strict=False)), self.batch_number: number, self.step: step,
-                         self.lr_scale: lr_scale} for number, values in enumerate(batches, step * self.n_critic)]
-        for feed in feeds:
+        self.statistics_are_stale = True
+        placeholders = [self.inputs, self.z]
+        if self.config.conditional:
+            placeholders += [self.labels, self.z_labels]
+        feeds = []
+        for number, values in enumerate(batches, step * self.config.n_critic):
+            feeds.append({**dict(zip(placeholders, values, strict=False)), self.batch_number: number, self.step: step,
+                          self.lr_scale: lr_scale})
+        for feed in feeds[:-1]:
             self.sess.run(self.d_step, feed)
-        _, losses = self.cluster.run(self.sess, [self.train_step, self.losses], last)
+        _, losses = self.sess.run([self.train_step, self.losses], feeds[-1])
         for name, value in losses.items():
             if not np.isfinite(value):
                 raise not_finite(name, step + 1)
         return losses
 
-    def records(self, step, steps_an_epoch, last_step, stops, score, facts, dataset):
-        """What training leaves from a step on; score: of images, as load_scorer has it, 0 for none; facts: of the data
-        set, for config.json.
-        """
-        if not self.cluster.leads:
-            return []
-        real = self.real_images(IMAGES, dataset)
-        output = "D's mean probability of being real" if self.objective.probability else "D's mean output"
-        return training_records(
-            self.run, {**facts, **self.options}, step, steps_an_epoch, last_step, stops, graph=self.sess.graph,
-            sample=self.sample, draw=lambda *key: self.draw_grid(self.seed, *key),
-            note=self.gammas and (lambda epoch, step: self.note(epoch, step, real)),
-            score=lambda: score(self.pixels(self.draw_z(QUICK_EVAL_NUM, self.seed, Stream.EVAL_Z))), losses=self.losses,
-            gammas=self.gammas, output=output, checkpoints=self.checkpoints, best=self.best_checkpoints)
-
     def save(self, step):
-        """Write a checkpoint of all variables, the optimizers' among them; the newest --keep stay."""
+        """Save a checkpoint of all variables, including those of the optimizers. Keep the newest --keep checkpoints."""
         self.checkpoints.save(step)
 
     def load(self, checkpoint='latest'):
-        """Restore a checkpoint -> (found, step); (False, 0) where there is none.
+        """Restore a checkpoint.
 
-        checkpoint: 'latest', the newest one that is whole; 'best', the one that --eval_freq kept; or a step. Where it
-        has no averages, they start at the weights.
-        Raises UserError where a checkpoint is of another network, or damaged.
+        Args:
+            checkpoint: 'latest' (the newest undamaged one), 'best' (the one that --eval_freq kept), or a step. If
+                the checkpoint has no averages, the averages start at the weights.
+
+        Returns:
+            (True, step), or (False, 0) if there is no such checkpoint.
+
+        Raises:
+            UserError: if the checkpoint belongs to another network, or is damaged.
         """
-        self.stale = True
-        self.loaded = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
-        return self.loaded.load(checkpoint)
+        self.statistics_are_stale = True  # even if loading fails halfway
+        checkpoints = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
+        loaded = checkpoints.load(checkpoint)
+        if loaded is None:
+            return False, 0
+        step, self.has_averages = loaded
+        return True, step
+
+    ##################################################################################
+    # Sampling
+    ##################################################################################
+
+    def test(self, seed=0, checkpoint='latest'):
+        """Restore a checkpoint and write samples and figures: see evaluation.phases.test."""
+        phases.test(self, seed, checkpoint)
+
+    @property
+    def sampled_weights(self):
+        """The weights that sampling uses: 'ema', or 'raw' if requested or if the checkpoint has no averages."""
+        return self.config.weights if self.has_averages else 'raw'
+
+    def draw_z(self, count, *key):
+        """Return z [count, z_dim] from the run's distribution. It depends only on the integers in key."""
+        return draw_z(count, self.config.z_dim, *key, distribution=self.config.z_name)
+
+    def sampled_labels(self, count):
+        """Return labels [count], the target class or each class in turn, or None if the run is not conditional."""
+        if not self.config.conditional:
+            return None
+        if self.target_class is not None:
+            return np.full(count, self.target_class)
+        return np.arange(count) % self.config.num_classes
+
+    def draw_grid(self, *key):
+        """Return (z, labels, (rows, columns)) for a grid. In a grid of all classes, each row has one z."""
+        count, num_classes = self.config.sample_num, self.config.num_classes
+        if not self.config.conditional or self.target_class is not None:
+            return self.draw_z(count, *key), self.sampled_labels(count), grid_size(count)
+        rows = -(-count // num_classes)
+        z = np.repeat(self.draw_z(rows, *key), num_classes, 0)  # [rows * num_classes, z_dim]
+        return z, self.sampled_labels(len(z)), (rows, num_classes)
+
+    def sample(self, z, labels=None):
+        """Return images [N, H, W, C] in [0, 1] for z [N, z_dim] and labels [N] (default: sampled_labels)."""
+        return np.concatenate(list(self.sample_batches(z, labels)))
+
+    def pixels(self, z, labels=None):
+        """Return the same images as sample, but as uint8, which takes a quarter of the memory."""
+        pixels = np.empty([len(z), *self.config.image_shape], np.uint8)
+        start = 0
+        for images in self.sample_batches(z, labels):
+            pixels[start:start + len(images)] = to_uint8(images)
+            start += len(images)
+        return pixels
+
+    def sample_batches(self, z, labels=None):
+        """Yield the same images as sample, in batches of sample_batch."""
+        if labels is None:
+            labels = self.sampled_labels(len(z))
+        for start in range(0, len(z), self.sample_batch):
+            part = slice(start, start + self.sample_batch)
+            yield self.fetch(self.fake_images, z[part], None if labels is None else labels[part])
+
+    @property
+    def sample_batch(self):
+        """The number of images that one call of the sampling graph computes, which bounds the memory."""
+        height, width, _ = self.config.image_shape
+        return max(1, min(512, SAMPLE_PIXELS // (height * width)))
+
+    def fetch(self, fetches, z, labels=None):
+        """Evaluate tensors of the sampling graph for z [N, z_dim] and labels [N] (default: sampled_labels).
+
+        Refreshes the batch norm statistics first if the weights have changed.
+        """
+        if labels is None:
+            labels = self.sampled_labels(len(z))
+        if self.statistics_are_stale:
+            self.refresh_statistics()
+        return self.sess.run(fetches, self.sampling_feed(z, labels))
+
+    def sampling_feed(self, z, labels):
+        """Return the feed of the sampling graph; labels are ignored unless the run is conditional."""
+        feed = {self.z: z}
+        if self.config.conditional:
+            feed[self.z_labels] = labels
+        return feed
+
+    def refresh_statistics(self):
+        """Compute the batch norm statistics of the averaged weights from images that these weights generate.
+
+        The computation starts from the averaged moving statistics, which belong to many generators. After load and
+        train_batch, the next sample refreshes the statistics. Call this method after any other change of the weights.
+        Trained and saved values do not change.
+        """
+        self.sess.run(self.reset_statistics)
+        for number in range(STATISTICS_BATCHES):
+            z = self.draw_z(self.sample_batch, self.config.seed, Stream.STATISTICS_Z, number)
+            labels = draw_labels(self.sample_batch, max(1, self.config.num_classes), self.config.seed,
+                                 Stream.STATISTICS_LABELS, number)
+            self.sess.run(self.move_statistics, self.sampling_feed(z, labels))
+        self.statistics_are_stale = False
 
 
-def linear_decay(step, last_step):
-    """What a learning rate is multiplied by: 1 in the first half of the steps, then falling linearly to 0."""
-    return min(1., 2 * (1 - step / last_step))
+def learning_rate_scale(config, step):
+    """Return the factor of the learning rates. It is 1, but falls to 0 over the second half with --lr_decay linear."""
+    if config.lr_decay == 'none':
+        return 1.
+    return min(1., 2 * (1 - step / config.last_step))
+
+
+def target_class(config):
+    """Return the number of the class that --label names, or None. Raise UserError if there is no such class."""
+    label, names = config.label, config.class_names
+    if not label:
+        return None
+    if not config.conditional:
+        raise UserError(f'--label {label} requires a run of --conditional true')
+    if label in names:
+        return names.index(label)
+    if label.isascii() and label.isdigit() and int(label) < len(names):
+        return int(label)
+    choices = ', '.join(name if name == str(number) else f'{number} {name}' for number, name in enumerate(names))
+    raise UserError(f'--label {label} is not a class: choose one of {choices}')

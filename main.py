@@ -3,7 +3,7 @@
 import signal
 
 if __name__ == '__main__':
-    # Until training has its own handlers, a signal ends the program at once: no import can lose it, nothing is printed.
+    # Until training handles signals, they end the program without a traceback. No import can lose a signal.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
@@ -11,168 +11,172 @@ import os
 import shlex
 import sys
 
-from distributed.launcher import LOST, SIGNALS, WorkerLost, read_task, start_workers
+from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, read_task, start_workers
 from options import (
     ARTICLE,
-    KEPT,
+    DEFAULTS,
     RECIPES,
     UserError,
-    check_share,
-    check_size,
+    check_image_size,
+    check_worker_share,
     flag,
-    image_shape,
     options_of,
     parse,
-    with_recipe,
+    resolve,
+    shape_of,
 )
 
 
-def fail(message):
-    print('main.py:', *str(message).split('\n'), file=sys.stderr)  # on one line, whatever a path has in it
-    sys.exit(2)
-
-
-@contextlib.contextmanager
-def noting_signals():
-    """Within, Ctrl-C and SIGTERM end nothing: they are noted in the list that it gives."""
-    stops = []
-    handlers = {number: signal.signal(number, lambda number, frame: stops.append(number)) for number in SIGNALS}
-    try:
-        yield stops
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def train(args, typed):
+def train(typed):
+    """Train a new run, or resume it."""
     from datasets import load_dataset
-    wanted = with_recipe(args, typed)
-    check_size(wanted['network'], *image_shape(wanted)[:2])
+    from training.stop import Stop
+    options, args = resolve(typed), {**DEFAULTS, **typed}
     addresses, index = read_task()
-    check_share(args['batch_size'], len(addresses) or args['workers'])
+    check_image_size(options['network'], *shape_of(options)[:2])
+    check_worker_share(options['batch_size'], len(addresses) or args['workers'])
     if index > 0:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 tells for all
-    args['dataset_name'], why = dataset_to_train_on(args)
-    if not addresses or args['workers'] == 1:  # who started this worker has told it
-        print(why, flush=True)
-    typed = {**typed, 'dataset_name': args['dataset_name']}
-    data = args['dataset_name'], args['data_dir'], image_shape(with_recipe(args, typed))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 prints for all
+    options['dataset_name'], description = choose_dataset(options)
+    if not addresses or args['workers'] == 1:  # otherwise the parent process has printed it
+        print(description, flush=True)
+    source = options['dataset_name'], options['data_dir'], shape_of(options)
     if args['workers'] > 1 and not addresses:
-        load_dataset(*data, most=1)  # so that own pictures are prepared once, not by each worker
-        sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={args["dataset_name"]}']))
+        load_dataset(*source, limit=1)  # prepares the user's own images once, before the workers start
+        sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={options["dataset_name"]}']))
     if len(addresses) > 1:
-        print(f'{len(addresses)} workers train together', flush=True)
-    dataset = load_dataset(*data)
-    args = with_recipe(args, typed, bool(dataset.class_names))
-    with built_model(args, dataset.class_names, addresses, index, args['patience']) as model:
-        model.train(noting_signals(), dataset)
-        stops = model.cluster.agreed
-    if stops:
-        sys.exit(128 + stops[0])
-    places = [part for name in options_of('places') if name in typed for part in (flag(name), typed[name])]
+        print(f'Training with {len(addresses)} workers', flush=True)
+    dataset, stop = load_dataset(*source), Stop(SIGNALS)
+    with open_model(options, dataset.class_names, addresses, index, args['patience']) as model:
+        model.train(stop, dataset)
+    if stop.requested is not None:
+        sys.exit(128 + stop.requested)
+    locations = [word for name in options_of('location') if name in typed for word in (flag(name), typed[name])]
     python = sys.executable.removeprefix(os.getcwd() + os.sep)
-    print('Next:', shlex.join([python, sys.argv[0], '--phase', 'test', *places]))
+    print('Next:', shlex.join([python, sys.argv[0], '--phase', 'test', *locations]))
 
 
-def dataset_to_train_on(args):
-    """Find the data set, as find_dataset does. Raises UserError where a run of MNIST would go on with digits."""
+def choose_dataset(options):
+    """Find the data set as find_dataset does. Raise UserError if auto selects digits although a run of MNIST exists."""
     from datasets import find_dataset
-    from storage.run import RunNotFound, find_run
-    name, folder = args['dataset_name'], args['data_dir']
+    from storage.run import RunNotFound, find_runs
+    name, data_dir, checkpoint_dir = options['dataset_name'], options['data_dir'], options['checkpoint_dir']
+    mnist_run = None
     if name == 'auto':
         with contextlib.suppress(RunNotFound):
-            _, _, (run, *_) = find_run(args['checkpoint_dir'], {'dataset_name': 'mnist'})
+            mnist_run = find_runs(checkpoint_dir, {'dataset_name': 'mnist'})[0].name
             name = 'mnist'
     try:
-        return find_dataset(name, folder)
+        return find_dataset(name, data_dir)
     except UserError as error:
-        if name == args['dataset_name']:
+        if mnist_run is None:
             raise
-        raise UserError(f'{args["checkpoint_dir"]} holds {run}, a run of MNIST, which is not in {folder}: give its '
-                        '--data_dir, or --dataset digits for a run of digits') from error
+        raise UserError(f'{checkpoint_dir} holds {mnist_run}, a run of MNIST, but MNIST is not in {data_dir}: give '
+                        'the --data_dir of MNIST, or train digits with --dataset digits') from error
 
 
-def test(args, typed):
-    with built_model(*settings_of_a_run(args, typed)) as model:
-        model.test(args['sample_seed'], args['checkpoint'])
+def test(typed):
+    """Draw samples from a trained run."""
+    with open_run(typed) as model:
+        model.test(typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'))
 
 
-def evaluate(args, typed):
-    with built_model(*settings_of_a_run(args, typed)) as model:
-        model.evaluate(args['sample_seed'], args['checkpoint'])
+def evaluate(typed):
+    """Compute the scores of a trained run."""
+    with open_run(typed) as model:
+        from evaluation import phases
+        phases.evaluate(model, typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'))
 
 
-def export(args, typed):
-    with built_model(*settings_of_a_run(args, typed)) as model:
-        model.export_model(args['checkpoint'])
+def export(typed):
+    """Write the generator of a trained run as a SavedModel."""
+    with open_run(typed) as model:
+        from evaluation import phases
+        phases.export(model, typed.get('checkpoint', 'latest'))
 
 
-def settings_of_a_run(args, typed):
-    """The options of the run that those typed choose, of which none needs to be typed again -> options, class names.
+def open_run(typed):
+    """Open the model of the trained run that the typed options select."""
+    run = select_run(typed)
+    # The training schedule does not matter here. Loading determines whether the checkpoint has averages.
+    schedule = {name: ARTICLE[name] for name in options_of('schedule')}
+    sampling = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
+    # Samples are computed in float32, as in the SavedModel, whatever the precision of the training.
+    fixed = {'checkpoint_dir': typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), 'precision': 'float32'}
+    return open_model({**run.options, **schedule, **sampling, **fixed}, run.rest.get('class_names'))
 
-    The names are None where an older run does not tell them. Raises UserError where there is no such run.
+
+def select_run(typed):
+    """Return the most recently trained StoredRun that has the typed options, and print its name.
+
+    Raises:
+        UserError: if there is no such run.
     """
-    from storage.run import RunNotFound, find_run, name_some, tell_rest
-    choosing = [*options_of('names', 'trains'), 'name']
-    wanted = {**(RECIPES[args['recipe']] if 'recipe' in typed else {}), **typed}
-    if 'label' in typed:
-        wanted.setdefault('conditional', True)
+    from storage.run import RunNotFound, find_runs, list_names, report_unknown_keys
+    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    wanted = {**RECIPES[typed.get('recipe', 'article')], **typed}
+    if 'label' in typed and wanted.get('conditional') is None:  # None with --recipe paper
+        wanted['conditional'] = True
+    wanted = {name: wanted[name] for name in [*options_of('identity', 'training'), 'name']
+              if wanted.get(name) not in (None, 'auto')}
     try:
-        run, facts, (name, *others) = find_run(args['checkpoint_dir'], {
-            option: wanted[option] for option in choosing if wanted.get(option, 'auto') != 'auto'})
+        run, *others = find_runs(checkpoint_dir, wanted)
     except RunNotFound as error:
         if 'label' not in typed:
             raise
-        raise UserError(f'--label {typed["label"]} takes a run of --conditional true: {error}') from error
-    tell_rest(os.path.join(args['checkpoint_dir'], name, 'config.json'), facts)
-    print(f'Run: {name}' + (f', trained last of {1 + len(others)} that match; --name takes another: '
-                            f'{name_some(others)}' if others else ''), flush=True)
-    # A run's plan is of no use to it when it is sampled; whether it has averages, loading sees.
-    plan = {option: ARTICLE[option] for option in options_of('plans')}
-    sampling = {option: typed[option] for option in options_of('samples', 'places') if option in typed}
-    # However it was trained, it is sampled in float32, the format that --phase export writes.
-    fixed = {'checkpoint_dir': args['checkpoint_dir'], 'precision': 'float32'}
-    return {**run, **plan, **sampling, **fixed}, facts.get('class_names')
+        raise UserError(f'--label {typed["label"]} requires a run of --conditional true: {error}') from error
+    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.rest)
+    if others:
+        print(f'Run: {run.name}, the latest of {1 + len(others)} matching runs; choose another with --name: '
+              f'{list_names([other.name for other in others])}', flush=True)
+    else:
+        print(f'Run: {run.name}', flush=True)
+    return run
 
 
 @contextlib.contextmanager
-def built_model(options, class_names, *workers):
-    """A SAGAN of these options, its graph built, in a session; workers: as Cluster takes them."""
+def open_model(options, class_names, *workers):
+    """Open a session with a model whose graph is built. workers holds the arguments of Cluster."""
+    import networks
     from distributed.cluster import Cluster
-    from networks import NETWORKS
     from tf1 import one_line, tf
     from training.precision import session_config
-    options = {option: value for option, value in options.items() if option in KEPT}
     cluster = Cluster(*workers)
     with cluster.session(session_config(options['precision'])) as sess:
-        model = NETWORKS[options['network']](sess, classes=class_names, cluster=cluster, **options)
         try:
-            model.build_model()
-            yield model
+            yield networks.build(sess, classes=class_names, cluster=cluster, **options)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(one_line(error)) from error
 
 
+def fail(message):
+    """Print a message on one line, even if a path in it contains line breaks, and exit with code 2."""
+    print('main.py:', *str(message).split('\n'), file=sys.stderr)
+    sys.exit(2)
+
+
 def main():
     try:
-        args, typed = parse()
-        {'train': train, 'test': test, 'eval': evaluate, 'export': export}[args['phase']](args, typed)
+        typed = parse()
+        phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export}
+        phases[typed.get('phase', 'train')](typed)
     except UserError as error:
         fail(error)
     except ModuleNotFoundError as error:
-        fail(f'{sys.executable} has no module {error.name}: install requirements.txt for it, as README.md '
-             'says, or start with the python that has it')
+        fail(f'{sys.executable} has no module {error.name}: install requirements.txt as described in '
+             'README.md, or use a Python interpreter that has this module')
     except MemoryError as error:
-        fail(f'memory does not suffice ({error}): take a smaller --batch_size, --img_size or --ch')
+        fail(f'out of memory ({error}): reduce --batch_size, --img_size or --ch')
     except WorkerLost as error:
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)
-        os._exit(LOST)  # the runtime would wait for who is gone
-    except BrokenPipeError:  # as of "| head"
+        os._exit(EXIT_LOST)  # TensorFlow's runtime would wait for the lost worker
+    except BrokenPipeError:  # as in "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
-        fail(f'{error.filename or "a file"}: {error.strerror or error}; free some space or choose another folder')
+        fail(f'{error.filename or "a file"} cannot be read or written ({error.strerror or error}): free some disk '
+             'space or choose another folder')
 
 
 if __name__ == '__main__':

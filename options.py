@@ -1,329 +1,456 @@
-"""Every option once, in OPTIONS, and what follows from it: the parser, the run's name, what config.json may hold."""
+"""The options, each declared once in OPTIONS, with the parser, the config and the run's name that they define."""
 
 import argparse
+import dataclasses
 import re
+import sys
 from typing import Any, NamedTuple
+
+GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'
+ATTENTION_BLOCKS = 'article', 'paper', 'none'
+# The heights and widths that each network supports. A tuple lists the sides of square images.
+IMAGE_SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
+MAX_PIXELS = 512 ** 2 - 1  # with more, a layer of the article's network has 2**31 weights, too many for TensorFlow
 
 
 class UserError(Exception):
-    """Something that the user can put right: its text is one line that says what is wrong and what to do."""
+    """A mistake that the user can fix. Its text is one line: what failed (cause): how to fix it."""
 
 
 ##################################################################################
-# What an option takes
+# Types of options
 ##################################################################################
 
-class Kind(NamedTuple):
-    """What an option takes: as --help shows it, as an error tells it, and text -> value or ValueError."""
-    shown: str
-    told: str
-    read: Any
+class OptionType(NamedTuple):
+    """The values that an option accepts."""
+    metavar: str  # as --help shows it
+    description: str  # completes "'x' is not ..."
+    parse: Any  # text -> value; raises ValueError for other texts
 
 
-def whole(low, high=1000000):
-    """A whole number from low to high."""
-    def read(text):
+def integer(low, high=1000000):
+    """Return the type of an integer from low to high, inclusive."""
+    def parse_integer(text):
         if not re.fullmatch('[0-9]+', text) or not low <= int(text) <= high:
             raise ValueError
         return int(text)
-    return Kind(f'{low}..{high}', f'a whole number from {low} to {high}', read)
+    return OptionType(f'{low}..{high}', f'an integer from {low} to {high}', parse_integer)
 
 
-def eights(low, high):
-    """A multiple of 8 from low to high."""
-    def read(text):
-        if whole(low, high).read(text) % 8:
+def multiple_of_8(low, high):
+    """Return the type of a multiple of 8 from low to high, inclusive."""
+    def parse_multiple(text):
+        value = integer(low, high).parse(text)
+        if value % 8:
             raise ValueError
-        return int(text)
-    return Kind(f'{low}..{high}', f'a multiple of 8 from {low} to {high}', read)
+        return value
+    return OptionType(f'{low}..{high}', f'a multiple of 8 from {low} to {high}', parse_multiple)
 
 
-def real(low, high):
-    """A number from low up and below high."""
-    def read(text):
+def number(low, high):
+    """Return the type of a number that is at least low and less than high."""
+    def parse_number(text):
         if not text.isascii() or not low <= float(text) < high:
             raise ValueError
         return float(text)
-    return Kind(f'{low:g}..{high:g}', f'a number from {low:g} up and below {high:g}', read)
+    return OptionType(f'{low:g}..{high:g}', f'a number that is at least {low:g} and less than {high:g}', parse_number)
 
 
-def one_of(*choices):
-    """One of these words or numbers."""
-    values = {str(choice): choice for choice in choices}
+def choice(*values):
+    """Return the type of a choice among these words or integers."""
+    by_text = {str(value): value for value in values}
 
-    def read(text):
-        if text not in values:
+    def parse_choice(text):
+        if text not in by_text:
             raise ValueError
-        return values[text]
-    return Kind(f'{{{",".join(values)}}}', f'one of {", ".join(values)}', read)
+        return by_text[text]
+    return OptionType(f'{{{",".join(by_text)}}}', f'one of {", ".join(by_text)}', parse_choice)
 
 
-def matching(shown, told, pattern):
-    """A text that matches a pattern as a whole."""
-    def read(text):
+def matching(metavar, description, pattern):
+    """Return the type of a text that matches a regular expression as a whole."""
+    def parse_text(text):
         if not re.fullmatch(pattern, text):
             raise ValueError
         return text
-    return Kind(shown, told, read)
+    return OptionType(metavar, description, parse_text)
 
 
-def read_truth(text):
-    return one_of('true', 'false').read(text.lower()) == 'true'
+def parse_boolean(text):
+    """Return the value of true or false."""
+    return choice('true', 'false').parse(text.lower()) == 'true'
 
 
-def read_attention(text):
-    return {'true': 'article', 'false': 'none'}.get(text.lower()) or one_of('article', 'paper', 'none').read(text)
+def parse_attention(text):
+    """Return the name of an attention block. true stands for article and false for none, as in older commands."""
+    name = {'true': 'article', 'false': 'none'}.get(text.lower(), text)
+    return choice(*ATTENTION_BLOCKS).parse(name)
 
 
-def read_checkpoint(text):
-    return text if text in ('latest', 'best') else whole(0, 10**12).read(text)
+def parse_checkpoint(text):
+    """Return latest, best or the number of a step."""
+    if text in ('latest', 'best'):
+        return text
+    return integer(0, 10**12).parse(text)
 
 
-def read_dataset(text):
+def parse_dataset(text):
+    """Return the name of a data set or a folder."""
     if not text.isprintable() or text.startswith('.') or not 0 < len(text) <= 100 or '/' in text:
         raise ValueError
     return text
 
 
-TRUTH = Kind('{true,false}', 'true or false', read_truth)
-ATTENTION = Kind('{article,paper,none}', 'one of article (or true), paper, none (or false)', read_attention)
-DATASET = Kind('{auto,mnist,fashion-mnist,cifar10,digits,FOLDER}', 'auto, mnist, fashion-mnist, cifar10, digits, or '
-               'the name of one folder of pictures in --data_dir', read_dataset)
-CHECKPOINT = Kind('{latest,best,STEP}', 'latest, best, or a step', read_checkpoint)
-CHECKPOINTS = matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
+BOOLEAN = OptionType('{true,false}', 'true or false', parse_boolean)
+ATTENTION = OptionType(choice(*ATTENTION_BLOCKS).metavar,
+                       f'one of {", ".join(ATTENTION_BLOCKS)}, true (article) or false (none)', parse_attention)
+DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,digits,FOLDER}', 'auto, mnist, fashion-mnist, cifar10, digits, '
+                     'or the name of a folder of images in --data_dir', parse_dataset)
+CHECKPOINT = OptionType('{latest,best,STEP}', 'latest, best or a step', parse_checkpoint)
+CHECKPOINT_FOLDER = matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
-RUN = matching('NAME', 'a name of at most 100 letters, digits and ._- that begins with a letter or digit, and not with '
-               'classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
+RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that starts with a letter or a digit, and '
+                    'not with classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
 
 ##################################################################################
-# The table
+# The options
 ##################################################################################
 
 
 class Option(NamedTuple):
-    """An option: typed as --name, where a trailing _name is left out, and an attribute of SAGAN."""
+    """An option. It is typed as --name, without a trailing _name, and read as config.name."""
     name: str
     default: Any
-    takes: Kind
+    type: OptionType
     group: str  # of --help
     help: str
-    suffixes: Any = {}  # of the run's name, {value: suffix}; else it is _<name><value>
+    suffixes: Any = {}  # of the run's name, {value: suffix}; the suffix of other values is _<name><value>
 
 
-# The heights and widths that each network takes; where they are counted up, images are squares.
-SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
-MOST_PIXELS = 512 ** 2 - 1  # with more, a layer of the article's network has 2**31 weights, too many for TensorFlow
 GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 
-# By their role: what is for one command alone, and SAGAN does not know; what names a run; what trains it otherwise, and
-# stands in its name where it is not the article's; what plans it, and may change when it goes on; what a sample may
-# take otherwise than its run; and where files lie.
+# By role:
+# command   concerns one command and is not saved with the run
+# identity  begins the run's name
+# training  changes what is trained; part of the run's name unless it has the article's value
+# schedule  may change when a run resumes
+# sampling  may change when a trained run is sampled
+# location  where files are
 OPTIONS = {
-    'commands': [
-        Option('phase', 'train', one_of('train', 'test', 'eval', 'export'), 'run',
-               'train, sample what was trained, score it, or write it as a SavedModel'),
+    'command': [
+        Option('phase', 'train', choice('train', 'test', 'eval', 'export'), 'run',
+               'train, draw samples, compute scores, or write a SavedModel'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'what test, eval and export restore; best is what --eval_freq kept'),
-        Option('recipe', 'article', one_of('article', 'paper'), 'run',
+               'checkpoint that test, eval and export restore; best is the one that --eval_freq kept'),
+        Option('recipe', 'article', choice('article', 'paper'), 'run',
                "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
-               'normalization, classes, rates and z'),
-        Option('sample_seed', 0, whole(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
-        Option('workers', 1, whole(1, 64), 'several machines', 'processes on this machine that train together'),
-        Option('patience', 60, whole(1, 86400), 'several machines', 'seconds to wait for a worker that does not come')],
-    'names': [
+               'normalization, classes, learning rates and z'),
+        Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval sample'),
+        Option('workers', 1, integer(1, 64), 'several machines', 'processes on this machine that train together'),
+        Option('patience', 60, integer(1, 86400), 'several machines', 'seconds to wait for a missing worker')],
+    'identity': [
         Option('dataset_name', 'auto', DATASET, 'data',
-               'auto is mnist where it is at hand or can be downloaded, else built-in digits; FOLDER: own pictures'),
-        Option('batch_size', 64, whole(1), 'data', 'images a step'),
-        Option('z_dim', 62, whole(1), 'network', 'length of the noise vector')],
-    'trains': [
-        Option('precision', 'float32', one_of('float32', 'bfloat16'), 'network',
-               'number format of the heavy operations; bfloat16 is faster where the processor has it',
+               'auto is mnist if present or downloadable, else the built-in digits; FOLDER: your own images'),
+        Option('batch_size', 64, integer(1), 'data', 'images per step'),
+        Option('z_dim', 62, integer(1), 'network', 'length of the noise vector')],
+    'training': [
+        Option('precision', 'float32', choice('float32', 'bfloat16'), 'network',
+               'number format of convolutions and matrix products; bfloat16 is faster on processors that support it',
                {'bfloat16': '_bfloat16'}),
-        Option('attention', 'article', ATTENTION, 'network', "the article's layer, the paper's, or none",
+        Option('attention', 'article', ATTENTION, 'network', "attention block: the article's, the paper's, or none",
                {'none': '_noattention'}),
-        Option('g_lr', 0.001, real(1e-9, 1), 'objective', "the generator's learning rate"),
-        Option('d_lr', 0.0002, real(1e-9, 1), 'objective', "the discriminator's learning rate"),
-        Option('beta1', 0.5, real(0, 1), 'objective', "Adam's decay of the mean gradient"),
-        Option('lr_decay', 'none', one_of('none', 'linear'), 'objective',
-               'linear lets both learning rates fall to zero over the second half of the steps'),
-        Option('seed', 0, whole(0, 2**31 - 1), 'run', 'seed of all random numbers of a training'),
-        Option('gan_type', 'gan', one_of('gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'), 'objective',
-               'what D and G minimise'),
-        Option('ld', 10., real(0, 1e6), 'objective', 'weight of the gradient penalty of wgan-gp, wgan-lp and dragan'),
-        Option('n_critic', 1, whole(1, 1000), 'objective', "updates of D for each of G's"),
-        Option('beta2', 0.999, real(0, 1), 'objective', "Adam's decay of the mean square of the gradient"),
-        Option('z_name', 'uniform', one_of('uniform', 'normal'), 'network', 'what z is drawn from',
+        Option('g_lr', 0.001, number(1e-9, 1), 'objective', 'learning rate of the generator'),
+        Option('d_lr', 0.0002, number(1e-9, 1), 'objective', 'learning rate of the discriminator'),
+        Option('beta1', 0.5, number(0, 1), 'objective', "Adam's decay of the mean gradient"),
+        Option('lr_decay', 'none', choice('none', 'linear'), 'objective',
+               'linear decays both learning rates to zero over the second half of the steps'),
+        Option('seed', 0, integer(0, 2**31 - 1), 'run', 'seed of all random numbers in training'),
+        Option('gan_type', 'gan', choice(*GAN_TYPES), 'objective', 'objective of both networks'),
+        Option('ld', 10., number(0, 1e6), 'objective', 'weight of the gradient penalty of wgan-gp, wgan-lp and dragan'),
+        Option('n_critic', 1, integer(1, 1000), 'objective', 'discriminator updates per generator update'),
+        Option('beta2', 0.999, number(0, 1), 'objective', "Adam's decay of the mean squared gradient"),
+        Option('z_name', 'uniform', choice('uniform', 'normal'), 'network', 'distribution of z',
                {'normal': '_znormal'}),
-        Option('sn', False, TRUTH, 'network', 'spectral normalization of both networks', {True: '_sn'}),
-        Option('conditional', False, TRUTH, 'network', 'whether both networks know the classes',
+        Option('sn', False, BOOLEAN, 'network', 'spectral normalization of both networks', {True: '_sn'}),
+        Option('conditional', False, BOOLEAN, 'network', 'condition both networks on the class',
                {True: '_conditional'}),
-        Option('network', 'article', one_of(*SIZES), 'network',
-               "the article's, the DCGAN-like one, or the paper's", {'dcgan': '_dcgan', 'resnet': '_resnet'}),
-        Option('ch', 64, eights(8, 1024), 'network', 'channels of which those of dcgan and resnet are multiples'),
-        Option('img_size', 0, whole(0, 508), 'data', "pixels a side; 0 is the data set's own, of own pictures 64"),
-        Option('c_dim', 0, one_of(0, 1, 3), 'data', "channels; 0 is the data set's own, of own pictures 3"),
-        Option('flip', False, TRUTH, 'data', 'mirror half of the images of a batch', {True: '_flip'})],
-    'plans': [
-        Option('epoch', 20, whole(1), 'run', 'epochs; a larger number continues a finished run'),
-        Option('iteration', 0, whole(0), 'run', 'steps an epoch; 0 is a whole pass through the data'),
-        Option('ema', 0.999, real(0, 1), 'objective', "decay of the average of the generator's weights; 0 is none"),
-        Option('print_freq', 50, whole(1), 'output', 'steps between two lines of losses'),
-        Option('sample_freq', 300, whole(1), 'output', 'steps between two grids'),
-        Option('save_freq', 1000, whole(1), 'output', 'steps between two checkpoints'),
-        Option('keep', 3, whole(1, 1000), 'output', 'newest checkpoints that stay'),
-        Option('eval_freq', 0, whole(0), 'output', 'epochs between two scores while training; 0 is never')],
-    'samples': [
-        Option('weights', 'ema', one_of('ema', 'raw'), 'output',
-               'what to sample with: the moving average of the weights, or the weights as trained'),
+        Option('network', 'article', choice(*IMAGE_SIZES), 'network',
+               "the article's network, the DCGAN-like one, or the paper's ResNet",
+               {'dcgan': '_dcgan', 'resnet': '_resnet'}),
+        Option('ch', 64, multiple_of_8(8, 1024), 'network', 'base number of channels of dcgan and resnet'),
+        Option('img_size', 0, integer(0, 508), 'data',
+               "height and width in pixels; 0 is the data set's own, 64 for your own images"),
+        Option('c_dim', 0, choice(0, 1, 3), 'data', "channels; 0 is the data set's own, 3 for your own images"),
+        Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'})],
+    'schedule': [
+        Option('epoch', 20, integer(1), 'run', 'epochs; a larger number continues a finished run'),
+        Option('iteration', 0, integer(0), 'run', 'steps per epoch; 0 is one pass over the data'),
+        Option('ema', 0.999, number(0, 1), 'objective',
+               "decay of the moving average of the generator's weights; 0 turns it off"),
+        Option('print_freq', 50, integer(1), 'output', 'steps between printed losses'),
+        Option('sample_freq', 300, integer(1), 'output', 'steps between sample grids'),
+        Option('save_freq', 1000, integer(1), 'output', 'steps between checkpoints'),
+        Option('keep', 3, integer(1, 1000), 'output', 'number of newest checkpoints to keep'),
+        Option('eval_freq', 0, integer(0), 'output', 'epochs between evaluations during training; 0 turns them off')],
+    'sampling': [
+        Option('weights', 'ema', choice('ema', 'raw'), 'output',
+               'weights to sample with: their moving average, or the raw weights'),
         Option('label', '', matching('CLASS', 'the number or the name of a class', r'[^\0-\x1f]+'), 'output',
-               'the class that test and eval sample, of a conditional run, by its number or name'),
-        Option('sample_num', 64, whole(1), 'output', 'images in a grid; with classes up to a whole row of them'),
-        Option('test_num', 10, whole(1), 'output', 'grids that test writes'),
-        Option('attention_of', 'both', one_of('generator', 'discriminator', 'both'), 'output',
-               'whose attention maps the figure of test shows'),
-        Option('export', 0, whole(0), 'output', 'single images that test writes'),
-        Option('eval_num', 10000, whole(1), 'output', 'images that eval scores')],
-    'places': [
-        Option('name', '', RUN, 'run', "name of the run's folder, instead of one made of the options"),
+               'the class that test and eval sample from a conditional run, by number or name'),
+        Option('sample_num', 64, integer(1), 'output', 'images per grid; rounded up to whole rows of classes'),
+        Option('test_num', 10, integer(1), 'output', 'grids that test writes'),
+        Option('attention_of', 'both', choice('generator', 'discriminator', 'both'), 'output',
+               'network whose attention maps test draws'),
+        Option('export', 0, integer(0), 'output', 'single images that test writes'),
+        Option('eval_num', 10000, integer(1), 'output', 'images that eval scores')],
+    'location': [
+        Option('name', '', RUN_NAME, 'run', "name of the run's folder; by default, it is derived from the options"),
         Option('data_dir', 'data', FOLDER, 'data', 'folder of the data sets'),
-        Option('checkpoint_dir', 'checkpoint', CHECKPOINTS, 'output', 'folder of the checkpoints'),
-        Option('result_dir', 'results', FOLDER, 'output', 'folder of the grids and figures'),
+        Option('checkpoint_dir', 'checkpoint', CHECKPOINT_FOLDER, 'output', 'folder of the checkpoints'),
+        Option('result_dir', 'results', FOLDER, 'output', 'folder of the sample grids and figures'),
         Option('log_dir', 'logs', FOLDER, 'output', 'folder of the TensorBoard summaries')]}
 
 
 def options_of(*roles):
-    """The names of the options that have one of these roles."""
+    """Return the names of the options that have one of these roles."""
     return [option.name for role in roles for option in OPTIONS[role]]
 
 
-def flag(name):
-    """An option as it is typed."""
-    return '--' + name.removesuffix('_name')
-
-
 ALL = {option.name: option for role in OPTIONS.values() for option in role}
-KEPT = options_of('names', 'trains', 'plans', 'samples', 'places')  # what SAGAN takes, and config.json holds
-# What an option is where neither the user nor a config.json says it; auto is no data set to train on.
-ARTICLE = {**{name: ALL[name].default for name in KEPT}, 'dataset_name': 'mnist'}
+DEFAULTS = {name: option.default for name, option in ALL.items()}
+SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  # in config.json
+# Defaults of options that neither the user nor config.json sets. A run's data set is never auto.
+ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist'}
 
-# What a recipe sets where the user does not, beside what depends on the data: see with_recipe.
+# The values that a recipe sets unless the user sets them. conditional None means true if the data set has classes.
+# img_size None means the data set's own size, but at least 32.
 RECIPES = {'article': {}, 'paper': {
     'network': 'resnet', 'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004,
-    'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}}
+    'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal', 'conditional': None, 'img_size': None}}
 
-# Height, which is the width too, and channels of the data sets; and what own pictures are brought to.
+# (height = width, channels) of the images of each data set. Your own images are converted to OWN_SHAPE.
 SHAPES = {'auto': (28, 1), 'mnist': (28, 1), 'fashion-mnist': (28, 1), 'digits': (28, 1), 'cifar10': (32, 3)}
 OWN_SHAPE = 64, 3
 
+
+def flag(name):
+    """Return an option as it is typed."""
+    return '--' + name.removesuffix('_name')
+
+
+def as_typed(value):
+    """Return a value as it is typed."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 ##################################################################################
-# What follows from it
+# The command line
 ##################################################################################
+
+DESCRIPTION = '''Self-Attention GAN. Train on MNIST, then draw samples:
+
+  python main.py --phase train
+  python main.py --phase test'''
 
 
 def parse(arguments=None):
-    """Read a command line, the program's own if it is None -> ({option: value} of all, the same of those typed).
+    """Parse a command line and return the options that were typed, {option: value}.
 
-    Raises UserError for what cannot be read; --help prints, and ends the program.
+    Args:
+        arguments: a list of words, or None for the command line of this program. --help, or no word at all, prints the
+            usual commands and all options, and exits.
+
+    Raises:
+        UserError: if an option is unknown or does not accept its value.
     """
     def refuse(message):
         raise UserError(message)
 
-    parser = argparse.ArgumentParser(description='Self-Attention GAN on MNIST and other pictures', allow_abbrev=False,
-                                     argument_default=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        usage='python main.py --phase PHASE [--OPTION VALUE ...]', description=DESCRIPTION, allow_abbrev=False,
+        argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = refuse
     groups = {group: parser.add_argument_group(group) for group in GROUPS}
     for option in ALL.values():
-        default = '' if option.default == '' else f' (default: {shown(option.default)})'
-        groups[option.group].add_argument(flag(option.name), dest=option.name, metavar=option.takes.shown,
-                                          type=reader(option), help=option.help + default)
-    typed = vars(parser.parse_args(arguments))
+        default = '' if option.default == '' else f' (default: {as_typed(option.default)})'
+        groups[option.group].add_argument(flag(option.name), dest=option.name, metavar=option.type.metavar,
+                                          type=argument_type(option), help=option.help + default)
+    if arguments is None:
+        arguments = sys.argv[1:]
+    typed = vars(parser.parse_args(arguments or ['--help']))
     for name, value in typed.items():
-        if isinstance(value, list):  # what argparse makes of --option=--
+        if isinstance(value, list):  # argparse's result for --option=--
             raise UserError(f'argument {flag(name)}: expected one argument')
-    return {**{option.name: option.default for option in ALL.values()}, **typed}, typed
+    return typed
 
 
-def reader(option):
-    """-> the function that reads the text of an option, as argparse wants it."""
-    def read(text):
+def argument_type(option):
+    """Return the parser of an option's text, with the errors that argparse expects."""
+    def parse_text(text):
         try:
-            return option.takes.read(text)
+            return option.type.parse(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f'{text!r} is not {option.takes.told}') from None
-    return read
+            raise argparse.ArgumentTypeError(f'{text!r} is not {option.type.description}') from None
+    return parse_text
 
 
-def shown(value):
-    """A value as one types it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+##################################################################################
+# The config
+##################################################################################
+
+@dataclasses.dataclass(frozen=True)  # without it, the subclass would accept new attributes
+class Config(dataclasses.make_dataclass('Values', [*SAVED, 'image_shape', 'class_names', 'images'], frozen=True)):
+    """Every saved option of a run and the facts of its data set.
+
+    The facts are image_shape (H, W, C), class_names (a tuple, empty without classes) and images (the size of the
+    training split, None if unknown). It is immutable: dataclasses.replace(config, epoch=3) returns a changed copy.
+    """
+
+    @property
+    def num_classes(self):
+        """The number of classes; 0 without classes."""
+        return len(self.class_names)
+
+    @property
+    def steps_per_epoch(self):
+        """The number of generator updates per epoch. Requires images unless iteration is set."""
+        if self.iteration > 0:
+            return self.iteration
+        return max(1, self.images // self.batch_size // self.n_critic)
+
+    @property
+    def last_step(self):
+        """The step at which training ends. The first step is 1."""
+        return self.epoch * self.steps_per_epoch
 
 
-def resolved(given):
-    """All options that SAGAN takes, those that are not given as the article has them; TypeError for an unknown one."""
-    names = {flag(name)[2:]: name for name in KEPT}  # as dataset for dataset_name
-    given = {names.get(name, name): value for name, value in given.items()}
-    unknown = set(given) - set(KEPT)
+def resolve(typed):
+    """Return the options of a new run, {option: value}: the typed value, else the recipe's, else the article's.
+
+    conditional may be None, which make_config resolves.
+
+    Args:
+        typed: options as parse returns them.
+    """
+    options = {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **RECIPES[typed.get('recipe', 'article')],
+               **{name: value for name, value in typed.items() if name in SAVED}}
+    if options['img_size'] is None:
+        size, _ = native_shape(options['dataset_name'])
+        options['img_size'] = max(32, size)
+    return with_native_shape_as_0(options)
+
+
+def complete_options(options):
+    """Return all saved options, {option: value}. Options that are not given have the article's values.
+
+    Args:
+        options: {option: value}. Names may be as typed, without a trailing _name.
+
+    Raises:
+        TypeError: if an option is unknown.
+    """
+    names = {flag(name)[2:]: name for name in SAVED}
+    options = {names.get(name, name): value for name, value in options.items()}
+    unknown = sorted(set(options) - set(SAVED))
     if unknown:
-        raise TypeError(f'SAGAN has no option {", ".join(sorted(unknown))}; it takes {", ".join(KEPT)}')
-    return {**ARTICLE, **{name: typed_value(name, value) for name, value in given.items()}}
+        raise TypeError(f'SAGAN has no option {", ".join(unknown)}; its options are {", ".join(SAVED)}')
+    return {**ARTICLE, **{name: normalized(name, value) for name, value in options.items()}}
 
 
-def typed_value(name, value):
-    """The value of an option as if it had been typed: attention, once true or false, and 1 where 1.0 is meant."""
-    if isinstance(value, bool):
-        return ALL[name].takes.read(shown(value)) if ALL[name].takes is ATTENTION else value
-    return float(value) if isinstance(value, int) and isinstance(ALL[name].default, float) else value
+def make_config(options, image_shape=None, class_names=(), images=None):
+    """Return the Config of a run.
+
+    Args:
+        options: as complete_options returns them. If conditional is None, it becomes true if there are classes.
+        image_shape: (H, W, C), or None for the shape of the data set.
+        class_names: names of the classes.
+        images: number of training images, or None.
+    """
+    if image_shape is None:
+        image_shape = shape_of(options)
+    if options['conditional'] is None:
+        options = {**options, 'conditional': len(class_names) > 0}
+    return Config(**options, image_shape=tuple(image_shape), class_names=tuple(class_names),
+                  images=images)
 
 
-def image_shape(options):
-    """(H, W, C) of the images of a run."""
-    size, channels = SHAPES.get(options['dataset_name'], OWN_SHAPE)
-    return options['img_size'] or size, options['img_size'] or size, options['c_dim'] or channels
+def normalized(name, value):
+    """Return a value in the type of its option: a float for 1, an attention block for True, a text for label 7."""
+    if name == 'label':
+        return str(value)
+    if name == 'attention' and isinstance(value, bool):
+        return parse_attention(as_typed(value))
+    if isinstance(value, int) and not isinstance(value, bool) and isinstance(ALL[name].default, float):
+        return float(value)
+    return value
 
 
-def settled(options):
-    """Options with 0 for an img_size or c_dim that is the data set's own: typed or left out, it is the same run."""
-    own = dict(zip(('img_size', 'c_dim'), SHAPES.get(options['dataset_name'], OWN_SHAPE), strict=True))
-    return {name: 0 if value == own.get(name) else value for name, value in options.items()}
+def native_shape(dataset_name):
+    """Return (height = width, channels) of a data set's images by default."""
+    return SHAPES.get(dataset_name, OWN_SHAPE)
 
 
-def with_recipe(options, typed, classes=False):
-    """Options with what their recipe sets where it was not typed; classes: whether the data set has any."""
-    recipe = RECIPES[options['recipe']]
-    if recipe:
-        size, _ = SHAPES.get(options['dataset_name'], OWN_SHAPE)
-        recipe = {**recipe, 'conditional': classes, 'img_size': max(32, size)}
-    return settled({**options, **recipe, **typed})
+def shape_of(options):
+    """Return the shape (H, W, C) of a run's images."""
+    size, channels = native_shape(options['dataset_name'])
+    if options['img_size'] > 0:
+        size = options['img_size']
+    if options['c_dim'] > 0:
+        channels = options['c_dim']
+    return size, size, channels
 
 
-def check_size(network, height, width):
-    """Raise UserError where a network does not take images of that size."""
-    sizes = SIZES[network]
-    squares = isinstance(sizes, tuple)
-    if not {height, width} <= set(sizes) or squares and height != width or height * width > MOST_PIXELS:
-        told = ', '.join(map(str, sizes)) + ' pixels' if squares else (
-            f'multiples of {sizes.step} pixels, fewer than 512 x 512 in all')
-        raise UserError(f'--network {network} takes images of {told}, not {height} x {width}: give another --img_size '
-                        'or --network')
+def with_native_shape_as_0(options):
+    """Return options with img_size and c_dim set to 0 if they are the data set's own, because the run is the same."""
+    size, channels = native_shape(options['dataset_name'])
+    changes = {}
+    if options.get('img_size') == size:
+        changes['img_size'] = 0
+    if options.get('c_dim') == channels:
+        changes['c_dim'] = 0
+    return {**options, **changes}
 
 
-def check_share(batch_size, workers):
-    """Raise UserError where workers cannot share a batch evenly."""
+def check_image_size(network, height, width):
+    """Raise UserError if a network does not support images of this size."""
+    sizes = IMAGE_SIZES[network]
+    must_be_square = isinstance(sizes, tuple)
+    if must_be_square:
+        supported = height == width and height in sizes
+        requirement = ', '.join(map(str, sizes)) + ' pixels'
+    else:
+        supported = height in sizes and width in sizes and height * width <= MAX_PIXELS
+        requirement = f'multiples of {sizes.step} pixels, fewer than 512 x 512 in total'
+    if not supported:
+        raise UserError(f'--network {network} requires images of {requirement}, not {height} x {width}: choose another '
+                        '--img_size or --network')
+
+
+def check_worker_share(batch_size, workers):
+    """Raise UserError if workers cannot share a batch evenly."""
     if batch_size % workers:
-        raise UserError(f'{workers} workers cannot share --batch_size {batch_size}: choose a multiple of {workers}')
+        raise UserError(f'{workers} workers cannot share --batch_size {batch_size} evenly: choose a multiple of '
+                        f'{workers}')
 
+
+##################################################################################
+# The run
+##################################################################################
 
 def as_folder(text):
-    """A text as a part of a folder's name that TensorFlow, which looks for checkpoints by patterns, can find."""
+    """Return text with underscores for the characters that TensorFlow reads as a pattern in a checkpoint's path."""
     return re.sub(r'[][*?\\]', '_', text)
 
 
 def run_name(options):
-    """The name of the folder of a run: two runs that train differently do not share one."""
+    """Return the name of a run's folder.
+
+    Runs that train differently have different names, unless their values differ only beyond six digits.
+    """
     if options['name']:
         return options['name']
     name = as_folder('SAGAN_{dataset_name}_{batch_size}_{z_dim}'.format(**options))
-    for option in OPTIONS['trains']:
+    for option in OPTIONS['training']:
         value = options[option.name]
         if value != option.default:
             text = value if isinstance(value, str) else f'{value:g}'
@@ -331,18 +458,47 @@ def run_name(options):
     return name
 
 
-def check_config(values, path):
-    """Check what the config.json at path holds -> ({option: value} of the options in it, the rest of it).
+def check_saved_options(values, path):
+    """Check the values of a config.json and split them into options and the rest.
 
-    Raises UserError, which names the file, the option and the value, where a value is none that the option takes.
+    Returns:
+        ({option: value}, {key: value} of everything else).
+
+    Raises:
+        UserError: if an option does not accept its value.
     """
-    known = {name: typed_value(name, value) for name, value in values.items() if name in KEPT}
-    for name, value in known.items():
-        option = ALL[name]
+    options = {name: value for name, value in values.items() if name in SAVED}
+    if 'attention' in options:
+        options['attention'] = normalized('attention', options['attention'])
+    for name, value in options.items():
+        if name in ('label', 'name') and value == '':
+            continue
         try:
-            agrees = value == option.default == '' or option.takes.read(str(value)) == value
+            valid = ALL[name].type.parse(str(value)) == value
         except ValueError:
-            agrees = False
-        if not agrees:
-            raise UserError(f'{path}: {name} is {value!r}, which is not {option.takes.told}: put it right')
-    return known, {name: value for name, value in values.items() if name not in KEPT}
+            valid = False
+        if not valid:
+            raise UserError(f'{path}: {name} is {value!r}, which is not {ALL[name].type.description}: correct it')
+    return options, {name: value for name, value in values.items() if name not in SAVED}
+
+
+##################################################################################
+# The page of the docs
+##################################################################################
+
+def options_page():
+    """Return docs/options.md. Update it with: python options.py > docs/options.md"""
+    lines = ['# Options', '', 'This page is generated from [options.py](../options.py): `python options.py > '
+             'docs/options.md`.']
+    for group in GROUPS:
+        lines += ['', f'## {group.capitalize()}', '', '| option | default | values | description |',
+                  '|---|---|---|---|']
+        for option in ALL.values():
+            if option.group == group:
+                default = f'`{as_typed(option.default)}`' if option.default != '' else ''
+                lines.append(f'| `{flag(option.name)}` | {default} | `{option.type.metavar}` | {option.help} |')
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    print(options_page(), end='')

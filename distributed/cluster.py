@@ -1,114 +1,179 @@
-"""All that a training knows of the other processes that train with it; alone, what stands here does nothing.
+"""Synchronous data-parallel training. With one worker, tensors and variables stay as they are.
 
-Several equal workers train one model: each takes its slice of every batch, what they find is averaged, and so the
-weights of all stay the same.
+Each worker computes its shard of every batch, and the gradients are averaged.
+All workers therefore hold the same weights.
 """
 
 import contextlib
 import hashlib
 import os
 
-import numpy as np
-
-from distributed.collectives import Collectives
-from distributed.launcher import SIGNALS, WorkerLost, check_port, wait_for
+from distributed.launcher import SIGNALS, WorkerLost, check_port, wait_for_chief
 from options import UserError
 from tf1 import tf
 
-GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError,
-        tf.errors.InternalError, tf.errors.FailedPreconditionError,
-        tf.errors.UnknownError)  # where another worker is gone, or there again, or took the port in this moment
+# TensorFlow raises these errors if another worker has ended or restarted, or if the port was taken in the meantime.
+LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
+               tf.errors.CancelledError, tf.errors.InternalError, tf.errors.FailedPreconditionError,
+               tf.errors.UnknownError)
+# check_equal uses fixed keys, because workers with different options may build different numbers of other reductions.
+CHIEF_KEY, COMPARE_KEY, FIRST_FREE_KEY = 1, 2, 3
 
 
-class Cluster(Collectives):
-    """Equal workers, this one number index; 0 leads: it alone reads and writes a run. patience: seconds to wait."""
+class Cluster:
+    """The workers that train together.
 
-    def __init__(self, addresses=(), index=0, patience=60):
-        super().__init__(max(1, len(addresses)))
-        self.addresses, self.index, self.patience, self.leads = addresses, index, patience, index == 0
-        self.fetches, self.noted, self.agreed = [], [], []
+    Args:
+        addresses: 'host:port' of each worker. Empty if this process trains alone.
+        index: number of this worker. Worker 0 is the chief: it alone reads and writes the run.
+        timeout: seconds to wait for a worker that does not start.
+    """
+
+    def __init__(self, addresses=(), index=0, timeout=60):
+        self.addresses, self.index, self.timeout = addresses, index, timeout
+        self.size = max(1, len(addresses))
+        self.is_chief = index == 0
 
     @contextlib.contextmanager
     def session(self, config):
-        """A session that reaches the others. Raises UserError where the port is in use, WorkerLost where one is gone."""
+        """Open a session that is connected to the other workers.
+
+        Args:
+            config: a ConfigProto, which is modified.
+
+        Raises:
+            UserError: if the port of this worker is in use.
+            WorkerLost: if another worker is lost, even later inside the context.
+        """
         if self.size == 1:
             with tf.Session(config=config) as sess:
                 yield sess
             return
         config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
         config.device_filters.append(f'/job:worker/replica:0/task:{self.index}')
-        # What it makes of convolutions in bfloat16 fails through a server.
+        # The remapper's bfloat16 convolutions fail in a session of a server.
         config.graph_options.rewrite_options.remapping = config.graph_options.rewrite_options.OFF
-        # Workers talk to each other without the proxy that may stand between them and the world.
-        os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (as gRPC reads it)
+        # The workers must not connect through a proxy.
+        os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (gRPC reads it in lower case)
             address.rsplit(':', 1)[0] for address in self.addresses)
         check_port(self.addresses[self.index])
-        if not self.leads:
-            wait_for(self.addresses[0], self.patience)
+        if not self.is_chief:
+            wait_for_chief(self.addresses[0], self.timeout)
         try:
             server = tf.train.Server({'worker': list(self.addresses)}, 'worker', self.index, config=config)
             with tf.Session(server.target, config=config) as sess:
                 yield sess
-        except GONE as error:
-            raise WorkerLost(f'worker {self.index} of {self.size} has lost another one: start all of them again') from error
+        except LOST_ERRORS as error:
+            raise WorkerLost(f'worker {self.index} of {self.size} lost its connection to another worker: restart all '
+                             'workers') from error
 
-    def mine(self, whole):
-        """The slice of this worker of a tensor whose first axis is the whole batch; None of None."""
-        if self.size == 1 or whole is None:
-            return whole
-        count = tf.shape(whole)[0] // self.size
-        return whole[self.index * count:(self.index + 1) * count]
+    def build(self):
+        """Build the operations that agree_to_stop and barrier run."""
+        if self.size > 1:
+            self.signal_flags = tf.placeholder(tf.float32, [len(SIGNALS)])
+            self.signal_counts = reduce(self.signal_flags, self.size, 'Id')
+            self.barrier_op = reduce(tf.zeros([1]), self.size, 'Id')
 
-    def mean_of_step(self, values):
-        """The mean over all workers of scalars {name: tensor}, with which travels what heed needs."""
-        if self.size == 1:
-            return values
-        self.flags = tf.placeholder_with_default(np.zeros(len(SIGNALS), np.float32), [len(SIGNALS)])
-        *means, self.fetches = self.mean([*values.values(), self.flags])
-        return dict(zip(values, means, strict=True))
+    def local_shard(self, batch):
+        """Return the part of a batch [B, ...] that this worker computes, [B / size, ...]. None stays None."""
+        if self.size == 1 or batch is None:
+            return batch
+        count = tf.shape(batch)[0] // self.size
+        return batch[self.index * count:(self.index + 1) * count]
 
-    def heed(self, noted):
-        """Let signals noted here end all workers at the same step -> those that any had noted by the last step."""
-        self.noted, self.agreed = noted, noted if self.size == 1 else []
-        return self.agreed
+    def all_reduce(self, tensors):
+        """Return the mean over all workers of each of these float32 tensors. One message carries all tensors.
 
-    def run(self, sess, fetches, feed):
-        """sess.run of the last part of a step, to which mean_of_step belongs."""
-        if self.size == 1:
-            return sess.run(fetches, feed)
-        flags = [float(number in self.noted) for number in SIGNALS]
-        found, shares = sess.run([fetches, self.fetches], {**feed, self.flags: flags})
-        self.agreed += [number for number, share in zip(SIGNALS, shares, strict=True) if share > 0]
-        return found
-
-    def share(self, sess, step, variables, told):
-        """Give all workers the leader's step and variables -> step.
-
-        told: () -> {name: text}, what must be the same everywhere. Raises UserError where it is not, WorkerLost where one of
-        the workers does not come.
+        The gradient of this mean is the mean of the gradients: each worker's loss is a mean over its own shard.
         """
         if self.size == 1:
-            return step
-        self.last, told = None, told()  # these reductions stand apart from a training step's
-        # A part of a digest each, as a number that float32 has exactly.
-        numbers = [int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) for text in told.values()]
-        # With keys of their own: where options differ, the graphs may have other numbers of reductions.
-        leaders, = self.reduce([tf.constant(numbers, tf.float32) * float(self.leads)], 'Id', self.patience, key=1)
-        differs, = self.reduce([tf.to_float(tf.not_equal(leaders, tf.to_float(numbers)))], 'Id', key=2)
-        try:
-            differs = sess.run(differs)
-        except tf.errors.DeadlineExceededError as error:
-            raise WorkerLost(f'worker {self.index} of {self.size} has waited {self.patience} s for one that has not come: '
-                       'start all of them') from error
-        if differ := [name for name, count in zip(told, differs, strict=True) if count]:
-            raise UserError(f'the workers differ in {" and in ".join(differ)}: start all of them with the same')
-        values = [tf.constant([step // 2**20, step % 2**20], tf.float32), *(v.read_value() for v in variables)]
-        numbers, *values = [self.reduce([value * float(self.leads)], 'Id')[0] for value in values]
-        high_low, _ = sess.run([numbers, [v.assign(value) for v, value in zip(variables, values, strict=True)]])
-        return int(high_low[0]) * 2**20 + int(high_low[1])
+            return tensors
+        flat = all_reduce_mean(tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0), self.size)
+        parts = tf.split(flat, [tensor.shape.num_elements() for tensor in tensors])
+        return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def wait(self, sess):
-        """Wait until all workers have come here. Raises WorkerLost where one is gone."""
+    def check_equal(self, sess, facts):
+        """Check that facts, {name: text}, are the same on all workers.
+
+        Raises:
+            UserError: if facts differ. The message names them.
+            WorkerLost: if a worker does not start within the timeout.
+        """
+        if self.size == 1:
+            return
+        # 24 bits of each digest, as an integer that float32 represents exactly.
+        digests = [int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) for text in facts.values()]
+        own = tf.constant(digests, tf.float32)
+        of_chief = reduce(own * float(self.is_chief), self.size, 'Id', self.timeout, CHIEF_KEY)
+        differences = reduce(tf.to_float(tf.not_equal(of_chief, own)), self.size, 'Id', key=COMPARE_KEY)
+        try:
+            counts = sess.run(differences)
+        except tf.errors.DeadlineExceededError as error:
+            raise WorkerLost(f'worker {self.index} of {self.size} waited {self.timeout} s for a worker that did not '
+                             'start: start all workers') from error
+        different = [name for name, count in zip(facts, counts, strict=True) if count > 0]
+        if different:
+            raise UserError(f'the workers have different {" and ".join(different)}: use the same for all workers')
+
+    def broadcast(self, sess, step, variables):
+        """Assign the chief's values to variables on all workers, and return the chief's step."""
+        if self.size == 1:
+            return step
+        # Two numbers, because float32 is exact only for integers up to 2**24.
+        values = [tf.constant([step // 2**20, step % 2**20], tf.float32), *(v.read_value() for v in variables)]
+        of_chief = []
+        for value in values:
+            with tf.control_dependencies(of_chief[-1:]):  # the order must be the same on all workers
+                of_chief.append(reduce(value * float(self.is_chief), self.size, 'Id'))
+        assignments = [variable.assign(value) for variable, value in zip(variables, of_chief[1:], strict=True)]
+        (high, low), _ = sess.run([of_chief[0], assignments])
+        return int(high) * 2**20 + int(low)
+
+    def agree_to_stop(self, sess, stop):
+        """Set stop.requested on all workers if any worker has received a signal."""
+        if self.size == 1:
+            if stop.received:
+                stop.requested = stop.received[0]
+            return
+        flags = [float(number in stop.received) for number in SIGNALS]
+        counts = sess.run(self.signal_counts, {self.signal_flags: flags})
+        for number, count in zip(SIGNALS, counts, strict=True):
+            if count > 0 and stop.requested is None:
+                stop.requested = number
+
+    def barrier(self, sess):
+        """Wait until all workers have called barrier."""
         if self.size > 1:
-            self.last = None
-            sess.run(self.reduce([tf.zeros([1])]))
+            sess.run(self.barrier_op)
+
+
+def reduce(tensor, size, final_op, timeout=0, key=None):
+    """Return the mean (final_op 'Div') or the sum ('Id') of a float32 tensor over all workers.
+
+    Args:
+        timeout: seconds to wait for the other workers; 0 waits forever.
+        key: the number of this reduction in the graph, the same on all workers. None uses the next free number.
+    """
+    if key is None:
+        keys = tf.get_collection_ref('reduction_keys')
+        key = FIRST_FREE_KEY + len(keys)
+        keys.append(key)
+    return tf.raw_ops.CollectiveReduce(
+        input=tensor, group_size=size, group_key=1, instance_key=key, merge_op='Add', final_op=final_op,
+        subdiv_offsets=[0], communication_hint='ring', timeout_seconds=timeout)
+
+
+def all_reduce_mean(tensor, size):
+    """Return the mean of a float32 tensor over all workers, as part of the training step. It is differentiable."""
+    chain = tf.get_collection_ref('all_reduce')
+    # Each reduction waits for the previous one, so that the order is the same on all workers.
+    with (tf.control_dependencies(chain[-1:]),
+          tf.get_default_graph().gradient_override_map({'CollectiveReduce': 'AllReduceMean'})):
+        chain.append(reduce(tensor, size, 'Div'))
+    return chain[-1]
+
+
+@tf.RegisterGradient('AllReduceMean')
+def all_reduce_mean_gradient(op, dy):
+    """Return the gradient of all_reduce_mean given dy at its output: the mean of dy over all workers."""
+    return all_reduce_mean(dy, op.get_attr('group_size'))

@@ -1,8 +1,7 @@
-"""Which workers there are: those that TF_CONFIG names, or those that this program starts on this machine."""
+"""Select the workers that train together. TF_CONFIG lists them, or --workers starts them on this machine."""
 
 import contextlib
 import ctypes
-import functools
 import json
 import os
 import re
@@ -16,129 +15,201 @@ import time
 from options import UserError
 
 SIGNALS = signal.SIGINT, signal.SIGTERM
-LOST = 138  # the exit code of a worker that has lost another: batch systems take it for one to be tried again
-STARTS, PR_SET_PDEATHSIG = 4, 1
+EXIT_LOST = 138  # exit code of a worker that has lost another worker; Kubeflow restarts such a worker
+MAX_STARTS = 4
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class WorkerLost(Exception):
-    """Another worker is gone, or has not come: its text is one line."""
+    """Another worker has ended or did not start. The text is one line."""
 
+
+##################################################################################
+# TF_CONFIG
+##################################################################################
 
 def read_task():
-    """What TF_CONFIG says -> (the workers' addresses, of which a chief's is the first; the number of this one).
+    """Read from TF_CONFIG the workers and the number of this process among them.
 
-    Without TF_CONFIG ((), 0): alone. Raises UserError where it cannot be understood.
+    Returns:
+        (addresses, index): 'host:port' of each worker, the chief's first, and the number of this worker. ((), 0) if
+        TF_CONFIG is not set: this process trains alone.
+
+    Raises:
+        UserError: if TF_CONFIG is not valid.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
         return (), 0
     try:
         config = json.loads(text)
-        chief, workers = config['cluster'].get('chief', []), config['cluster'].get('worker', [])
-        addresses, kind, index = [*chief, *workers], config['task']['type'], int(str(config['task']['index']))
+        chiefs, workers = config['cluster'].get('chief', []), config['cluster'].get('worker', [])
+        addresses = [*chiefs, *workers]
+        task_type, task_index = config['task']['type'], int(str(config['task']['index']))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f'TF_CONFIG is not understood ({type(error).__name__}: {error}): write {{"cluster": '
-                        '{"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from error
-    if kind not in ('chief', 'worker') or len(chief) > 1:
-        raise UserError(f'TF_CONFIG has {len(chief)} chiefs and a task of the type {kind}: give at most one chief, and '
-                        'the task of a chief or a worker')
+        raise UserError(f'TF_CONFIG is not valid ({type(error).__name__}: {error}): write {{"cluster": {{"worker": '
+                        '["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from error
+    if len(chiefs) > 1:
+        raise UserError(f'TF_CONFIG lists {len(chiefs)} chiefs: list at most one')
+    if task_type not in ('chief', 'worker'):
+        raise UserError(f'TF_CONFIG has a task of type {task_type}: choose chief or worker')
     for address in addresses:
-        port = re.fullmatch(r'[^\s/]+:([0-9]{1,5})', str(address))
-        if not port or not 0 < int(port[1]) < 65536 or addresses.count(address) > 1:
-            raise UserError(f'TF_CONFIG has the address {address}, twice or not as host:port: give each worker its own')
-    own = chief if kind == 'chief' else workers
-    if not 0 <= index < len(own):
-        raise UserError(f'TF_CONFIG has the task {kind} {index}, and {len(own)} of that type: give one from 0 up and '
-                        'below that')
-    return addresses, index + (len(chief) if kind == 'worker' else 0)
+        check_address(address)
+        if addresses.count(address) > 1:
+            raise UserError(f'TF_CONFIG lists the address {address} twice: give each worker its own address')
+    count = len(chiefs) if task_type == 'chief' else len(workers)
+    if not 0 <= task_index < count:
+        raise UserError(f'TF_CONFIG lists no {task_type} {task_index} (the cluster has {count} of this type, numbered '
+                        'from 0): correct the index of the task')
+    return addresses, task_index if task_type == 'chief' else len(chiefs) + task_index
+
+
+def check_address(address):
+    """Raise UserError if an address in TF_CONFIG is not a text of the form host:port."""
+    match = re.fullmatch(r'[^\s/]+:([0-9]{1,5})', str(address))
+    if not match or not 0 < int(match[1]) < 65536:
+        raise UserError(f'TF_CONFIG lists the address {address}, which is not of the form host:port: correct it')
 
 
 def check_port(address):
-    """Raise UserError where the port of this worker's address is in use."""
+    """Raise UserError if this worker cannot listen on the port of its address."""
+    _, port = address.rsplit(':', 1)
     try:
-        socket.create_server(('', int(address.rsplit(':', 1)[1]))).close()
+        socket.create_server(('', int(port))).close()
     except OSError as error:
-        raise UserError(f'the port of {address} cannot be listened at ({error.strerror}): choose another in TF_CONFIG, '
-                        'or end what uses it') from error
+        raise UserError(f'cannot listen on the port of {address} ({os.strerror(error.errno)}): choose another one in '
+                        'TF_CONFIG, or stop the process that uses it') from error
 
 
-def wait_for(address, patience):
-    """Wait until worker 0 listens at its address. Raises WorkerLost after patience seconds."""
+def wait_for_chief(address, timeout):
+    """Wait until the chief listens on its address. Raise WorkerLost after timeout seconds."""
     host, port = address.replace('[', '').replace(']', '').rsplit(':', 1)
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
             return
         except (OSError, UnicodeError) as error:
             if time.monotonic() > deadline:
-                raise WorkerLost(f'worker 0 has not come to {address} within {patience} s') from error
+                raise WorkerLost(f'worker 0 at {address} did not start within {timeout} s: start all '
+                                 'workers') from error
             time.sleep(0.2)
 
 
-def start_workers(count, patience, options):
-    """Run this program's command and these options as count workers, again when one was lost -> the exit code."""
-    stops = []
+##################################################################################
+# Workers on this machine
+##################################################################################
+
+def start_workers(count, timeout, options):
+    """Run this program's command as count workers. If a worker is lost, restart all workers.
+
+    Args:
+        count: number of workers.
+        timeout: seconds that the workers wait for each other.
+        options: a list of words to append to the command.
+
+    Returns:
+        The exit code of a worker that failed, 128 + n after signal n, EXIT_LOST if MAX_STARTS starts were not
+        enough, or 0.
+    """
+    received = []
+
+    def receive(number, frame):
+        received.append(number)
+
     for number in SIGNALS:
-        signal.signal(number, lambda number, frame: stops.append(number))
-    for _ in range(STARTS):
-        with contextlib.ExitStack() as stack:
-            workers = spawn(count, options, stack)
-            codes = codes_of([worker for worker, _ in workers], stops, patience)
-            for code, (_, said) in zip(codes, workers, strict=True):
-                if said and code > 0 and code not in (codes[0], LOST, 130, 143):  # worker 0 has told by itself
-                    said.seek(0)
-                    sys.stderr.write(said.read())
-        final = [code for code in codes if code > 0 and code != LOST]
-        if final or stops or not any(codes):
-            return final[0] if final else 128 + stops[0] if stops else 0
-        print(f'main.py: a worker was lost (exit codes {", ".join(map(str, codes))})', file=sys.stderr, flush=True)
-    return LOST
+        signal.signal(number, receive)
+    for remaining_starts in reversed(range(MAX_STARTS)):
+        exit_codes = run_workers(count, timeout, options, received)
+        failures = [code for code in exit_codes if code > 0 and code != EXIT_LOST]
+        if failures:
+            return failures[0]
+        if received:
+            return 128 + received[0]
+        if not any(exit_codes):
+            return 0
+        advice = 'restarting all workers' if remaining_starts else 'run the same command again to resume'
+        print(f'main.py: a worker was lost (exit codes {", ".join(map(str, exit_codes))}): {advice}',
+              file=sys.stderr, flush=True)
+    return EXIT_LOST
 
 
-def spawn(count, options, stack):
-    """Start this program's command as count workers, each with its share of the cores, and GPU i worker i's.
+def run_workers(count, timeout, options, received):
+    """Run the workers once and return their exit codes. Arguments are as in start_workers and wait_for_workers.
 
-    Returns [(process, the file of what it says on standard error, None for worker 0)]; stack ends what is still there.
+    Worker 0 prints its errors directly. Other errors are printed at the end unless worker 0 failed with the same code.
     """
-    with contextlib.ExitStack() as held:
-        free = [held.enter_context(socket.create_server(('127.0.0.1', 0))) for _ in range(count)]
-        addresses = [f'127.0.0.1:{port.getsockname()[1]}' for port in free]
-    cores, libc = sorted(os.sched_getaffinity(0)), ctypes.CDLL(None)
+    addresses = free_addresses(count)
+    with contextlib.ExitStack() as stack:
+        error_files = [stack.enter_context(tempfile.TemporaryFile('w+')) for _ in range(1, count)]
+        workers = []
+        for index, error_file in enumerate([None, *error_files]):
+            workers.append(start_worker(addresses, index, options, error_file))
+            stack.callback(workers[-1].kill)
+        exit_codes = wait_for_workers(workers, received, timeout)
+        # Exit codes of workers whose errors worker 0 or start_workers reports.
+        reported = {exit_codes[0], EXIT_LOST, *(128 + number for number in SIGNALS)}
+        for code, error_file in zip(exit_codes[1:], error_files, strict=True):
+            if code > 0 and code not in reported:
+                error_file.seek(0)
+                sys.stderr.write(error_file.read())
+    return exit_codes
+
+
+def free_addresses(count):
+    """Return the addresses of count free ports of this machine."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(('127.0.0.1', 0))) for _ in range(count)]
+        return [f'127.0.0.1:{server.getsockname()[1]}' for server in servers]
+
+
+def start_worker(addresses, index, options, error_file):
+    """Start this program's command as worker number index.
+
+    The worker gets an equal share of the cores, and GPU number index if there is one.
+
+    Args:
+        addresses: 'host:port' of each worker.
+        options: a list of words to append to the command.
+        error_file: the file for the worker's standard error, or None to inherit standard error.
+
+    Returns:
+        A subprocess.Popen.
+    """
+    count, cores = len(addresses), sorted(os.sched_getaffinity(0))
+    share = cores[index * len(cores) // count:(index + 1) * len(cores) // count] or cores
     gpus = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(count)))).split(',')
+    task = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
+    libc = ctypes.CDLL(None)
 
-    def begin(share):
+    def prepare():
         os.sched_setaffinity(0, share)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a worker does not outlive who started it
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a worker must not outlive this process
 
-    workers = []
-    for index in range(count):
-        share = cores[index * len(cores) // count:(index + 1) * len(cores) // count] or cores
-        config = json.dumps({'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}})
-        said = stack.enter_context(tempfile.TemporaryFile('w+')) if index else None  # noqa: SIM115 (stack does)
-        # In a session of its own: Ctrl-C comes from here, once.
-        worker = subprocess.Popen(
-            [sys.executable, *sys.argv, *options], preexec_fn=functools.partial(begin, share), start_new_session=True,
-            stderr=said, env={**os.environ, 'TF_CONFIG': config, 'CUDA_VISIBLE_DEVICES': gpus[index % len(gpus)]})
-        stack.callback(worker.kill)
-        workers.append((worker, said))
-    return workers
+    # In its own session, because this process forwards Ctrl-C. Otherwise a worker would receive Ctrl-C twice.
+    return subprocess.Popen(
+        [sys.executable, *sys.argv, *options], preexec_fn=prepare, start_new_session=True, stderr=error_file,
+        env={**os.environ, 'TF_CONFIG': json.dumps(task), 'CUDA_VISIBLE_DEVICES': gpus[index % len(gpus)]})
 
 
-def codes_of(workers, stops, patience):
-    """Wait for the end of processes, handing on the signals noted in stops -> their exit codes.
+def wait_for_workers(workers, received, timeout):
+    """Wait until all workers have ended, and return their exit codes.
 
-    Once one has failed, the others have patience seconds, and some more to say so, before they are killed.
+    Args:
+        workers: a list of subprocess.Popen.
+        received: the list to which the signals of this process are appended. They are forwarded to the workers.
+        timeout: seconds that the workers wait for each other. After one fails, the others are killed after this time
+            and 10 s more, in which they can report the failure.
     """
-    deadline, sent = None, 0
+    deadline, forwarded = None, 0
     while any(worker.poll() is None for worker in workers):
-        for number in stops[sent:]:
+        for number in received[forwarded:]:
             for worker in workers:
                 worker.send_signal(number)
-            sent += 1
-        if deadline is None and any(worker.poll() for worker in workers):
-            deadline = time.monotonic() + patience + 10
-        if deadline and time.monotonic() > deadline:
+            forwarded += 1
+        if deadline is None and any(worker.poll() not in (None, 0) for worker in workers):
+            deadline = time.monotonic() + timeout + 10
+        if deadline is not None and time.monotonic() > deadline:
             for worker in workers:
                 worker.kill()
         time.sleep(0.1)

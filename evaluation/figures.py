@@ -1,40 +1,95 @@
-"""Figures: from arrays and rows of numbers to figures of matplotlib, which other files write.
+"""Figures of a run: training curves, attention maps, nearest neighbours, and the animation of the sample grids.
 
-They are laid out by numbers: matplotlib's own layouts differ by fractions of a pixel from run to run.
+Axes are placed by explicit coordinates, because the automatic layouts of matplotlib differ by fractions of a pixel
+between runs.
 """
 
+import contextlib
 import itertools
 import math
+import os
+import pathlib
+import re
 import textwrap
 
+import imageio.v3 as imageio
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 
-COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # told apart by the colour-blind (Okabe and Ito 2008)
+from utils import atomic_write
+
+COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
+ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # of the figure of attention maps, in inches
+# All frames of an animation are in memory at once.
+MAX_FRAMES = 150
+MAX_FRAME_SIZE = 800  # pixels of the longer side
 
 
-def draw_curves(rows, output="D's mean probability of being real"):
-    """Draw a history, rows {column: text}, '' for no value -> a figure: losses, D's output, gammas, scores."""
-    gammas = {name: {'g': 'generator', 'd': 'discriminator'}[name[0]] + name[7:].replace('_', ' ')
-              for name in (rows[0] if rows else {}) if name[1:].startswith('_gamma')}
-    panels = {
-        'Losses': {'g_loss': 'G', 'd_loss_real': 'D on real', 'd_loss_fake': 'D on fake', 'd_loss': 'D, in all'},
-        'Gradient penalty, before its weight': {'d_penalty': 'D'},
+##################################################################################
+# Files
+##################################################################################
+
+def save_figure(figure, path):
+    """Write a matplotlib figure as PNG."""
+    with atomic_write(path) as part:
+        figure.savefig(part, format='png', dpi=100)
+
+
+def write_animation(folder, prefix):
+    """Write the grids <prefix>_train_<epoch>_<step>.png in a folder, in this order, as <prefix>_progress.gif.
+
+    If there are many grids, only some are used. Large grids are scaled down, and damaged ones are skipped.
+    """
+    pattern = re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png'
+    matches = [match for match in (re.fullmatch(pattern, name) for name in os.listdir(folder)) if match]
+    matches.sort(key=lambda match: (int(match[1]), int(match[2])))
+    interval = max(1, math.ceil(len(matches) / MAX_FRAMES))
+    frames = []
+    for match in matches[::interval]:
+        with contextlib.suppress(Exception):  # Pillow raises errors of many types for a damaged file
+            frame = imageio.imread(os.path.join(folder, match[0]), plugin='pillow')
+            frames.append(np.asarray(Image.fromarray(frame).reduce(math.ceil(max(frame.shape) / MAX_FRAME_SIZE))))
+    # A run that was resumed with another --sample_num has grids of several sizes, but a GIF has only one.
+    frames = [frame for frame in frames if frame.shape == frames[-1].shape]
+    if frames:
+        animation = imageio.imwrite('<bytes>', np.stack(frames), extension='.gif', duration=200, loop=0)
+        with atomic_write(os.path.join(folder, f'{prefix}_progress.gif')) as part:
+            pathlib.Path(part).write_bytes(animation)
+
+
+##################################################################################
+# Training curves
+##################################################################################
+
+def draw_curves(rows, output="D's mean probability that an image is real"):
+    """Draw the history of a run: losses, gradient penalty, D's output, gammas and Fréchet distance.
+
+    Args:
+        rows: [{column: text}], as from read_history; a missing value is ''.
+        output: title of the panel of the columns d_real and d_fake.
+    """
+    columns = list(rows[0]) if rows else []
+    panels = {  # {title: {column: label}}
+        'Losses': {'g_loss': 'G', 'd_loss_real': 'D, real', 'd_loss_fake': 'D, generated', 'd_loss': 'D, total'},
+        'Gradient penalty (unweighted)': {'d_penalty': 'D'},
         output: {'d_real': 'real images', 'd_fake': 'generated images'},
-        'Gamma of the attention layers': gammas,
+        'Gamma of the attention layers': gamma_labels(columns),
         'Fréchet distance to the training images': {'frechet_distance': 'generated images'}}
-    panels = {title: {name: label for name, label in lines.items() if any(row.get(name) for row in rows)}
+    panels = {title: {column: label for column, label in lines.items() if any(row.get(column) for row in rows)}
               for title, lines in panels.items()}
-    panels = {title: lines for title, lines in panels.items() if lines} or {'No row yet': {}}
+    panels = {title: lines for title, lines in panels.items() if lines}
+    if not panels:
+        panels = {'No data yet': {}}
 
     height = 2.2 * len(panels) + 0.3
     figure = Figure(figsize=(8, height))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     figure.subplots_adjust(left=0.07, right=0.78, bottom=0.5 / height, top=1 - 0.3 / height, hspace=0.25)
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-        for (name, label), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
-            points = [(int(row['step']), float(row[name])) for row in rows if row.get(name)]
+        for (column, label), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+            points = [(int(row['step']), float(row[column])) for row in rows if row.get(column)]
             axis.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=1,
                       marker='.' if len(points) < 50 else '')
         axis.set_title(title, fontsize=10, loc='left')
@@ -45,10 +100,90 @@ def draw_curves(rows, output="D's mean probability of being real"):
     return figure
 
 
-def ink_of(image):
-    """What of an image [H, W, C] in [0, 1] is drawn on its ground -> [H, W] in [0, 1].
+def gamma_labels(columns):
+    """Return the labels of the gammas among the columns of a history, as {'g_gamma_2': 'generator 2'}."""
+    networks = {'g': 'generator', 'd': 'discriminator'}
+    matches = [re.fullmatch('([gd])_gamma(.*)', column) for column in columns]
+    return {match[0]: networks[match[1]] + match[2].replace('_', ' ') for match in matches if match}
 
-    Of a grey image what is bright; of one in colour, how far a pixel is from the mean colour of the border.
+
+##################################################################################
+# Attention maps
+##################################################################################
+
+def draw_attention(sections, title):
+    """Draw attention maps, one row per image: the image, then the maps of four of its positions.
+
+    The map of a position (the query) shows its attention weights over all keys. A key is a position or, if the layer
+    pools its keys, a block of positions. Maps with the same number of keys share a colour scale.
+
+    Args:
+        sections: [(section title, images, attention maps)] with images [K, H, W, C] in [0, 1] and attention maps
+            [K, rows, columns, key rows, key columns]; the weights of position (i, j) of image k are
+            attention_maps[k, i, j].
+    """
+    chosen_maps = [choose_maps(images, attention_maps) for _, images, attention_maps in sections]
+    max_weights = {}  # {number of keys: largest weight}
+    for chosen in chosen_maps:
+        for _, _, weights in itertools.chain.from_iterable(chosen):
+            max_weights[weights.size] = max(max_weights.get(weights.size, 0), np.nan_to_num(weights).max())
+
+    num_rows = sum(len(images) for _, images, _ in sections)
+    height = (ROW_HEIGHT * num_rows + SECTION_TITLE_HEIGHT * len(sections) + COLOUR_BAR_HEIGHT * len(max_weights)
+              + 0.45)
+    figure = Figure(figsize=(8, height))
+    top = height - 0.3
+    height += write_title(figure, title, 11)
+    colour_scales = {}  # {number of keys: a map drawn with this scale}
+    for (section_title, images, attention_maps), chosen in zip(sections, chosen_maps, strict=True):
+        num_keys = math.prod(attention_maps.shape[3:])
+        position_size, key_size = sizes_in_pixels(images.shape, attention_maps.shape)
+        if key_size != position_size:
+            section_title += f'; each key covers {key_size[0]} x {key_size[1]} pixels'
+        figure.text(0.5, (top - 0.2) / height, section_title, fontsize=10, ha='center')
+        bottom = top - SECTION_TITLE_HEIGHT - ROW_HEIGHT * len(images)
+        axes = figure.add_gridspec(len(images), 5, left=0.01, right=0.99, bottom=bottom / height,
+                                   top=(top - 0.5) / height, wspace=0.02, hspace=0.18).subplots(squeeze=False)
+        top = bottom
+        for row, image, image_maps in zip(axes, images, chosen, strict=True):
+            colour_scales[num_keys] = draw_maps(row, image, image_maps, position_size, key_size,
+                                                max_weights[num_keys])
+
+    draw_colour_bars(figure, colour_scales)
+    return figure
+
+
+def sizes_in_pixels(images_shape, maps_shape):
+    """Return the (height, width) of a position and that of a key; see draw_attention for the shapes."""
+    _, height, width, _ = images_shape
+    _, rows, columns, key_rows, key_columns = maps_shape
+    position_size = height // rows, width // columns
+    key_size = math.ceil(rows / key_rows) * position_size[0], math.ceil(columns / key_columns) * position_size[1]
+    return position_size, key_size
+
+
+def draw_colour_bars(figure, colour_scales):
+    """Draw one colour bar per number of keys at the bottom of a figure; colour_scales: {number of keys: map}."""
+    height = figure.get_figheight()
+    for number, (num_keys, colour_scale) in enumerate(colour_scales.items(), 1):
+        bottom = COLOUR_BAR_HEIGHT * (len(colour_scales) - number) + 0.5
+        axis = figure.add_axes([0.05, bottom / height, 0.9, 0.12 / height])
+        bar = figure.colorbar(colour_scale, cax=axis, orientation='horizontal')
+        layers = f' in layers with {num_keys} keys' if len(colour_scales) > 1 else ''
+        bar.set_label(f'attention weights of the framed position{layers} (uniform: {1 / num_keys:.3g})', fontsize=9)
+
+
+def choose_maps(images, attention_maps):
+    """Choose the maps to draw: for each image a list of (name, query position, weights [key rows, key columns])."""
+    return [[(name, query, image_maps[query])
+             for name, query in choose_queries(foreground(image), image_maps.shape[:2]).items()]
+            for image, image_maps in zip(images, attention_maps, strict=True)]
+
+
+def foreground(image):
+    """Return how much each pixel of an image [H, W, C] belongs to the object: [H, W] in [0, 1].
+
+    This is the brightness of a grey image. In colour, it is the difference from the mean colour of the border.
     """
     image = np.nan_to_num(image)
     if image.shape[2] == 1:
@@ -57,121 +192,105 @@ def ink_of(image):
     return np.abs(image - border).mean(2)
 
 
-def query_points(ink, grid):
-    """Choose the positions of an attention map whose looks are drawn, from the ink [H, W] of an image, in [0, 1].
+def choose_queries(mask, grid):
+    """Choose the positions whose attention is drawn, by the amount of foreground in their pixels.
 
-    grid: rows and columns of the positions; one stands for a block of H/rows x W/columns pixels. Returns {what it is:
-    position}: the block with the most ink; the first and the last block, row by row, with at least half as much; and,
-    of the blocks with the least ink, the one nearest to the middle.
+    Args:
+        mask: [H, W] in [0, 1], as from foreground.
+        grid: rows and columns of the positions.
+
+    Returns:
+        {name: (row, column)}. 'stroke' has the most foreground. 'top end' and 'bottom end' are the first and the last
+        position with at least half as much foreground. 'background' is the most central position with the least
+        foreground.
     """
     rows, columns = grid
-    ink = ink.reshape(rows, ink.shape[0] // rows, columns, ink.shape[1] // columns).mean((1, 3))
-    inked = np.argwhere(ink >= ink.max() / 2)
-    empty = np.argwhere(ink <= ink.min() + 0.01)
-    middle = np.array([(rows - 1) / 2, (columns - 1) / 2])
-    points = {'stroke': np.argwhere(ink == ink.max())[0], 'top end': inked[0], 'bottom end': inked[-1],
-              'background': empty[((empty - middle) ** 2).sum(1).argmin()]}
-    return {name: (int(row), int(column)) for name, (row, column) in points.items()}
+    height, width = mask.shape
+    density = mask.reshape(rows, height // rows, columns, width // columns).mean((1, 3))  # [rows, columns]
+    dense = np.argwhere(density >= density.max() / 2)
+    empty = np.argwhere(density <= density.min() + 0.01)
+    center = np.array([(rows - 1) / 2, (columns - 1) / 2])
+    queries = {'stroke': np.argwhere(density == density.max())[0], 'top end': dense[0], 'bottom end': dense[-1],
+               'background': empty[((empty - center) ** 2).sum(1).argmin()]}
+    return {name: (int(row), int(column)) for name, (row, column) in queries.items()}
 
 
-def draw_attention(sections, title):
-    """Draw where the query points of images look -> a figure, one row an image.
+def draw_maps(axes, image, image_maps, position_size, key_size, max_weight):
+    """Draw an image [H, W, C] on the first of the axes and its attention maps on the others. Return the last map.
 
-    sections: [(what they are, images [K, H, W, C] in [0, 1], maps [K, rows, columns, rows of keys, columns of keys])];
-    maps[k, i, j] says where position (i, j) of image k looks: at keys, positions or, pooled, 2 x 2 of them. The maps
-    lie under the outline of a grey image, and on the greys of one in colour. One colour scale serves all maps of as
-    many keys.
+    A map lies under the outline of a grey image, or over the grey version of a colour image.
+
+    Args:
+        image_maps: [(name, query position, weights [key rows, key columns])].
+        position_size, key_size: height and width in pixels.
+        max_weight: upper end of the colour scale.
     """
-    looks = [[[(name, point, beta[point]) for name, point in query_points(ink_of(image), beta.shape[:2]).items()]
-              for image, beta in zip(images, maps, strict=True)] for _, images, maps in sections]
-    highest, shown = {}, {}  # of maps of as many keys: the largest share, and one of their pictures
-    for (_, _, maps), found in zip(sections, looks, strict=True):
-        largest = max(np.nan_to_num(look).max() for row in found for _, _, look in row)
-        keys = math.prod(maps.shape[3:])
-        highest[keys] = max(highest.get(keys, 0), largest)
-
-    count = sum(len(images) for _, images, _ in sections)
-    # In inches: of a row 1.7, of a section's title 0.35, of a scale 0.65.
-    height = 1.7 * count + 0.35 * len(sections) + 0.65 * len(highest) + 0.45
-    figure = Figure(figsize=(8, height))
-    top = height - 0.3
-    height += write_title(figure, title, 11)
-    for (what, images, maps), found in zip(sections, looks, strict=True):
-        block = images.shape[1] // maps.shape[1], images.shape[2] // maps.shape[2]  # pixels of a position
-        key = [-(-positions // keys) * size for positions, keys, size in
-               zip(maps.shape[1:3], maps.shape[3:5], block, strict=True)]  # pixels of a key
-        pooled = f'; what it looks at is pooled to {key[0]} x {key[1]} pixels' if key != list(block) else ''
-        figure.text(0.5, (top - 0.2) / height, what + pooled, fontsize=10, ha='center')
-        bottom = top - 0.35 - 1.7 * len(images)
-        axes = figure.add_gridspec(len(images), 5, left=0.01, right=0.99, bottom=bottom / height,
-                                   top=(top - 0.5) / height, wspace=0.02, hspace=0.18).subplots(squeeze=False)
-        top = bottom
-        keys = math.prod(maps.shape[3:])
-        for row, image, looks_of_image in zip(axes, images, found, strict=True):
-            shown[keys] = draw_looks(row, image, looks_of_image, block, key, highest[keys] or 1)
-    for number, (keys, picture) in enumerate(shown.items(), 1):
-        place = figure.add_axes([0.05, (0.65 * (len(shown) - number) + 0.5) / height, 0.9, 0.12 / height])
-        bar = figure.colorbar(picture, cax=place, orientation='horizontal')
-        of = f', where there are {keys} keys' if len(shown) > 1 else ''
-        bar.set_label(f'share of the attention of the framed block{of} (evenly spread: {1 / keys:.3g})', fontsize=9)
-    return figure
-
-
-def draw_looks(axes, image, looks, block, key, highest):
-    """Draw an image [H, W, C] on the first of the axes and, on the others, where its points look -> the last picture.
-
-    looks: [(name, position, map)] of its points; block, key: height and width in pixels of a position, and of a key.
-    """
-    show(axes[0], image)
+    height, width, channels = image.shape
+    in_colour = channels == 3
     grey = image.mean(2)
-    frame = -0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5
-    for axis, colour, (name, (i, j), look) in zip(axes[1:], COLOURS, looks, strict=True):
-        rows, columns = look.shape[0] * key[0], look.shape[1] * key[1]  # more than the image where keys stand out
-        if image.shape[2] == 3:
+    draw_image(axes[0], image)
+    for axis, colour, (name, (i, j), weights) in zip(axes[1:], COLOURS, image_maps, strict=True):
+        if in_colour:
             axis.imshow(grey, cmap='gray', vmin=0, vmax=1)
-        shown = axis.imshow(look, cmap='viridis', vmin=0, vmax=highest, alpha=0.6 if image.shape[2] == 3 else 1,
-                            extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
-        axis.axis(frame)
-        if image.shape[2] == 1 and grey.min() < 0.5 < grey.max():
+        # With an odd number of positions, the last keys reach beyond the image.
+        key_rows, key_columns = weights.shape
+        extent = -0.5, key_columns * key_size[1] - 0.5, key_rows * key_size[0] - 0.5, -0.5
+        drawn_map = axis.imshow(weights, cmap='viridis', vmin=0, vmax=max_weight if max_weight > 0 else 1,
+                                alpha=0.6 if in_colour else 1, extent=extent)
+        axis.axis((-0.5, width - 0.5, height - 0.5, -0.5))
+        if not in_colour and grey.min() < 0.5 < grey.max():
             axis.contour(grey, [0.5], colors='white', linewidths=0.8)
-        for place in axes[0], axis:
-            place.add_patch(Rectangle((block[1] * j - 0.5, block[0] * i - 0.5), block[1], block[0], fill=False,
-                                      color=colour, linewidth=2))
-        axis.set_title('object' if image.shape[2] == 3 and name == 'stroke' else name, fontsize=9)
+        corner = position_size[1] * j - 0.5, position_size[0] * i - 0.5
+        for framed in axes[0], axis:
+            framed.add_patch(Rectangle(corner, position_size[1], position_size[0], fill=False, color=colour,
+                                       linewidth=2))
+        axis.set_title('object' if in_colour and name == 'stroke' else name, fontsize=9)
     for axis in axes:
         axis.set_axis_off()
-    return shown
+    return drawn_map
 
 
-def write_title(figure, title, fontsize):
-    """Write a title at the top of a figure, which grows by the lines that a long one takes -> these inches."""
-    lines = textwrap.wrap(title, 100, break_on_hyphens=False)
-    more = 0.17 * (len(lines) - 1)
-    height = figure.get_figheight() + more
-    figure.set_figheight(height)
-    # A $ in it begins no formula.
-    figure.suptitle('\n'.join(lines), fontsize=min(fontsize, 900 / max(map(len, lines))), y=1 - 0.15 / height,
-                    parse_math=False)
-    return more
-
-
-def show(axis, image):
-    """Draw an image [H, W, C] in [0, 1], grey or in colour."""
-    axis.imshow(np.nan_to_num(image) if image.shape[2] == 3 else image[:, :, 0], cmap='gray', vmin=0, vmax=1)
-
+##################################################################################
+# Nearest neighbours
+##################################################################################
 
 def draw_neighbours(images, neighbours, title):
-    """Draw images uint8 [N, H, W, C] beside their neighbours [N, K, H, W, C], nearest first -> a figure."""
+    """Draw images uint8 [N, H, W, C] beside their neighbours [N, K, H, W, C], nearest first."""
     height = 1.1 * len(images) + 0.6
     figure = Figure(figsize=(1.1 * (neighbours.shape[1] + 1), height))
-    more = write_title(figure, f'{title}: samples and the training images nearest to them, by pixels', 9)
+    top = height - 0.55
+    height += write_title(figure, f'{title}: samples and their nearest training images (pixel distance)', 9)
     axes = figure.subplots(len(images), neighbours.shape[1] + 1, squeeze=False)
-    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / (height + more), top=(height - 0.55) / (height + more),
-                           wspace=0.05, hspace=0.05)
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=top / height, wspace=0.05, hspace=0.05)
     axes[0][0].set_title('sample', fontsize=9)
     axes[0][1].set_title('nearest', fontsize=9)
-    for row, image, found in zip(axes, images, neighbours, strict=True):
-        for axis, shown in zip(row, [image, *found], strict=True):
-            show(axis, shown / 255)
+    for row, image, image_neighbours in zip(axes, images, neighbours, strict=True):
+        for axis, drawn in zip(row, [image, *image_neighbours], strict=True):
+            draw_image(axis, drawn / 255)
             axis.set_axis_off()
     return figure
+
+
+##################################################################################
+# Parts of figures
+##################################################################################
+
+def write_title(figure, title, fontsize):
+    """Write a title at the top of a figure, and make the figure taller by the extra lines of a long title.
+
+    Returns:
+        The added height in inches.
+    """
+    lines = textwrap.wrap(title, 100, break_on_hyphens=False)
+    growth = 0.17 * (len(lines) - 1)
+    height = figure.get_figheight() + growth
+    figure.set_figheight(height)
+    # The name of a run may contain $, which starts a formula.
+    figure.suptitle('\n'.join(lines), fontsize=min(fontsize, 900 / max(map(len, lines))), y=1 - 0.15 / height,
+                    parse_math=False)
+    return growth
+
+
+def draw_image(axis, image):
+    """Draw a grey or colour image [H, W, C] in [0, 1]."""
+    axis.imshow(np.nan_to_num(image) if image.shape[2] == 3 else image[:, :, 0], cmap='gray', vmin=0, vmax=1)

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: written and restored, in TensorFlow's format."""
+"""Saving and restoring the checkpoints of a run, in TensorFlow's format."""
 
 import glob
 import os
@@ -11,101 +11,131 @@ from utils import make_folder
 
 
 class Checkpoints:
-    """Checkpoints of all variables of a graph in one folder, SAGAN.model-<step>.*; the newest few are kept.
+    """The checkpoints SAGAN.model-<step>.* in a folder, each with all variables of the graph.
 
-    averages: the variables that start at the values of others where a checkpoint lacks them; averaged is whether the
-    one that was loaded had them. finite: a tensor, whether all variables are finite numbers.
+    Args:
+        sess: the session of the graph.
+        folder: the path of the folder.
+        averages: variables that are moving averages. If a checkpoint lacks them, they start at the averaged variables.
+        keep: number of newest checkpoints to keep.
     """
 
-    def __init__(self, sess, folder, averages, finite, keep):
-        self.sess, self.folder, self.averages, self.finite, self.keep = sess, folder, averages, finite, keep
+    def __init__(self, sess, folder, averages, keep):
+        self.sess, self.folder, self.averages, self.keep = sess, folder, averages, keep
         self.saver = tf.train.Saver(max_to_keep=keep)
-        self.averaged = bool(averages)
+        self.all_finite = tf.reduce_all([tf.reduce_all(tf.is_finite(variable)) for variable in tf.global_variables()])
 
     def path(self, step):
         return os.path.join(self.folder, f'{MODEL}.model-{step}')
 
-    def check(self, step):
-        """Raise UserError where a training must not save: its folder is gone, or its weights are no numbers."""
-        if not os.path.isdir(os.path.dirname(self.folder)):
-            raise UserError(f'{os.path.dirname(self.folder)} is gone, and step {step} is not saved: put it back, then '
-                            'the same command goes on from what is in it')
-        if not self.sess.run(self.finite):
+    def save_if_finite(self, step):
+        """Save a checkpoint unless training has diverged.
+
+        Raises:
+            UserError: if a weight is not finite, if the run's folder has been removed, or if the write fails.
+        """
+        run_folder = os.path.dirname(self.folder)
+        if not os.path.isdir(run_folder):
+            raise UserError(f'the checkpoint of step {step} was not saved ({run_folder} has been removed): restore the '
+                            'folder and run the same command again to resume')
+        if not self.sess.run(self.all_finite):
             raise not_finite('a weight', step)
-
-    def growth(self, saves):
-        """How many checkpoints more there are after so many saves."""
-        return max(0, min(saves, self.keep - len(checkpoint_steps(self.folder))))
-
-    def check_room(self, count):
-        """Raise UserError where the disk cannot hold so many checkpoints more of this graph."""
-        size = count * sum(variable.shape.num_elements() * variable.dtype.size for variable in tf.global_variables())
-        folder = os.path.dirname(self.folder)
-        free = shutil.disk_usage(folder).free
-        if size > free:
-            raise UserError(f'the checkpoints that this run will write take {size / 1e6:.0f} MB, and {folder} has '
-                            f'{free / 1e6:.0f} MB left: free some space, or give a smaller --keep')
+        self.save(step)
 
     def save(self, step):
-        """Write a checkpoint; only then the oldest goes. Raises UserError where that fails: those before it stay."""
+        """Write a checkpoint, then remove the oldest.
+
+        Raises:
+            UserError: if the write fails. Earlier checkpoints are intact.
+        """
         path = self.path(step)
         make_folder(self.folder)
         before = [self.path(other) for other in checkpoint_steps(self.folder)[::-1] if other != step]
-        self.saver.recover_last_checkpoints(before[-self.keep:])  # of which it removes the oldest
+        self.saver.recover_last_checkpoints(before[-self.keep:])  # so that a restarted process also removes the oldest
         try:
             self.saver.save(self.sess, path.removesuffix(f'-{step}'), step, write_meta_graph=False)
         except (tf.errors.OpError, ValueError) as error:
-            for part in glob.glob(glob.escape(path) + ('.*tempstate*' if os.path.exists(path + '.index') else '.*')):
+            leftovers = '.*tempstate*' if os.path.exists(path + '.index') else '.*'
+            for part in glob.glob(glob.escape(path) + leftovers):
                 os.remove(part)
             raise UserError(f'the checkpoint of step {step} cannot be written to {self.folder} ({one_line(error)}): '
-                            'free some space, then the same command goes on from the one before it') from error
-        for old in before[:-self.keep]:  # there are some where --keep was larger
+                            'free some disk space, then run the same command again to resume') from error
+        for old in before[:-self.keep]:  # left from a run with a larger --keep
             for part in glob.glob(glob.escape(old) + '.*'):
                 os.remove(part)
 
-    def load(self, checkpoint):
-        """Restore a checkpoint: 'latest', the newest one that is whole; 'best'; or that of a step -> (found, step).
+    def check_disk_space(self, count):
+        """Raise UserError if the disk cannot hold the given number of additional checkpoints."""
+        size = count * sum(variable.shape.num_elements() * variable.dtype.size for variable in tf.global_variables())
+        run_folder = os.path.dirname(self.folder)
+        free = shutil.disk_usage(run_folder).free
+        if size > free:
+            raise UserError(f'not enough disk space (the checkpoints of this run need {size / 1e6:.0f} MB, and '
+                            f'{run_folder} has {free / 1e6:.0f} MB left): free some space, or reduce --keep')
 
-        (False, 0) where there is none. Raises UserError where it is of another network, or damaged.
+    def growth(self, saves):
+        """Return the number of checkpoints that the folder gains from the given number of saves."""
+        return max(0, min(saves, self.keep - len(checkpoint_steps(self.folder))))
+
+    def load(self, checkpoint='latest'):
+        """Restore a checkpoint.
+
+        Args:
+            checkpoint: 'latest' (the newest undamaged one), 'best' (the newest), or a step.
+
+        Returns:
+            (step, whether the checkpoint has the averages), or None if there is no such checkpoint.
+
+        Raises:
+            UserError: if the checkpoint belongs to another network, or is damaged.
         """
-        newest = checkpoint_steps(self.folder)
-        steps = {'latest': newest, 'best': newest[:1]}.get(checkpoint, [step for step in newest if step == checkpoint])
+        existing = checkpoint_steps(self.folder)
+        if checkpoint == 'latest':
+            steps = existing
+        elif checkpoint == 'best':
+            steps = existing[:1]
+        else:
+            steps = [step for step in existing if step == checkpoint]
         for step in steps:
             try:
-                self.restore(self.path(step))
-                return True, step
+                return step, self.restore(self.path(step))
             except tf.errors.OpError as error:
-                if checkpoint_steps(self.folder) != newest:  # a training that goes on has replaced it
+                if checkpoint_steps(self.folder) != existing:  # a training run has replaced it meanwhile
                     return self.load(checkpoint)
-                print(f'{self.path(step)} is damaged ({one_line(error)})' +
-                      ': falling back to the one before it' * (step != steps[-1]))
-        if steps and checkpoint == 'latest':
-            raise UserError(f'no checkpoint in {self.folder} is whole: delete the folder to train anew')
-        if steps:
-            raise UserError(f'checkpoint {checkpoint} of {self.folder} is damaged: choose another --checkpoint')
-        return False, 0
+                fallback = '' if step == steps[-1] else ': falling back to the previous one'
+                print(f'{self.path(step)} is damaged ({one_line(error)}){fallback}')
+        if not steps:
+            return None
+        if checkpoint == 'latest':
+            raise UserError(f'all checkpoints in {self.folder} are damaged: delete the folder to start training again')
+        raise UserError(f'checkpoint {checkpoint} in {self.folder} is damaged: choose another --checkpoint')
 
     def restore(self, path):
-        """Restore one checkpoint. Raises OpError where it is damaged, UserError where it is of another network."""
-        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        missing = [average for average in self.averages if average.op.name not in shapes]
+        """Restore the checkpoint at path and return whether it has the averages.
+
+        Raises:
+            OpError: if the checkpoint is damaged.
+            UserError: if the checkpoint belongs to another network.
+        """
+        saved_shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+        missing = [average for average in self.averages if average.op.name not in saved_shapes]
         variables = [variable for variable in tf.global_variables() if variable not in missing]
         for variable in variables:
-            here, there = variable.shape.as_list(), shapes.get(variable.op.name)
-            if here != there:
-                differs = 'is missing' if there is None else f'has the shape {there} there and {here} here'
-                raise UserError(f'{path} is of another network: {variable.op.name} {differs}; move it away, or give '
-                                'the options it was trained with')
-        self.averaged = bool(self.averages) and not missing
+            shape, saved = variable.shape.as_list(), saved_shapes.get(variable.op.name)
+            if shape != saved:
+                difference = 'is missing' if saved is None else f'has shape {saved} in the checkpoint and {shape} here'
+                raise UserError(f'{path} belongs to another network ({variable.op.name} {difference}): move it away, '
+                                'or use the options that it was trained with')
         if missing:
             tf.train.Saver(variables).restore(self.sess, path)
             self.sess.run(tf.variables_initializer(missing))  # to the values of the variables
-            print(f'{path} has no averaged weights: the raw ones take their place')
+            print(f'{path} has no averaged weights: using the raw weights')
         else:
             self.saver.restore(self.sess, path)
+        return bool(self.averages) and not missing
 
 
-def not_finite(what, step):
-    """The UserError of a training that came to nothing."""
-    return UserError(f'{what} is no finite number at step {step}, which ends this training: take smaller learning '
-                     'rates, --g_lr and --d_lr; its checkpoints before that step are whole')
+def not_finite(name, step):
+    """Return the UserError of a training run that has diverged."""
+    return UserError(f'{name} is not finite at step {step}: training stopped. Lower the learning rates, --g_lr and '
+                     '--d_lr; checkpoints before that step are intact')

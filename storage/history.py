@@ -1,4 +1,4 @@
-"""The history of a run: a CSV file."""
+"""The history of a run: a CSV file with one row per printed step."""
 
 import contextlib
 import os
@@ -9,30 +9,38 @@ from utils import atomic_write
 
 
 def open_history(path, step, columns):
-    """Open the CSV file of a run to append rows to it, without the rows that an interrupted run wrote after step.
+    """Open the history at path to append rows. Remove the rows that an interrupted run wrote after step.
 
-    columns: step first; the rows before keep what they have of them.
+    Args:
+        columns: the names of the columns, step first. Earlier rows keep their values in these columns.
     """
     rows = [row for row in read_history(path) if int(row['step']) <= step]
     with atomic_write(path) as part, open(part, 'w') as file:
-        for row in [dict(zip(columns, columns, strict=True)), *rows]:
+        print(*columns, sep=',', file=file)
+        for row in rows:
             print(*(row.get(name, '') for name in columns), sep=',', file=file)
     return open(path, 'a')
 
 
 def read_history(path):
-    """The whole rows of the CSV file that open_history keeps: a list of {column: text}, none where there is no file."""
+    """Return the undamaged rows of a history, a list of {column: text}. The list is empty if there is no file."""
     if not os.path.exists(path):
         return []
-    columns, *rows = pathlib.Path(path).read_text(errors='replace').splitlines() or ['']
-    rows = [dict(zip(columns.split(','), row.split(','), strict=False)) for row in rows
-            if row.count(',') == columns.count(',')]
-    return [row for row in rows if re.fullmatch('[0-9]+', row.get('step', '')) and all(map(is_number, row.values()))]
+    lines = pathlib.Path(path).read_text(errors='replace').splitlines()
+    if not lines:
+        return []
+    columns = lines[0].split(',')
+    rows = [line.split(',') for line in lines[1:]]
+    rows = [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+    return [row for row in rows
+            if re.fullmatch('[0-9]+', row.get('step', '')) and all(is_number(text) for text in row.values())]
 
 
 def is_number(text):
-    """Whether the text of a history is a number, or '' for none."""
+    """Return whether a text is a number or '', which stands for a missing value."""
+    if text == '':
+        return True
     with contextlib.suppress(ValueError):
         float(text)
         return True
-    return text == ''
+    return False

@@ -1,4 +1,4 @@
-"""A run on disk: its folders, its lock, its config.json, finding one, and how its other files are written and read."""
+"""A run on disk: its folders, lock and config.json, and the search for trained runs."""
 
 import contextlib
 import fcntl
@@ -9,206 +9,216 @@ import pathlib
 import re
 import shutil
 import socket
+from typing import NamedTuple
 
-import imageio.v3 as imageio
-import numpy as np
-from PIL import Image
+from options import (
+    ARTICLE,
+    UserError,
+    as_typed,
+    check_saved_options,
+    flag,
+    options_of,
+    run_name,
+    with_native_shape_as_0,
+)
+from utils import is_abandoned, make_folder, write_json
 
-from options import ARTICLE, UserError, check_config, flag, options_of, run_name, settled, shown
-from utils import atomic_folder, atomic_write, is_abandoned, make_folder, write_png
-
-MODEL = 'SAGAN'  # begins the names of what a run writes
-NAMED = 3  # runs that a line names at most
-FILM_SIZE, FILM_FRAMES = 800, 150  # pixels a side, and frames, of a film at most: they lie in memory together
+MODEL = 'SAGAN'  # the names of a run's files start with it
+FACTS = 'images', 'class_names', 'image_shape'  # of the data set, in config.json
+MAX_LISTED = 3  # maximal number of runs that a message lists
 
 
 class RunNotFound(UserError):
-    """No trained run has the options that are wanted."""
+    """No trained run has the requested options."""
 
 
 class Run:
-    """The folders of a run, <checkpoint_dir>/<name>, <result_dir>/<name> and <log_dir>/<name>; options: all of them."""
+    """The folders of a run: <checkpoint_dir>/<name>, <result_dir>/<name> and <log_dir>/<name>.
 
-    def __init__(self, options):
-        self.name = run_name(options)
-        self.folder, self.results, self.logs = (
-            os.path.join(options[place], self.name) for place in ('checkpoint_dir', 'result_dir', 'log_dir'))
+    Args:
+        config: the Config of the run.
+    """
+
+    def __init__(self, config):
+        self.name = run_name(vars(config))
+        self.folder = os.path.join(config.checkpoint_dir, self.name)
+        self.results = os.path.join(config.result_dir, self.name)
+        self.logs = os.path.join(config.log_dir, self.name)
         self.config_path = os.path.join(self.folder, 'config.json')
-        self.maps = os.path.join(self.results, f'{MODEL}_maps')
-        self.variant = ''  # in the names of what is sampled otherwise than by default
+        self.snapshots = os.path.join(self.results, f'{MODEL}_maps')
 
-    def path(self, name):
-        """Where the result of that name, as curves.png, is written."""
-        stem, ending = os.path.splitext(name)
-        return os.path.join(self.results, f'{MODEL}_{stem}{self.variant}{ending}')
+    def result_path(self, name, suffix=''):
+        """Return the path of a result file: <results>/SAGAN_<name><suffix><extension of name>."""
+        stem, extension = os.path.splitext(name)
+        return os.path.join(self.results, f'{MODEL}_{stem}{suffix}{extension}')
 
     @contextlib.contextmanager
-    def held(self):
-        """Hold the lock of the run: it has one writer, and goes with the process. Clears what a kill left half-written.
+    def locked(self):
+        """Hold the lock of the run, which allows one writer. Remove files that killed processes left half-written.
 
-        Raises UserError, which names the holder, where another process has it.
+        The operating system releases the lock when the process ends.
+
+        Raises:
+            UserError: if another process holds the lock. The message names the process.
         """
         with open(os.path.join(make_folder(self.folder), 'lock'), 'a+') as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                raise UserError(f'{self.folder} is being trained by {lock.read().strip() or "another process"}: wait '
-                                'for its end, or give this run a --name of its own') from None
+                holder = lock.read().strip() or 'another process'
+                raise UserError(f'{self.folder} is being trained by {holder}: wait until it ends, or give this run '
+                                'another --name') from None
             lock.truncate(0)
             print(f'process {os.getpid()} on {socket.gethostname()}', file=lock, flush=True)
             try:
-                for folder in self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results, self.maps:
-                    clear(folder)
+                for folder in (self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results,
+                               self.snapshots):
+                    remove_partial_files(folder)
                 yield
             finally:
                 lock.truncate(0)
 
-    def check(self, options, facts):
-        """Raise UserError where the folder holds a run that was trained otherwise; tells what it has beyond these.
+    def check_config(self, config):
+        """Check that the run in the folder, if it has checkpoints, was trained with this config.
 
-        facts: images and class_names, of the data set; another number of images is told.
+        Prints unknown keys of its config.json and a changed number of images.
+
+        Raises:
+            UserError: if it was trained with other options or classes, or if its config.json is damaged.
         """
         if not os.path.exists(self.config_path) or not checkpoint_steps(f'{self.folder}/{MODEL}'):
             return
-        known, rest = read_config(self.config_path)
-        before = {**ARTICLE, **known}
-        other = [f'{flag(name)} {shown(before[name])}' for name in options_of('names', 'trains')
-                 if before[name] != options[name]]
-        if other:
-            raise UserError(f'{self.folder} holds a run with {", ".join(other)}: give the same, or another --name')
-        tell_rest(self.config_path, rest)
-        if rest.get('class_names', facts['class_names']) != facts['class_names']:
-            before, now = (', '.join(names) or 'none' for names in (rest['class_names'], facts['class_names']))
-            raise UserError(f'{self.folder} holds a run with the classes {before}, and the data now have {now}: put '
-                            'them back, or give another --name')
-        if rest.get('images', facts['images']) != facts['images']:
-            print(f'The data set has {facts["images"]} images to train on, and had {rest["images"]} before')
+        options, rest = read_config(self.config_path)
+        saved = {**ARTICLE, **options}
+        different = [f'{flag(name)} {as_typed(saved[name])}' for name in options_of('identity', 'training')
+                     if saved[name] != getattr(config, name)]
+        if different:
+            raise UserError(f'{self.folder} holds a run with {", ".join(different)}: use the same options, or another '
+                            '--name')
+        report_unknown_keys(self.config_path, rest)
+        class_names = list(config.class_names)
+        if rest.get('class_names', class_names) != class_names:
+            before, now = (', '.join(names) or 'none' for names in (rest['class_names'], class_names))
+            raise UserError(f'{self.folder} holds a run with the classes {before}, but the data set has {now}: restore '
+                            'the data set, or choose another --name')
+        if rest.get('images', config.images) != config.images:
+            print(f'The training split has {config.images} images; it had {rest["images"]} before')
 
-    def write_config(self, options):
-        """Write config.json; what it has that is no option stays in it."""
+    def write_config(self, config):
+        """Write config.json. Keep the keys of an existing file that are not in the config."""
         rest = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
-        write_json({**rest, **options}, self.config_path)
+        write_json({**rest, **vars(config)}, self.config_path)
 
 
-def clear(folder):
-    """Remove what a kill left half-written in a folder; other programs, still at work, keep theirs."""
+def remove_partial_files(folder):
+    """Remove temporary files, except those of processes that are still running."""
     for pattern in '*.part', '*.tempstate*', 'checkpoint.tmp*':
         for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            if is_abandoned(path):
-                shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+            if not is_abandoned(path):
+                continue
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)
 
 
 def read_config(path):
-    """What a config.json says -> ({option: value}, the rest of it). Raises UserError where it cannot be understood."""
+    """Read a config.json.
+
+    Returns:
+        ({option: value}, {key: value} of everything else).
+
+    Raises:
+        UserError: if the file is damaged or an option's value is not valid.
+    """
     try:
-        known, facts = check_config(dict(json.loads(pathlib.Path(path).read_text())), path)
-        if not all(isinstance(name, str) for name in facts.get('class_names', [])):
-            raise ValueError('class_names are no list of names')
-        return known, facts
+        options, rest = check_saved_options(dict(json.loads(pathlib.Path(path).read_text())), path)
+        if not all(isinstance(name, str) for name in rest.get('class_names', [])):
+            raise ValueError('class_names is not a list of names')
+        return options, rest
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f'{path} is damaged ({error}): delete it, or put it right') from error
+        raise UserError(f'{path} is damaged ({error}): correct or delete it') from error
 
 
-def tell_rest(path, rest):
-    """Tell what a config.json has that is neither option nor fact; image_shape was in those of older runs."""
-    if names := ', '.join(sorted(set(rest) - {'image_shape', 'images', 'class_names'})):
-        print(f'{path} has what this program does not know, and leaves alone: {names}')
+def report_unknown_keys(path, rest):
+    """Print the keys of a config.json that are neither options nor facts of the data set."""
+    unknown = ', '.join(sorted(set(rest) - set(FACTS)))
+    if unknown:
+        print(f'{path} has unknown keys, which are ignored: {unknown}')
 
 
 def checkpoint_steps(folder):
-    """The steps of the checkpoints SAGAN.model-<step> in a folder, newest first."""
+    """Return the steps of the checkpoints SAGAN.model-<step> in a folder, newest first."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [re.fullmatch(MODEL + r'\.model-([0-9]+)\.index', name) for name in names]
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    matches = [re.fullmatch(MODEL + r'\.model-([0-9]+)\.index', name) for name in names]
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
-def find_run(checkpoint_dir, wanted):
-    """Find, below checkpoint_dir, the run trained last among those whose options agree with wanted, {option: value}.
+class StoredRun(NamedTuple):
+    """A run that has a checkpoint."""
+    name: str  # of its folder
+    options: dict  # all of them, {option: value}
+    rest: dict  # everything else in config.json
+    trained: float  # time of the newest checkpoint, in seconds
 
-    Returns all options of the run, its folder's name among them, as its config.json gives them, or, in the folders of
-    older repositories, which have none, the folder's name; then what else is in config.json; then the names of all
-    runs that agree, the one trained last first.
-    Raises RunNotFound where there is no such run, UserError where a config.json, that of the run wanted by name or else any,
-    is damaged.
+
+def find_runs(checkpoint_dir, wanted):
+    """Return the trained runs in checkpoint_dir that have the wanted options, as StoredRuns, last trained first.
+
+    An option that config.json lacks has the article's value. Folders of older repositories have no config.json: the
+    folder's name gives the data set, batch size and z_dim.
+
+    Args:
+        wanted: {option: value}.
+
+    Raises:
+        RunNotFound: if no run matches.
+        UserError: if a config.json is damaged. If wanted has a name, only that run's config.json matters.
     """
     runs = []
     for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
-        steps = checkpoint_steps(folder / MODEL)
-        named = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', folder.name)
-        options, rest = {}, {}
-        if steps and (folder / 'config.json').exists():
-            try:
-                options, rest = read_config(folder / 'config.json')
-            except UserError:
-                if wanted.get('name', folder.name) == folder.name:
-                    raise
-                continue
-        elif steps and named:
-            options = {'dataset_name': named[1], 'batch_size': int(named[2]), 'z_dim': int(named[3])}
-        else:
+        try:
+            run = read_run(folder)
+        except UserError:
+            if wanted.get('name', folder.name) == folder.name:
+                raise
             continue
-        trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
-        runs.append((trained, {**ARTICLE, **options, 'name': folder.name}, rest))
-    runs.sort(key=lambda run: run[0], reverse=True)
-    agreeing = [run for run in runs if settled({**run[1], **wanted}) == settled(run[1])]
-    if not agreeing:
-        there_is = name_some([run[1]['name'] for run in runs]) or 'nothing'
-        typed = ' '.join(f'{flag(option)} {shown(value)}' for option, value in wanted.items())
-        raise RunNotFound(f'no trained run {typed and f"with {typed} "}in {checkpoint_dir} (there is {there_is}): '
-                    'train first, with --phase train')
-    _, options, rest = agreeing[0]
-    return options, rest, [run[1]['name'] for run in agreeing]
+        if run:
+            runs.append(run)
+    runs.sort(key=lambda run: run.trained, reverse=True)
+    matching = [run for run in runs
+                if with_native_shape_as_0({**run.options, **wanted}) == with_native_shape_as_0(run.options)]
+    if not matching:
+        existing = list_names([run.name for run in runs]) or 'none'
+        typed = ''.join(f' {flag(option)} {as_typed(value)}' for option, value in wanted.items())
+        if typed:
+            typed = f' with{typed}'
+        raise RunNotFound(f'no trained run{typed} in {checkpoint_dir} (existing: {existing}): train one first, with '
+                          '--phase train')
+    return matching
 
 
-def name_some(names):
-    """The first of some names as text, and how many there are besides."""
-    more = len(names) - NAMED
-    return ', '.join(names[:NAMED]) + (f' and {more} more' if more > 0 else '')
+def read_run(folder):
+    """Return the StoredRun of a folder of checkpoint_dir, or None if the folder does not hold a trained run."""
+    steps = checkpoint_steps(folder / MODEL)
+    if not steps:
+        return None
+    lineage_name = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', folder.name)
+    if (folder / 'config.json').exists():
+        options, rest = read_config(folder / 'config.json')
+    elif lineage_name:
+        dataset_name, batch_size, z_dim = lineage_name.groups()
+        options, rest = {'dataset_name': dataset_name, 'batch_size': int(batch_size), 'z_dim': int(z_dim)}, {}
+    else:
+        return None
+    trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
+    return StoredRun(folder.name, {**ARTICLE, **options, 'name': folder.name}, rest, trained)
 
 
-##################################################################################
-# Files
-##################################################################################
-
-def write_json(content, path):
-    """Write content as JSON to path."""
-    with atomic_write(path) as part:
-        pathlib.Path(part).write_text(json.dumps(content, indent=2) + '\n')
-
-
-def write_animation(folder, prefix):
-    """Write the grids <prefix>_train_<epoch>_<step>.png of a folder, in that order, as <prefix>_progress.gif."""
-    found = [re.fullmatch(re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png', name) for name in os.listdir(folder)]
-    names = [match[0] for match in sorted(filter(None, found), key=lambda match: (int(match[1]), int(match[2])))]
-    grids = []
-    for name in names[::-(-len(names) // FILM_FRAMES) or 1]:
-        with contextlib.suppress(Exception):  # there is no end to what a damaged picture makes Pillow raise
-            grid = imageio.imread(os.path.join(folder, name), plugin='pillow')
-            grids.append(np.asarray(Image.fromarray(grid).reduce(-(-max(grid.shape) // FILM_SIZE))))
-    # A run that went on with another --sample_num has grids of two sizes; a GIF holds one.
-    grids = [grid for grid in grids if grid.shape == grids[-1].shape]
-    if grids:
-        with atomic_write(os.path.join(folder, f'{prefix}_progress.gif')) as part:
-            film = imageio.imwrite('<bytes>', np.stack(grids), extension='.gif', duration=200, loop=0)
-            pathlib.Path(part).write_bytes(film)
-
-
-def save_figure(figure, path):
-    """Write a figure of matplotlib as PNG."""
-    with atomic_write(path) as part:
-        figure.savefig(part, format='png', dpi=100)
-
-
-def export_images(folder, pixels, z, labels=None):
-    """Write pixels, uint8 [N, H, W, C], as folder/00000.png ... and, with their z [N, z_dim], as folder/samples.npz.
-
-    samples.npz holds arr_0, the pixels, arr_1, the labels [N] where there are any, and z. What was exported there
-    before is replaced.
-    """
-    with atomic_folder(folder) as part:
-        os.makedirs(part)
-        for number, image in enumerate(pixels):
-            write_png(os.path.join(part, f'{number:05d}.png'), image)
-        np.savez_compressed(os.path.join(part, 'samples.npz'), arr_0=pixels, z=z,
-                            **({} if labels is None else {'arr_1': labels}))
+def list_names(names):
+    """Return the first MAX_LISTED names, separated by commas, and how many more there are."""
+    listed = ', '.join(names[:MAX_LISTED])
+    if len(names) > MAX_LISTED:
+        listed += f' and {len(names) - MAX_LISTED} more'
+    return listed

@@ -1,322 +1,308 @@
-"""What training, test and eval leave of a run: when a checkpoint is due, history, summaries, grids, figures, scores.
-
-What training writes is a record each: an object with due(step) and write(step, values), where values are the losses of
-that step, {name: number}, to which records may add. training_records lists them in the order of writing.
-"""
+"""The outputs of training, one callback each. default_callbacks lists the callbacks in the order in which they run."""
 
 import contextlib
-import dataclasses
 import pathlib
-from typing import Any
 
 import numpy as np
 
-from evaluation.figures import draw_attention, draw_curves, draw_neighbours
-from evaluation.metrics import nearest_neighbours, print_scores
-from explorer.page import write_page
-from explorer.snapshots import read_snapshots, snapshot_paths, write_snapshot
+from evaluation.attention import real_images, take_snapshot, write_attention_page
+from evaluation.figures import draw_curves, save_figure, write_animation
+from evaluation.samples import write_grid
+from explorer.snapshots import SNAPSHOT_IMAGES, snapshot_paths, write_snapshot
 from options import UserError
-from storage.checkpoints import Checkpoints
 from storage.history import open_history, read_history
-from storage.run import MODEL, Run, save_figure, write_animation, write_json
+from storage.run import MODEL
 from tf1 import one_line, tf
-from training.progress import Progress, place
-from utils import Stream, make_folder, save_images
+from utils import Stream, make_folder
 
-FEW = 2048  # images, below which a Fréchet distance depends on their number
-WALKS, WALK_STEPS = 8, 10  # rows and columns of the picture of walks between two z
-NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # rows of the picture of nearest training images, and images in one
+QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
+SCORES = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifier score'}
 
 
-def training_records(run, options, step, steps_an_epoch, last_step, stops, *, graph, sample, draw, note, score, losses,
-                     gammas, output, checkpoints, best):
-    """What a training of a run leaves from a step on, in the order of writing: what reads a value comes after it.
+class Callback:
+    """An action after training steps. A subclass overrides the methods that it needs.
 
-    options: all of config.json, which this writes; stops: true once training is asked to stop. graph: of TensorFlow;
-    sample: (z, labels) -> images; draw: use, ... -> (z, labels, size) of a grid; note: (epoch, step) -> a note
-    of explorer.py, None without attention; score: () -> {name: number}, for --eval_freq; losses: their names; gammas:
-    {name: tensor}; output: what D's output is; checkpoints and best: Checkpoints, of every save_freq steps, and of the
-    best score.
+    The methods get the model, the SAGAN that is trained, with its config, run and session.
     """
-    epoch, scored = (steps_an_epoch,), (steps_an_epoch * options['eval_freq'],)
-    noted = (options['print_freq'], *scored)
-    make_folder(run.results)
-    summaries = Summaries(noted, run.logs, step, graph)
-    path = run.path('history.csv')
-    distances = [float(row['frechet_distance']) for row in read_history(path)
-                 if row.get('frechet_distance') and int(row['step']) <= step]
-    scores = ['frechet_distance', 'classifier_score'] if options['eval_freq'] or distances else []
-    history = History(noted, path, step, ['step', *losses, *gammas, *scores], lambda: checkpoints.sess.run(gammas))
-    run.write_config(options)  # last, so that a folder that cannot be made leaves it as it was
-    return [
-        Scores(scored, score), Best(scored, best, min(distances, default=np.inf)), history, summaries,
-        Progress(noted, step, steps_an_epoch, last_step),
-        Grid((options['sample_freq'],), min(options['save_freq'], last_step), run, sample, draw(Stream.FIXED_Z),
-             steps_an_epoch, summaries),
-        EpochGrid(epoch, run, sample, draw, steps_an_epoch), Curves(epoch, run, output),
-        Film(epoch, last_step, stops, run),
-        Maps(epoch if note else (), run.maps, step, steps_an_epoch, note), Page((), last_step, stops, run),
-        Saves((options['save_freq'],), last_step, stops, checkpoints)]
+
+    activity = ''  # shown by the progress bar while on_step runs
+
+    def start(self, model, step):
+        """Prepare for training to continue after this step."""
+
+    def is_due(self, model, step, is_last):
+        """Return whether on_step runs after this step. is_last is whether training ends after it."""
+        return True
+
+    def on_step(self, model, step, values):
+        """Act on the model after a step.
+
+        Args:
+            values: {name: number}, the losses of the step and the values that earlier callbacks have added.
+        """
+
+    def close(self):
+        """Release what start opened. Runs at the end of training, even if start or on_step failed."""
+
+
+def every(freq, step):
+    """Return whether step is a multiple of freq. A freq of 0 means never."""
+    return freq > 0 and step % freq == 0
+
+
+def is_scored(config, step):
+    """Return whether --eval_freq scores samples after this step."""
+    return every(config.steps_per_epoch * config.eval_freq, step)
+
+
+def is_recorded(config, step):
+    """Return whether the values of this step go into the history and the summaries."""
+    return every(config.print_freq, step) or is_scored(config, step)
+
+
+def epoch_and_index(step, steps_per_epoch):
+    """Return the epoch of a step, counted from 0, and its index in the epoch, counted from 1. The first step is 1."""
+    epoch, index = divmod(step - 1, steps_per_epoch)
+    return epoch, index + 1
+
+
+def default_callbacks(dataset, scorer, progress):
+    """Return the callbacks of a training run. A callback that reads a value runs after the callback that adds it.
+
+    Args:
+        dataset: the Dataset to train on.
+        scorer: a function as load_scorer returns it, or None without --eval_freq.
+        progress: the ProgressBar.
+    """
+    summaries = Summaries()
+    return [Scores(scorer), BestCheckpoint(), History(), summaries, progress, TrainGrid(summaries), EpochGrid(),
+            Curves(), Animation(), Snapshots(dataset), AttentionPage(), Checkpoint()]
 
 
 @contextlib.contextmanager
-def writing(records):
-    """Within, a function (step, values) that writes the records that are due, in their order; at the end, closes them.
+def running(callbacks, model, step, progress):
+    """Start callbacks and close them at the end.
 
-    One that fails does not keep the others, checkpoints among them, from being written. It is told in a line; what the
-    user must put right, an OSError of the system or a UserError, is raised when all have been tried.
+    Args:
+        progress: a ProgressBar, which shows the activity of the callbacks.
+
+    Yields:
+        A function (step, values, is_last) that runs the callbacks that are due. If a callback fails, the others still
+        run. A UserError or an error of the operating system is raised after them; any other error is printed.
     """
-    tell = next((record.tell for record in records if isinstance(record, Progress)), lambda word: None)
-
-    def write_due(step, values):
+    def run_due(step, values, is_last):
         failure = None
-        for record in records:
+        for callback in callbacks:
             try:
-                if record.due(step):
-                    if record.word:
-                        tell(record.word)
-                    record.write(step, values)
+                if callback.is_due(model, step, is_last):
+                    if callback.activity:
+                        progress.show(callback.activity)
+                    callback.on_step(model, step, values)
             except Exception as error:
-                if isinstance(error, UserError) or getattr(error, 'errno', None):
+                # An OSError without errno comes from a library, such as Pillow, not from the system.
+                if isinstance(error, UserError) or getattr(error, 'errno', None) is not None:
                     failure = error
                 else:
-                    print(f'{type(record).__name__} of step {step} is not written: {one_line(error)}', flush=True)
-        if failure:
+                    print(f'{type(callback).__name__} failed at step {step}: {one_line(error)}', flush=True)
+        if failure is not None:
             raise failure
 
-    with contextlib.ExitStack() as closing:  # closes all, also where closing one fails, as on a full disk
-        for record in reversed(records):
-            closing.callback(record.close)
-        yield write_due
+    with contextlib.ExitStack() as stack:  # calls every close, even if one of them fails
+        for callback in callbacks:
+            stack.callback(callback.close)
+            callback.start(model, step)
+        yield run_due
 
 
-@dataclasses.dataclass
-class Record:
-    """Something that is written at each multiple of any of these numbers of steps, of which 0 has none."""
-    every: tuple
+class Scores(Callback):
+    """Score samples of fixed z every --eval_freq epochs and add the scores to the values."""
 
-    word = 'drawing'  # for what it does, where that takes a while
+    activity = 'scoring'
 
-    def due(self, step):
-        return any(steps and step % steps == 0 for steps in self.every)
+    def __init__(self, scorer):
+        self.scorer = scorer
 
-    def close(self):
-        pass
+    def is_due(self, model, step, is_last):
+        return is_scored(model.config, step)
 
-
-@dataclasses.dataclass
-class AtEnd(Record):
-    """Something that is written also after the last step, and when training is asked to stop."""
-    last_step: int
-    stops: Any  # true once training is asked to stop
-
-    def due(self, step):
-        return super().due(step) or step == self.last_step or bool(self.stops)
+    def on_step(self, model, step, values):
+        z = model.draw_z(QUICK_EVAL_NUM, model.config.seed, Stream.EVAL_Z)
+        values.update(self.scorer(model.pixels(z)))
 
 
-@dataclasses.dataclass
-class Scores(Record):
-    """Scores of samples, always of the same z, which the records after it read."""
-    score: Any  # () -> {name: number}
-    word = 'scoring'
+class BestCheckpoint(Callback):
+    """Save a checkpoint if its Fréchet distance is the lowest of the run."""
 
-    def write(self, step, values):
-        values.update(self.score())
+    activity = 'saving'
 
+    def start(self, model, step):
+        distances = [float(row['frechet_distance']) for row in read_history(model.run.result_path('history.csv'))
+                     if row.get('frechet_distance') and int(row['step']) <= step]
+        self.lowest = min(distances, default=np.inf)
 
-@dataclasses.dataclass
-class Best(Record):
-    """The checkpoint with the least Fréchet distance that the history knows."""
-    checkpoints: Checkpoints
-    least: float
-    word = 'saving'
+    def is_due(self, model, step, is_last):
+        return is_scored(model.config, step)
 
-    def write(self, step, values):
-        if values.get('frechet_distance', np.inf) < self.least:
-            self.checkpoints.check(step)
-            self.checkpoints.save(step)
-            self.least = values['frechet_distance']
+    def on_step(self, model, step, values):
+        if values.get('frechet_distance', np.inf) < self.lowest:
+            model.best_checkpoints.save_if_finite(step)
+            self.lowest = values['frechet_distance']
 
 
-class History(Record):
-    """A row of all values, in a CSV file that loses what an interrupted run wrote after step; adds the gammas."""
+class History(Callback):
+    """Add the gammas of the attention layers to the values, and append the values to the history."""
 
-    word = ''
+    file = None
 
-    def __init__(self, every, path, step, columns, gammas):
-        super().__init__(every)
-        self.columns, self.gammas = columns, gammas  # gammas: a function -> {name: number}
-        self.file = open_history(path, step, columns)
+    def start(self, model, step):
+        path = model.run.result_path('history.csv')
+        rows = read_history(path)
+        has_scores = model.config.eval_freq > 0 or any(
+            row.get('frechet_distance') for row in rows if int(row['step']) <= step)
+        self.columns = ['step', *model.losses, *model.gammas, *(SCORES if has_scores else [])]
+        self.file = open_history(path, step, self.columns)
 
-    def write(self, step, values):
-        values.update(self.gammas())
+    def is_due(self, model, step, is_last):
+        return is_recorded(model.config, step)
+
+    def on_step(self, model, step, values):
+        values.update(model.sess.run(model.gammas))
         print(step, *(values.get(name, '') for name in self.columns[1:]), sep=',', file=self.file, flush=True)
 
     def close(self):
-        self.file.close()
+        if self.file:
+            self.file.close()
 
 
-class Summaries(Record):
-    """All values and the graph, for TensorBoard, which drops what an interrupted run wrote after step."""
+class Summaries(Callback):
+    """Write the graph and the values for TensorBoard."""
 
-    word = ''
+    writer = None
 
-    def __init__(self, every, folder, step, graph):
-        super().__init__(every)
-        self.writer = tf.summary.FileWriter(make_folder(folder), graph)
+    def start(self, model, step):
+        self.writer = tf.summary.FileWriter(model.run.logs, model.sess.graph)
+        # TensorBoard discards the values that an interrupted run wrote after this step.
         self.writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
-    def write(self, step, values):
+    def is_due(self, model, step, is_last):
+        return is_recorded(model.config, step)
+
+    def on_step(self, model, step, values):
         self.writer.add_summary(tf.Summary(value=[
             tf.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]), step)
 
     def add_image(self, step, path):
+        """Add the image at path to the summaries."""
         image = tf.Summary.Image(encoded_image_string=pathlib.Path(path).read_bytes())
         self.writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag='samples', image=image)]), step)
 
     def close(self):
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
 
-@dataclasses.dataclass
-class Grid(Record):
-    """A grid of images of the same z, for TensorBoard too; the first at the latest with the first checkpoint."""
-    first: int  # the step of the first checkpoint
-    run: Run
-    sample: Any  # (z, labels) -> images
-    drawn: tuple  # z, labels and size of the grid
-    steps_an_epoch: int
-    summaries: Summaries
+class TrainGrid(Callback):
+    """Write a grid of samples of fixed z every --sample_freq steps, also for TensorBoard.
 
-    def due(self, step):
-        return super().due(step) or step == self.first < self.every[0]
+    The first grid is written no later than the first checkpoint, so that a stopped run has a grid.
+    """
 
-    def write(self, step, values):
-        epoch, index = place(step, self.steps_an_epoch)
-        path = write_grid(self.run, f'train_{epoch:02d}_{index:04d}', self.sample, *self.drawn)
+    activity = 'drawing'
+
+    def __init__(self, summaries):
+        self.summaries = summaries
+
+    def is_due(self, model, step, is_last):
+        config = model.config
+        first = min(config.sample_freq, config.save_freq, config.last_step)
+        return every(config.sample_freq, step) or step == first
+
+    def on_step(self, model, step, values):
+        epoch, index = epoch_and_index(step, model.config.steps_per_epoch)
+        path = write_grid(model, f'train_{epoch:02d}_{index:04d}', model.config.seed, Stream.FIXED_Z)
         self.summaries.add_image(step, path)
 
 
-@dataclasses.dataclass
-class EpochGrid(Record):
-    """A grid of new z after each epoch."""
-    run: Run
-    sample: Any
-    draw: Any  # use, number of an epoch -> z, labels and size of the grid
-    steps_an_epoch: int
+class EpochGrid(Callback):
+    """Write a grid of samples of new z after each epoch."""
 
-    def write(self, step, values):
-        epoch, _ = place(step, self.steps_an_epoch)
-        write_grid(self.run, f'epoch{epoch:03d}_test_all_classes', self.sample, *self.draw(Stream.EPOCH_Z, epoch))
+    activity = 'drawing'
 
+    def is_due(self, model, step, is_last):
+        return every(model.config.steps_per_epoch, step)
 
-@dataclasses.dataclass
-class Curves(Record):
-    """The history as a figure."""
-    run: Run
-    output: str
-
-    def write(self, step, values):
-        save_figure(draw_curves(read_history(self.run.path('history.csv')), self.output), self.run.path('curves.png'))
+    def on_step(self, model, step, values):
+        epoch, _ = epoch_and_index(step, model.config.steps_per_epoch)
+        write_grid(model, f'epoch{epoch:03d}_test_all_classes', model.config.seed, Stream.EPOCH_Z, epoch)
 
 
-@dataclasses.dataclass
-class Film(AtEnd):
-    """The grids of the same z as a film."""
-    run: Run
+class Curves(Callback):
+    """Draw the curves of the history after each epoch."""
 
-    def write(self, step, values):
-        write_animation(self.run.results, MODEL)
+    activity = 'drawing'
+
+    def is_due(self, model, step, is_last):
+        return every(model.config.steps_per_epoch, step)
+
+    def on_step(self, model, step, values):
+        output = "D's mean probability that an image is real" if model.objective.probability else "D's mean output"
+        figure = draw_curves(read_history(model.run.result_path('history.csv')), output)
+        save_figure(figure, model.run.result_path('curves.png'))
 
 
-class Maps(Record):
-    """Where the attention layers look after each epoch, for the page; drops what was noted after step."""
+class Animation(Callback):
+    """Write the training grids as a GIF, after each epoch and at the end."""
 
-    def __init__(self, every, folder, step, steps_an_epoch, note):
-        super().__init__(every)
-        self.folder, self.steps_an_epoch, self.note = folder, steps_an_epoch, note
-        for later, path in snapshot_paths(folder).items():
-            if later > step:
+    activity = 'drawing'
+
+    def is_due(self, model, step, is_last):
+        return is_last or every(model.config.steps_per_epoch, step)
+
+    def on_step(self, model, step, values):
+        write_animation(model.run.results, MODEL)
+
+
+class Snapshots(Callback):
+    """Write a snapshot of the attention maps after each epoch, for the attention page."""
+
+    activity = 'drawing'
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def start(self, model, step):
+        self.real = real_images(model.config, SNAPSHOT_IMAGES, self.dataset)
+        for later_step, path in snapshot_paths(model.run.snapshots).items():
+            if later_step > step:  # written by an interrupted run
                 path.unlink()
 
-    def write(self, step, values):
-        epoch, _ = place(step, self.steps_an_epoch)
-        write_snapshot(make_folder(self.folder), self.note(epoch + 1, step))
+    def is_due(self, model, step, is_last):
+        return bool(model.gammas) and every(model.config.steps_per_epoch, step)
+
+    def on_step(self, model, step, values):
+        epoch, _ = epoch_and_index(step, model.config.steps_per_epoch)
+        write_snapshot(make_folder(model.run.snapshots), take_snapshot(model, self.real, epoch + 1, step))
 
 
-@dataclasses.dataclass
-class Page(AtEnd):
-    """The page of all maps that were noted."""
-    run: Run
+class AttentionPage(Callback):
+    """Write the attention page of all snapshots at the end of training."""
 
-    def write(self, step, values):
-        write_explorer(self.run)
+    activity = 'drawing'
 
+    def is_due(self, model, step, is_last):
+        return is_last
 
-@dataclasses.dataclass
-class Saves(AtEnd):
-    """Checkpoints."""
-    checkpoints: Checkpoints
-    word = 'saving'
-
-    def write(self, step, values):
-        self.checkpoints.check(step)
-        self.checkpoints.save(step)
+    def on_step(self, model, step, values):
+        write_attention_page(model.run)
 
 
-##################################################################################
-# What test and eval write
-##################################################################################
+class Checkpoint(Callback):
+    """Save a checkpoint every --save_freq steps and at the end of training."""
 
-def write_grid(run, name, sample, z, labels, size):
-    """Write what sample makes of z [N, z_dim] and labels [N] as a grid of size (rows, columns) -> its path."""
-    path = run.path(f'{name}.png')
-    save_images(sample(z, labels), size, path)
-    return path
+    activity = 'saving'
 
+    def is_due(self, model, step, is_last):
+        return every(model.config.save_freq, step) or is_last
 
-def write_walks(run, sample, z, labels):
-    """Write the images on straight walks between the first and the second half of z [2 * WALKS, z_dim], a row each.
-
-    labels [WALKS]: the class of a walk; None where there are none.
-    """
-    start, end = z.reshape(2, WALKS, 1, -1)
-    part = np.linspace(0, 1, WALK_STEPS, dtype=np.float32)[:, None]  # [WALK_STEPS, 1]
-    walks = ((1 - part) * start + part * end).reshape(WALKS * WALK_STEPS, -1)  # [WALKS * WALK_STEPS, z_dim]
-    labels = None if labels is None else np.repeat(labels, WALK_STEPS)
-    save_images(sample(walks, labels), (WALKS, WALK_STEPS), run.path('interpolation.png'))
-
-
-def write_attention(run, step, sections):
-    """Write the figure of the attention maps in sections, as draw_attention takes them, where there are any."""
-    if sections:
-        figure = draw_attention(sections, f'{run.name}, step {step}: where the framed blocks look')
-        save_figure(figure, run.path('attention.png'))
-
-
-def write_explorer(run, *more):
-    """Write the page of the maps that training noted, and of one more note, in the place of that of its step."""
-    notes, left_out = read_snapshots(run.maps, *(facts['step'] for facts, _ in more))
-    for facts, arrays in more:
-        before = {known['step']: (known, maps) for known, maps in notes}
-        epoch = before[facts['step']][0]['epoch'] if facts['step'] in before else facts['epoch']
-        before[facts['step']] = {**facts, 'epoch': epoch}, arrays
-        notes = [before[step] for step in sorted(before)]
-    if notes:
-        write_page(run.path('explorer.html'), run.name, notes, left_out)
-
-
-def write_scores(run, scores, images, dataset):
-    """Print and write scores, {name: what}, and the neighbours of images, uint8, among a Dataset's training images."""
-    train_images = dataset.train[0]
-    what = '' if dataset.class_names else ' about the turns'
-    print(f'{scores["eval_num"]} images of step {scores["step"]}, {scores["weights"]} weights, scored by a classifier '
-          f'that is right{what} on {scores["classifier_accuracy"]:.2%} of the test split')
-    print_scores(scores['generated'], scores['real'], dataset.class_names, scores['eval_num'])
-    if scores['eval_num'] < FEW:
-        print(f'Fréchet distances of fewer than {FEW} images are too large: compare them with those of as many alone')
-    write_json(scores, run.path('scores.json'))
-    images = images[:NEIGHBOUR_ROWS]
-    found = train_images[nearest_neighbours(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
-    figure = draw_neighbours(images, found, f'{run.name}, step {scores["step"]}')
-    save_figure(figure, run.path('neighbours.png'))
+    def on_step(self, model, step, values):
+        model.checkpoints.save_if_finite(step)

@@ -1,10 +1,11 @@
-"""The objectives: a function a loss, of logits [B, 1], and one a penalty, of the gradient of the logit to an image.
+"""The objectives: losses of logits [B, 1], and penalties on the gradient of the discriminator.
 
-A loss takes the logits of one pass through D and returns what D minimises where the images are real, what it minimises
-where they are fake, and what G minimises where they are its own. OBJECTIVES has their names.
+A d_loss(real_logits, fake_logits) returns the two terms of the discriminator's loss, for real and for fake images.
+A g_loss(fake_logits) returns the generator's loss. OBJECTIVES maps each --gan_type to its functions.
 """
 
-import collections
+from collections.abc import Callable
+from typing import NamedTuple
 
 from tf1 import tf
 
@@ -13,85 +14,125 @@ from tf1 import tf
 ##################################################################################
 
 
-def sigmoid_loss(logit, label):
-    """Mean sigmoid cross-entropy of logit [B, 1] against one label, 0. or 1., for all (Goodfellow et al. 2014)."""
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(logits=logit, labels=tf.fill(tf.shape(logit), label)))
+def sigmoid_loss(logits, label):
+    """Return the mean sigmoid cross-entropy of logits [B, 1], all with the same label, 0. or 1."""
+    labels = tf.fill(tf.shape(logits), label)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(logits=logits, labels=labels))
 
 
-def gan(logit):
-    """Goodfellow et al. 2014, arXiv:1406.2661, section 3, with G's loss that does not saturate."""
-    return sigmoid_loss(logit, 1.), sigmoid_loss(logit, 0.), sigmoid_loss(logit, 1.)
+def gan_d_loss(real_logits, fake_logits):
+    """Return the terms of Goodfellow et al. 2014 (arXiv:1406.2661), section 3."""
+    return sigmoid_loss(real_logits, 1.), sigmoid_loss(fake_logits, 0.)
 
 
-def lsgan(logit):
-    """Mao et al. 2017, arXiv:1611.04076, equation 9, without the factor 1/2."""
-    return tf.reduce_mean((logit - 1) ** 2), tf.reduce_mean(logit ** 2), tf.reduce_mean((logit - 1) ** 2)
+def gan_g_loss(fake_logits):
+    """Return the non-saturating loss of Goodfellow et al. 2014 (arXiv:1406.2661), section 3."""
+    return sigmoid_loss(fake_logits, 1.)
 
 
-def hinge(logit):
-    """Lim and Ye 2017, arXiv:1705.02894; Zhang et al. 2018, arXiv:1805.08318, equation 4."""
-    return tf.reduce_mean(tf.nn.relu(1 - logit)), tf.reduce_mean(tf.nn.relu(1 + logit)), -tf.reduce_mean(logit)
+def lsgan_d_loss(real_logits, fake_logits):
+    """Return the terms of Mao et al. 2017 (arXiv:1611.04076), eq. 9, without the factor 1/2."""
+    return tf.reduce_mean((real_logits - 1) ** 2), tf.reduce_mean(fake_logits ** 2)
 
 
-def wgan(logit):
-    """Arjovsky et al. 2017, arXiv:1701.07875, equation 2, for a D that a penalty keeps near 1-Lipschitz."""
-    return -tf.reduce_mean(logit), tf.reduce_mean(logit), -tf.reduce_mean(logit)
+def lsgan_g_loss(fake_logits):
+    """Return the loss of Mao et al. 2017 (arXiv:1611.04076), eq. 9, without the factor 1/2."""
+    return tf.reduce_mean((fake_logits - 1) ** 2)
+
+
+def hinge_d_loss(real_logits, fake_logits):
+    """Return the terms of Lim and Ye 2017 (arXiv:1705.02894), as in Zhang et al. 2018 (arXiv:1805.08318), eq. 4."""
+    return tf.reduce_mean(tf.nn.relu(1 - real_logits)), tf.reduce_mean(tf.nn.relu(1 + fake_logits))
+
+
+def wgan_d_loss(real_logits, fake_logits):
+    """Return the terms of Arjovsky et al. 2017 (arXiv:1701.07875), eq. 2. They need a 1-Lipschitz discriminator."""
+    return -tf.reduce_mean(real_logits), tf.reduce_mean(fake_logits)
+
+
+def linear_g_loss(fake_logits):
+    """Return minus the mean logit, the generator's loss of hinge and Wasserstein GANs."""
+    return -tf.reduce_mean(fake_logits)
 
 
 ##################################################################################
 # Penalties
 ##################################################################################
 
-def gradient_norm(logit_of, images):
-    """Norm over all pixels [B] of the gradient of each logit to its image; images [B, H, W, C]."""
-    gradient, = tf.gradients(logit_of(images), images)  # [B, H, W, C]; no batch norm ties the images together
-    # The root has no derivative at 0.
+def gradient_norm(logits_of, images):
+    """Return the Euclidean norm of the gradient of each logit with respect to its image.
+
+    Args:
+        logits_of: function from images [B, H, W, C] to logits [B, 1]. It must not use batch norm, so that each logit
+            depends on its own image alone.
+        images: [B, H, W, C].
+
+    Returns:
+        [B].
+    """
+    gradient, = tf.gradients(logits_of(images), images)  # [B, H, W, C]
+    # The small constant keeps the derivative of the square root finite at 0.
     return tf.sqrt(tf.reduce_sum(gradient ** 2, [1, 2, 3]) + 1e-12)
 
 
-def noise(shape, key):
-    """Uniform in [0, 1), depends on the key [2], whole numbers, alone."""
+def uniform_noise(shape, key):
+    """Return uniform noise in [0, 1) that depends only on key, two integers."""
     return tf.random.stateless_uniform(shape, key, alg='philox')
 
 
-def between(real, fake, key, mine):
-    """Points [B, H, W, C] between real and fake images, at one share an image."""
-    shares = mine(noise([tf.shape(real)[0], 1, 1, 1], key))
-    real = mine(real)
-    return real + shares * (fake - real)
+def interpolate(real, fake, key, cluster):
+    """Return random points [B, H, W, C] on the lines between real and fake images. Arguments are those of wgan_gp."""
+    t = cluster.local_shard(uniform_noise([tf.shape(real)[0], 1, 1, 1], key))
+    real = cluster.local_shard(real)
+    return real + t * (fake - real)
 
 
-def wgan_gp(logit_of, real, fake, key, mine):
-    """Gulrajani et al. 2017, arXiv:1704.00028, equation 3, without its weight lambda.
+def wgan_gp(logits_of, real, fake, key, cluster):
+    """Return the gradient penalty of Gulrajani et al. 2017 (arXiv:1704.00028), eq. 3, without the weight lambda.
 
-    logit_of: images [B, H, W, C] in [0, 1] -> logit [B, 1], where no image has a say in another's logit; real: such
-    images, of the whole batch; mine: a function that takes this worker's slice of a whole batch; fake: such images, of
-    that slice; key: what the random numbers depend on, [2].
+    Args:
+        logits_of: as in gradient_norm.
+        real: the real images of the whole batch, in [0, 1].
+        fake: the generated images of this worker.
+        key: the seed of the random numbers, two integers.
+        cluster: the Cluster of the workers that share the batch.
     """
-    return tf.reduce_mean((gradient_norm(logit_of, between(real, fake, key, mine)) - 1) ** 2)
+    return tf.reduce_mean((gradient_norm(logits_of, interpolate(real, fake, key, cluster)) - 1) ** 2)
 
 
-def wgan_lp(logit_of, real, fake, key, mine):
-    """Petzka et al. 2018, arXiv:1709.08894, equation 8, without its weight; arguments as in wgan_gp."""
-    return tf.reduce_mean(tf.nn.relu(gradient_norm(logit_of, between(real, fake, key, mine)) - 1) ** 2)
+def wgan_lp(logits_of, real, fake, key, cluster):
+    """Return the one-sided penalty of Petzka et al. 2018 (arXiv:1709.08894), eq. 8, without the weight lambda.
+
+    Arguments are those of wgan_gp.
+    """
+    return tf.reduce_mean(tf.nn.relu(gradient_norm(logits_of, interpolate(real, fake, key, cluster)) - 1) ** 2)
 
 
-def dragan(logit_of, real, fake, key, mine):
-    """Kodali et al. 2017, arXiv:1705.07215, with the noise of its authors' code; arguments as in wgan_gp."""
+def dragan(logits_of, real, fake, key, cluster):
+    """Return the penalty of Kodali et al. 2017 (arXiv:1705.07215), with the noise of the authors' code.
+
+    Arguments are those of wgan_gp.
+    """
     deviation = tf.math.reduce_std(real)
     shape = tf.shape(real)
-    share, pixels = noise([shape[0], 1, 1, 1], key), noise(shape, tf.add(key, [0, 1]))
-    around = mine(tf.clip_by_value(real + 0.5 * deviation * share * pixels, 0., 1.))
-    return tf.reduce_mean((gradient_norm(logit_of, around) - 1) ** 2)
+    scale = uniform_noise([shape[0], 1, 1, 1], key)
+    noise = uniform_noise(shape, tf.add(key, [0, 1]))
+    perturbed = cluster.local_shard(tf.clip_by_value(real + 0.5 * deviation * scale * noise, 0., 1.))
+    return tf.reduce_mean((gradient_norm(logits_of, perturbed) - 1) ** 2)
 
 
-# loss and penalty as above; probability: whether a sigmoid makes D's output the probability of being real.
-Objective = collections.namedtuple('Objective', 'loss penalty probability')
+class Objective(NamedTuple):
+    """The functions of a --gan_type."""
+    d_loss: Callable
+    g_loss: Callable
+    penalty: Callable | None
+    probability: bool  # whether the sigmoid of a logit is the probability that the image is real
+
 
 OBJECTIVES = {
-    'gan': Objective(gan, None, True),
-    'lsgan': Objective(lsgan, None, False),
-    'hinge': Objective(hinge, None, False),
-    'wgan-gp': Objective(wgan, wgan_gp, False),
-    'wgan-lp': Objective(wgan, wgan_lp, False),
-    'dragan': Objective(gan, dragan, True)}
+    'gan': Objective(gan_d_loss, gan_g_loss, None, True),
+    'lsgan': Objective(lsgan_d_loss, lsgan_g_loss, None, False),
+    'hinge': Objective(hinge_d_loss, linear_g_loss, None, False),
+    'wgan-gp': Objective(wgan_d_loss, linear_g_loss, wgan_gp, False),
+    'wgan-lp': Objective(wgan_d_loss, linear_g_loss, wgan_lp, False),
+    'dragan': Objective(gan_d_loss, gan_g_loss, dragan, True)}

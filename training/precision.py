@@ -1,4 +1,4 @@
-"""Number formats: what makes a session compute in bfloat16, and the gradients of convolutions that are fast in it."""
+"""Numerical precision: sessions that compute in bfloat16, and gradients of convolutions that are fast in it."""
 
 import os
 import pathlib
@@ -7,43 +7,53 @@ from tf1 import tf
 
 
 def session_config(precision):
-    """Configuration of a session that computes in float32, or lets TensorFlow turn what gains by it to bfloat16."""
+    """Return the configuration of a session for a --precision.
+
+    With 'bfloat16', TensorFlow converts the operations that are faster in bfloat16. If the machine has no fast
+    bfloat16, the session computes in float32 and a message is printed.
+    """
     config = tf.ConfigProto(allow_soft_placement=True)
     if precision == 'bfloat16':
         if has_fast_bfloat16():
-            rewriting = config.graph_options.rewrite_options
-            rewriting.auto_mixed_precision_onednn_bfloat16 = rewriting.ON
+            rewrite = config.graph_options.rewrite_options
+            rewrite.auto_mixed_precision_onednn_bfloat16 = rewrite.ON
         else:
-            print('This processor or this TensorFlow has no fast bfloat16: going on in float32')
+            print('This processor or this TensorFlow has no fast bfloat16: using float32')
     return config
 
 
 def has_fast_bfloat16(cpuinfo='/proc/cpuinfo'):
-    """Whether oneDNN, TensorFlow's library for CPUs, is in use and the processor multiplies bfloat16 by itself."""
+    """Return whether the processor multiplies bfloat16 in hardware and TensorFlow uses oneDNN, its CPU library."""
     if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0' or not os.path.exists(cpuinfo):
         return False
     return not {'amx_bf16', 'avx512_bf16', 'bf16'}.isdisjoint(pathlib.Path(cpuinfo).read_text().split())
 
 
 def kernel_gradient(x, dy, w, strides):
-    """Gradient to the kernel w [k_h, k_w, C, D] of a SAME convolution of x [B, H, W, C] -> same shape as w.
+    """Return the gradient of a SAME convolution of x [B, H, W, C] with respect to its kernel w [k_h, k_w, C, D].
 
-    dy [B, H', W', D]: the gradient to the convolution's output; strides [1, d_h, d_w, 1], none larger than the kernel.
-    It is a convolution too: C takes the place of the batch, B that of the channels, and dy, dilated by the strides,
-    that of the kernel.
+    The gradient is itself a convolution. C takes the role of the batch, B that of the channels, and dy, dilated by the
+    strides, that of the kernel.
+
+    Args:
+        dy: the gradient with respect to the output of the convolution, [B, H', W', D].
+        strides: [1, d_h, d_w, 1]. No stride may exceed the size of the kernel.
+
+    Returns:
+        A tensor of the shape of w.
     """
-    pads = []
+    padding = []
     for size, kernel, stride in zip(x.shape.as_list()[1:3], w.shape.as_list()[:2], strides[1:3], strict=True):
-        pad = (-(-size // stride) - 1) * stride + kernel - size
-        pads.append([pad // 2, pad - pad // 2])
+        total = (-(-size // stride) - 1) * stride + kernel - size
+        padding.append([total // 2, total - total // 2])
     x, dy = tf.transpose(x, [3, 1, 2, 0]), tf.transpose(dy, [1, 2, 0, 3])  # [C, H, W, B], [H', W', B, D]
-    dw = tf.nn.conv2d(x, dy, [1, 1, 1, 1], [[0, 0], *pads, [0, 0]], dilations=strides)  # [C, k_h, k_w, D]
+    dw = tf.nn.conv2d(x, dy, [1, 1, 1, 1], [[0, 0], *padding, [0, 0]], dilations=strides)  # [C, k_h, k_w, D]
     return tf.transpose(dw, [1, 2, 0, 3])
 
 
 @tf.RegisterGradient('Conv2DInBfloat16')
 def conv2d_gradient(op, dy):
-    """Gradients to the inputs of a Conv2D operation from dy, that to its output: equal to TensorFlow's own."""
+    """Return the gradients of a Conv2D with respect to its inputs, given dy at its output. They equal TensorFlow's."""
     x, w = op.inputs
     strides = op.get_attr('strides')
     return tf.nn.conv2d_backprop_input(tf.shape(x), w, dy, strides, 'SAME'), kernel_gradient(x, dy, w, strides)
@@ -51,12 +61,12 @@ def conv2d_gradient(op, dy):
 
 @tf.RegisterGradient('Conv2DBackpropInputInBfloat16')
 def deconv2d_gradient(op, dy):
-    """The same for the operation of a transposed convolution, the first of whose inputs is its output's shape."""
-    _, w, x = op.inputs
+    """Return the gradients of a transposed convolution with respect to its inputs, given dy at its output."""
+    _, w, x = op.inputs  # the first input is the shape of the output
     strides = op.get_attr('strides')
     return None, kernel_gradient(dy, x, w, strides), tf.nn.conv2d(dy, w, strides, 'SAME')
 
 
-# For tf.Graph.gradient_override_map, over SAME convolutions without dilation. In bfloat16 oneDNN's convolution is twice
-# as fast as its gradient to a kernel; in float32 it is no faster.
+# For tf.Graph.gradient_override_map, around SAME convolutions without dilation. In bfloat16, a convolution in oneDNN is
+# twice as fast as its kernel gradient. In float32, it is not faster.
 BFLOAT16_GRADIENTS = {'Conv2D': 'Conv2DInBfloat16', 'Conv2DBackpropInput': 'Conv2DBackpropInputInBfloat16'}

@@ -1,0 +1,118 @@
+"""The attention maps of a model, for the figure and for the attention page."""
+
+import numpy as np
+
+from datasets import load_dataset
+from evaluation.figures import draw_attention, save_figure
+from explorer.page import write_page
+from explorer.snapshots import SNAPSHOT_IMAGES, LayerMaps, make_snapshot, read_snapshots
+from options import UserError
+from utils import Stream
+
+FIGURE_ROWS = 4  # images per layer in the figure
+
+
+def real_images(config, count, dataset=None):
+    """Return the first images of the test split, [count, H, W, C] in [0, 1].
+
+    Args:
+        config: the Config of a run.
+        dataset: a Dataset, or None to load the data set of the config.
+
+    Returns:
+        None if the data set cannot be loaded or has fewer test images.
+    """
+    if dataset is None:
+        try:
+            dataset = load_dataset(config.dataset_name, config.data_dir, config.image_shape, count)
+        except UserError:
+            return None
+    images, _ = dataset.test
+    if len(images) < count:
+        return None
+    return images[:count].astype(np.float32) / 255
+
+
+def layer_maps(model, z, labels, real):
+    """Return the LayerMaps of all attention layers, the generator's first.
+
+    Args:
+        z: [N, z_dim], the generator's input.
+        labels: [N], or None if the model is not conditional.
+        real: images [N, H, W, C] for the discriminator, or None for the generated images.
+    """
+    map_tensors = {network: [layer.attention_map for layer in layers] for network, layers in model.layers.items()}
+    generated, generator_maps = model.fetch([model.fake_images, map_tensors['generator']], z, labels)
+    judged = generated if real is None else real
+    discriminator_maps = model.sess.run(map_tensors['discriminator'], {model.inputs: judged})
+    maps = []
+    for network, images, betas in [('generator', generated, generator_maps),
+                                   ('discriminator', judged, discriminator_maps)]:
+        layers = model.layers[network]
+        gammas = model.sess.run([layer.gamma for layer in layers])
+        for layer, (gamma,), beta in zip(layers, gammas, betas, strict=True):
+            beta = beta.reshape(len(z), *layer.query_shape, *layer.key_shape)
+            maps.append(LayerMaps(network, gamma, images, beta))
+    return maps
+
+
+def take_snapshot(model, real, epoch, step):
+    """Return a snapshot for the attention page. The generator's z are those of the training grids.
+
+    Args:
+        real: as in layer_maps.
+        epoch: counted from 1, or 0 if unknown.
+    """
+    config = model.config
+    if config.conditional:
+        rows = -(-SNAPSHOT_IMAGES // config.num_classes)
+        z = model.draw_z(rows, config.seed, Stream.FIXED_Z)
+        z = np.repeat(z, config.num_classes, 0)[:SNAPSHOT_IMAGES]
+        labels = np.arange(SNAPSHOT_IMAGES) % config.num_classes
+    else:
+        z, labels = model.draw_z(SNAPSHOT_IMAGES, config.seed, Stream.FIXED_Z), None
+    return make_snapshot(layer_maps(model, z, labels, real), epoch, step, real is not None)
+
+
+def attention_sections(model, z):
+    """Return the sections of draw_attention for the networks of --attention_of, with one image per z [N, z_dim]."""
+    real = real_images(model.config, len(z))
+    titles = {'generator': 'Generator, on its own images',
+              'discriminator': f'Discriminator, on {"generated images" if real is None else "real test images"}'}
+    sections = []
+    for network, gamma, images, maps in layer_maps(model, z, model.sampled_labels(len(z)), real):
+        if model.config.attention_of in (network, 'both'):
+            size = ', {} x {} positions'.format(*maps.shape[1:3]) if len(model.layers[network]) > 1 else ''
+            sections.append((f'{titles[network]}{size} (gamma {gamma:.3f})', images, maps))
+    return sections
+
+
+def write_attention_figure(model, step, seed, suffix=''):
+    """Write the figure of the attention maps, unless the networks of --attention_of have no attention layer."""
+    sections = attention_sections(model, model.draw_z(FIGURE_ROWS, seed, Stream.FIGURE_Z))
+    if sections:
+        figure = draw_attention(sections, f'{model.run.name}, step {step}: attention of the framed positions')
+        save_figure(figure, model.run.result_path('attention.png', suffix))
+
+
+def write_attention_page(run, snapshot=None, suffix=''):
+    """Write the attention page of a run if there are any snapshots.
+
+    Args:
+        snapshot: shown with the snapshots that training has saved. It replaces the saved snapshot of the same step, but
+            keeps the saved epoch.
+    """
+    if snapshot is None:
+        snapshots, left_out = read_snapshots(run.snapshots)
+    else:
+        metadata, arrays = snapshot
+        step = metadata['step']
+        snapshots, left_out = read_snapshots(run.snapshots, step)
+        by_step = {saved['step']: (saved, maps) for saved, maps in snapshots}
+        if step in by_step:
+            saved, _ = by_step[step]
+            metadata = {**metadata, 'epoch': saved['epoch']}
+        by_step[step] = metadata, arrays
+        snapshots = [by_step[key] for key in sorted(by_step)]
+    if snapshots:
+        write_page(run.result_path('explorer.html', suffix), run.name, snapshots, left_out)
