@@ -1,11 +1,14 @@
-"""What the tests share: a small data set, a fresh graph, and main.py as a user starts it."""
+"""Fixtures that several test files share."""
 
+import contextlib
+import gc
+import io
 import os
 import subprocess
 import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# A proxy where nothing listens, so that no test reaches a network, nor does what it starts.
+# A proxy that does not exist, so that neither a test nor a process that it starts reaches a network.
 os.environ.update(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='',
                   PYTHONDONTWRITEBYTECODE='1')
 
@@ -14,7 +17,6 @@ from helpers import MAIN
 
 import main
 import SAGAN
-import sampling
 from datasets.idx import make_digits
 from evaluation import classifier
 from tf1 import tf
@@ -22,7 +24,7 @@ from tf1 import tf
 
 @pytest.fixture
 def sess():
-    """A session on a graph of its own, whose random numbers are the same in each run of a test."""
+    """A session on its own graph. Its random numbers are the same in each run of a test."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(0)
         yield session
@@ -30,7 +32,7 @@ def sess():
 
 @pytest.fixture(scope='session')
 def small_data(tmp_path_factory):
-    """A data_dir with 300 + 100 digits under the name of mnist; tests that change it take a copy."""
+    """A data_dir with 300 + 100 digits under the name of mnist. Tests that change it take a copy."""
     folder = tmp_path_factory.mktemp('data')
     (folder / 'mnist').mkdir()
     make_digits(str(folder / 'mnist'), train=300, test=100)
@@ -38,19 +40,28 @@ def small_data(tmp_path_factory):
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Start main.py in an empty folder -> the process; its standard output and error are pipes."""
-    def start_main(*options, **kwargs):
-        return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
-    return start_main
+def few_statistics(monkeypatch):
+    """Compute the batch norm statistics of the averaged weights from one batch, which is faster."""
+    monkeypatch.setattr(SAGAN, 'STATISTICS_BATCHES', 1)
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capfd):
-    """Run main.py's main in an empty folder, in this process -> (exit code, standard output, standard error)."""
-    def run_main(*options):
-        monkeypatch.setattr(classifier, 'LEAST_STEPS', 12)
+def start_main(tmp_path):
+    """A function that starts main.py in an empty folder and returns the process. Its outputs are pipes."""
+    def start(*options, **kwargs):
+        return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+    return start
+
+
+@pytest.fixture
+def run_main(tmp_path, monkeypatch, capfd):
+    """A function that runs main.main in an empty folder, in this process.
+
+    It returns (exit code, standard output, standard error).
+    """
+    def run(*options):
+        monkeypatch.setattr(classifier, 'MIN_STEPS', 12)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, 'argv', ['main.py', *map(str, options)])
         capfd.readouterr()
@@ -61,20 +72,47 @@ def run(tmp_path, monkeypatch, capfd):
             except SystemExit as error:
                 code = error.code
         return code, *capfd.readouterr()
-    return run_main
+    return run
 
 
 @pytest.fixture
-def build(sess, tmp_path, small_data, monkeypatch):
-    """Build a SAGAN whose folders lie in an empty folder, its variables at their initial values."""
-    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
-
-    def build_model(**options):
-        folders = {f'{kind}_dir': str(tmp_path / kind) for kind in ('checkpoint', 'log')}
-        folders.update(result_dir=str(tmp_path / 'results'), data_dir=str(small_data))
+def build_model(sess, tmp_path, small_data, few_statistics):
+    """A function that builds a SAGAN with its folders below tmp_path and its variables at their initial values."""
+    def build(**options):
+        folders = {'checkpoint_dir': str(tmp_path / 'checkpoint'), 'result_dir': str(tmp_path / 'results'),
+                   'log_dir': str(tmp_path / 'log'), 'data_dir': str(small_data)}
         model = SAGAN.SAGAN(sess, **{**folders, **options})
         model.build_model()
         sess.run(tf.global_variables_initializer())
         model.refresh_statistics()
         return model
-    return build_model
+    return build
+
+
+@pytest.fixture(scope='session')
+def run_main_in():
+    """Like run_main, for fixtures of a wider scope. The first argument of the function is the folder."""
+    def run(folder, *options):
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, tf.Graph().as_default(), \
+                contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(classifier, 'MIN_STEPS', 12)
+            patch.setattr(SAGAN, 'STATISTICS_BATCHES', 1)
+            patch.chdir(folder)
+            patch.setattr(sys, 'argv', ['main.py', *map(str, options)])
+            try:
+                main.main()
+                code = 0
+            except SystemExit as error:
+                code = error.code
+        gc.collect()  # a session keeps its variables until it is deleted
+        return code, out.getvalue(), err.getvalue()
+    return run
+
+
+@pytest.fixture(autouse=True)
+def free_sessions(request):
+    """After a slow test, delete its sessions, which hold up to 300 MB each and refer to themselves."""
+    yield
+    if request.node.get_closest_marker('slow'):
+        gc.collect()

@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Helpers that several test files share."""
 
 import hashlib
 import pathlib
@@ -7,6 +7,7 @@ import numpy as np
 from scipy.signal import correlate
 
 from datasets.idx import load_mnist
+from tf1 import tf
 from utils import draw_z
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -16,7 +17,7 @@ SMALL = 12, 16, 1  # an image_shape that is quick to compute
 
 
 def one_line_error(result, *words):
-    """The user's mistake is told in one line on standard error, with exit code 2 and without a traceback."""
+    """The program reports a user error in one line on standard error, with exit code 2 and without a traceback."""
     code, _, err = result
     assert code == 2, err
     assert err.startswith('main.py: ') and err.count('\n') == 1, err
@@ -49,8 +50,27 @@ def numpy_bn(x, values, name, is_training):
 
 
 def images_and_z(model, count, step=0):
-    """A batch to train on, as the feed of that step; of each image as much as fits the model's image_shape."""
-    (images, _), _ = load_mnist('mnist', model.data_dir)
-    height, width, _ = model.image_shape
+    """The feed of a training step, with images cropped to the model's image_shape."""
+    (images, _), _ = load_mnist('mnist', model.config.data_dir)
+    height, width, _ = model.config.image_shape
     return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,
-            model.z: draw_z(count, model.z_dim, 7, step), model.step: step}
+            model.z: draw_z(count, model.config.z_dim, 7, step), model.step: step}
+
+
+def variable(name):
+    """Return the variable of this name in the default graph."""
+    return {v.op.name: v for v in tf.global_variables()}[name]
+
+
+def randomize(sess, rng, scale=0.3):
+    """Set every variable to random values and return them, {name: value}.
+
+    gamma and moving_variance are in [0.5, 1.5], all other variables in [-scale, scale].
+    """
+    values = {}
+    for v in tf.global_variables():
+        low, high = (0.5, 1.5) if v.op.name.endswith(('gamma', 'moving_variance')) else (-scale, scale)
+        values[v.op.name] = rng.uniform(low, high, v.shape).astype(np.float32)
+    initial_values = {v.initializer.inputs[1]: values[v.op.name] for v in tf.global_variables()}
+    sess.run(tf.global_variables_initializer(), initial_values)
+    return values

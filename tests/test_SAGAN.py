@@ -1,401 +1,880 @@
-import csv
+"""The article's networks, the training step, the moving averages, the training loop and sampling."""
+
+import contextlib
+import dataclasses
+import io
 import os
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from helpers import SMALL, images_and_z
+from tiny_gan import TinyGAN, folders_in, open_model, random_dataset
 
 import SAGAN as module
-import sampling
 from benchmarks.speed import two_call_loop
-from datasets.batches import shuffled
-from datasets.idx import load_mnist
-from evaluation import classifier, metrics
-from options import UserError
-from SAGAN import SAGAN, linear_decay
+from options import UserError, complete_options, make_config
+from SAGAN import SAGAN, learning_rate_scale
 from storage.history import read_history
-from training import precision
-from training.losses import sigmoid_loss
-from training.precision import has_fast_bfloat16, session_config
+from tf1 import tf
+from training.stop import Stop
 from utils import draw_z
 
-
-def test_variables(build):
-    build()
-    conv = {'w': None, 'biases': None}
-    linear = {'Matrix': None, 'bias': None}
-    bn = {'beta': None, 'gamma': None}
-    attention = {'f_conv': conv, 'f_bn': bn, 'g_conv': conv, 'g_bn': bn, 'h_conv': conv, 'h_bn': bn, 'gamma': None}
-    expected = {
-        'generator': {'g_fc1': linear, 'g_bn1': bn, 'g_fc2': linear, 'g_bn2': bn, 'attention': attention,
-                      'g_dc3': conv, 'g_bn3': bn, 'g_dc4': conv},
-        'discriminator': {'d_conv1': conv, 'd_conv2': conv, 'd_bn2': bn, 'attention': attention, 'd_fc4': linear,
-                          'd_bn4': bn, 'd_fc5': linear}}
-
-    def names(tree, prefix=''):
-        return [prefix[:-1]] if tree is None else sum((names(tree[key], f'{prefix}{key}/') for key in tree), [])
-
-    found = {v.op.name: v.shape.as_list() for v in tf.trainable_variables()}
-    assert sorted(found) == sorted(names(expected))
-    assert len(found) == 52
-    assert sum(int(np.prod(shape)) for shape in found.values()) == 13_855_684
-    assert found['generator/g_fc1/Matrix'] == [62, 1024]
-    assert found['generator/g_dc3/w'] == [4, 4, 64, 128]
-    assert found['discriminator/d_fc4/Matrix'] == [6272, 1024]
-    assert found['discriminator/attention/f_conv/w'] == [4, 4, 128, 16]
-    average = '/ExponentialMovingAverage'
-    moving = [v.op.name for v in tf.global_variables() if 'moving' in v.op.name and average not in v.op.name]
-    assert len(moving) == 2 * (6 + 5) and 'discriminator/attention/f_bn/moving_mean' in moving
-    # Of the optimizers, that of D first, so that training goes on from a checkpoint of the lineage.
-    adam = {f'{name}{slot}' for name in found for slot in ('/Adam', '/Adam_1')}
-    adam |= {f'beta{number}_power{suffix}' for number in (1, 2) for suffix in ('', '_1')}
-    averages = {name + average for name in [*found, *moving] if name.startswith('generator/')}
-    assert {v.op.name for v in tf.global_variables()} == {*found, *moving, *adam, *averages}
+TINY = 8, 12, 1  # the image_shape of TinyGAN in this file
 
 
-def test_variables_without_attention(build):
-    model = build(attention=False)
-    assert len(tf.trainable_variables()) == 52 - 26
-    assert not any('attention' in v.op.name for v in tf.global_variables())
-    assert model.model_dir == 'SAGAN_mnist_64_62_noattention'
+@pytest.fixture(scope='module', autouse=True)
+def one_batch_of_statistics():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'STATISTICS_BATCHES', 1)
+        yield
 
 
-def test_any_batch_and_any_image_shape(build, sess):
-    model = build(image_shape=(32, 24, 3), z_dim=5)
-    for batch in 1, 7, 64:
-        feed = {model.inputs: np.random.rand(batch, 32, 24, 3), model.z: np.random.rand(batch, 5)}
-        images, beta = sess.run([model.fake_images, 'generator/attention/attention_map:0'], feed)
-        assert images.shape == (batch, 32, 24, 3) and beta.shape == (batch, 48, 48)
-        _, losses = sess.run([model.train_step, model.losses], feed)
-        assert np.isfinite(list(losses.values())).all()
-    assert model.sample(draw_z(300, 5, 0)).shape == (300, 32, 24, 3)
+def variables_by_name(scope=None):
+    return {variable.op.name: variable for variable in tf.global_variables(scope)}
 
 
-def test_probability_logit_and_features(build, sess):
-    model = build()
-    with tf.variable_scope('', reuse=tf.AUTO_REUSE):
-        outputs = model.discriminator(model.inputs, is_training=False, reuse=True)
-    probability, logit, features = sess.run(outputs, {model.inputs: np.random.rand(5, 28, 28, 1)})
-    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), rtol=1e-5)
-    assert logit.shape == (5, 1) and features.shape == (5, 1024)
-
-
-def test_sigmoid_loss(sess):
-    logit = np.array([[-2.], [0.], [3.]])
-    real = sess.run(sigmoid_loss(tf.constant(logit, tf.float32), 1.))
-    fake = sess.run(sigmoid_loss(tf.constant(logit, tf.float32), 0.))
-    assert real == pytest.approx(-np.log(1 / (1 + np.exp(-logit))).mean(), rel=1e-5)
-    assert fake == pytest.approx(-np.log(1 - 1 / (1 + np.exp(-logit))).mean(), rel=1e-5)
-
-
-def test_training_step_is_the_two_call_loop(build, sess):
-    """One call a step gives the weights of: update D; then, in a second call, update G through the updated D."""
-    model = build(batch_size=16)
-    initial = sess.run({v.op.name: v for v in tf.trainable_variables()})
-    steps = [images_and_z(model, 16, step) for step in range(3)]
-    losses = [sess.run([model.losses, model.train_step], feed)[0] for feed in steps]
-    weights = sess.run({v.op.name: v for v in tf.trainable_variables()})
-
-    with tf.Graph().as_default(), tf.Session() as other:
-        x, z, d_step, d_loss, g_step, g_loss = two_call_loop(SAGAN(other))
-        other.run(tf.global_variables_initializer())
-        for variable in tf.trainable_variables():
-            variable.load(initial[variable.op.name], other)
-        for feed, fused in zip(steps, losses, strict=True):
-            feed = {x: feed[model.inputs], z: feed[model.z]}
-            _, d_value, stale = other.run([d_step, d_loss, g_loss], feed)
-            _, g_value = other.run([g_step, g_loss], feed)
-            assert fused['d_loss'] == pytest.approx(d_value, rel=1e-3)
-            assert fused['g_loss'] == pytest.approx(g_value, rel=1e-3)
-            assert abs(fused['g_loss'] - stale) > 0.01  # what a G that sees the D of before would get
-        for name, expected in other.run({v.op.name: v for v in tf.trainable_variables()}).items():
-            if name.endswith(('w', 'Matrix', 'gamma', 'beta')):
-                # On average: Adam turns the rounding of a gradient near 0 into a whole step of a single weight.
-                moved = abs(weights[name] - initial[name]).mean()
-                assert moved > 0 and abs(weights[name] - expected).mean() < 0.1 * moved, name
-
-
-def test_two_builds_of_the_graph_are_the_same_bits():
-    """The same seed gives the same initial weights, losses of 3 steps and weights after them; another seed does not."""
-    def bits(seed):
-        with tf.Graph().as_default(), tf.Session() as other:
-            model = SAGAN(other, image_shape=SMALL, seed=seed)
-            model.build_model()
-            other.run(tf.global_variables_initializer())
-            found = other.run({f'initial {v.op.name}': v for v in tf.global_variables()})
-            for step in range(3):
-                feed = {model.inputs: np.random.default_rng(step).random([8, *SMALL]),
-                        model.z: draw_z(8, 62, 0, step), model.step: step}
-                _, losses = other.run([model.train_step, model.losses], feed)
-                found.update({f'{name} {step}': value for name, value in losses.items()})
-            return {**found, **other.run({v.op.name: v for v in tf.global_variables()})}
-
-    first, second, others = bits(0), bits(0), bits(1)
-    assert first.keys() == second.keys() == others.keys()
+def assert_same_bits(first, second):
+    assert first.keys() == second.keys()
     for name in first:
-        assert (first[name] == second[name]).all(), name
+        assert np.array_equal(first[name], second[name]), name
+
+
+##################################################################################
+# The article's networks
+##################################################################################
+
+@pytest.fixture(scope='module')
+def article_variables():
+    """The names and shapes of the variables of the article's network on MNIST."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        SAGAN(sess).build_model()
+        return SimpleNamespace(trainable={v.op.name: v.shape.as_list() for v in tf.trainable_variables()},
+                               names=list(variables_by_name()))
+
+
+def is_moving_statistic(name):
+    return name.endswith(('moving_mean', 'moving_variance'))
+
+
+def test_article_network_has_the_variables_of_the_lineage(article_variables):
+    conv, linear, bn = ('w', 'biases'), ('Matrix', 'bias'), ('beta', 'gamma')
+    attention = {'f_conv': conv, 'f_bn': bn, 'g_conv': conv, 'g_bn': bn, 'h_conv': conv, 'h_bn': bn}
+    layers = {
+        'generator': {'g_fc1': linear, 'g_bn1': bn, 'g_fc2': linear, 'g_bn2': bn, 'g_dc3': conv, 'g_bn3': bn,
+                      'g_dc4': conv},
+        'discriminator': {'d_conv1': conv, 'd_conv2': conv, 'd_bn2': bn, 'd_fc4': linear, 'd_bn4': bn,
+                          'd_fc5': linear}}
+    expected = set()
+    for network in layers:
+        expected |= {f'{network}/{layer}/{name}' for layer, names in layers[network].items() for name in names}
+        expected |= {f'{network}/attention/{layer}/{name}' for layer, names in attention.items() for name in names}
+        expected.add(f'{network}/attention/gamma')
+    assert len(expected) == 52
+    assert set(article_variables.trainable) == expected
+
+
+def test_article_network_has_13855684_parameters(article_variables):
+    assert sum(int(np.prod(shape)) for shape in article_variables.trainable.values()) == 13_855_684
+
+
+@pytest.mark.parametrize('name, shape', [
+    ('generator/g_fc1/Matrix', [62, 1024]), ('generator/g_dc3/w', [4, 4, 64, 128]),
+    ('discriminator/d_fc4/Matrix', [6272, 1024]), ('discriminator/attention/f_conv/w', [4, 4, 128, 16])])
+def test_article_network_layer_has_the_shape_of_the_lineage(article_variables, name, shape):
+    assert article_variables.trainable[name] == shape
+
+
+def test_article_network_has_two_moving_statistics_per_batch_norm(article_variables):
+    moving = [name for name in article_variables.names if is_moving_statistic(name)]
+    g_scopes = ['g_bn1', 'g_bn2', 'g_bn3', 'attention/f_bn', 'attention/g_bn', 'attention/h_bn']
+    d_scopes = ['d_bn2', 'd_bn4', 'attention/f_bn', 'attention/g_bn', 'attention/h_bn']
+    scopes = [f'generator/{scope}' for scope in g_scopes] + [f'discriminator/{scope}' for scope in d_scopes]
+    assert sorted(moving) == sorted(f'{scope}/moving_{name}' for scope in scopes for name in ('mean', 'variance'))
+
+
+def test_article_network_names_optimizer_variables_and_averages_as_old_checkpoints_do(article_variables):
+    trainable = set(article_variables.trainable)
+    moving = {name for name in article_variables.names if is_moving_statistic(name)}
+    adam = {f'{name}/{slot}' for name in trainable for slot in ('Adam', 'Adam_1')}
+    # The optimizer of D is created first, as in the lineage: its powers have no suffix.
+    powers = {f'beta{number}_power{suffix}' for number in (1, 2) for suffix in ('', '_1')}
+    averages = {f'{name}/ExponentialMovingAverage' for name in trainable | moving if name.startswith('generator/')}
+    assert set(article_variables.names) == trainable | moving | adam | powers | averages
+
+
+def test_network_without_attention_has_no_attention_variables(sess):
+    model = SAGAN(sess, image_shape=SMALL, attention=False)
+    model.discriminator(model.generator(tf.zeros([2, 62])))
+    assert len(tf.trainable_variables()) == 52 - 26
+    assert not any('attention' in name for name in variables_by_name())
+
+
+@pytest.fixture
+def colour_generator(sess):
+    """z, images and attention map of a generator of 16 x 12 colour images."""
+    z = tf.placeholder(tf.float32, [None, 5])
+    images = SAGAN(sess, image_shape=(16, 12, 3), z_dim=5).generator(z, is_training=False)
+    sess.run(tf.global_variables_initializer())
+    return z, images, sess.graph.get_tensor_by_name('generator/attention/attention_map:0')
+
+
+@pytest.mark.parametrize('batch_size', [1, 7, 64])
+def test_generator_makes_images_of_any_shape_for_any_batch_size(sess, colour_generator, batch_size):
+    z, images, _ = colour_generator
+    assert sess.run(images, {z: draw_z(batch_size, 5, 0)}).shape == (batch_size, 16, 12, 3)
+
+
+def test_generator_attends_to_all_positions_of_a_quarter_of_the_size(sess, colour_generator):
+    z, _, attention_map = colour_generator
+    assert sess.run(attention_map, {z: draw_z(7, 5, 0)}).shape == (7, 4 * 3, 4 * 3)
+
+
+@pytest.fixture
+def discriminator_outputs(sess):
+    """Probability, logit and features of five random images."""
+    images = tf.constant(np.random.default_rng(0).random([5, *SMALL]), tf.float32)
+    outputs = SAGAN(sess, image_shape=SMALL).discriminator(images)
+    sess.run(tf.global_variables_initializer())
+    return sess.run(outputs)
+
+
+def test_discriminator_probability_is_the_sigmoid_of_the_logit(discriminator_outputs):
+    probability, logit, _ = discriminator_outputs
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-logit)), rtol=1e-5)
+
+
+def test_discriminator_returns_a_logit_and_1024_features_per_image(discriminator_outputs):
+    _, logit, features = discriminator_outputs
+    assert (logit.shape, features.shape) == ((5, 1), (5, 1024))
+
+
+##################################################################################
+# The training step of the article's network
+##################################################################################
+
+def open_article(**options):
+    return open_model(image_shape=SMALL, **options)
+
+
+def train_three_steps(model):
+    """Return the initial variables, the losses of three steps of 8 images, and the variables after them."""
+    bits = {f'initial {name}': value for name, value in model.sess.run(variables_by_name()).items()}
+    for step in range(3):
+        images = np.random.default_rng(step).random([8, *SMALL])
+        losses = model.train_batch([(images, draw_z(8, 62, 0, step))], step)
+        bits.update({f'{name} of step {step}': value for name, value in losses.items()})
+    return {**bits, **model.sess.run(variables_by_name())}
+
+
+@pytest.fixture(scope='module')
+def bits_of_seed_0():
+    with open_article(seed=0) as model:
+        return train_three_steps(model)
+
+
+def test_two_builds_with_the_same_seed_give_the_same_bits(bits_of_seed_0):
+    """The initial weights, the losses of three steps and the weights after them are equal."""
+    with open_article(seed=0) as model:
+        assert_same_bits(train_three_steps(model), bits_of_seed_0)
+
+
+@pytest.mark.slow
+def test_builds_with_different_seeds_differ_in_all_weights_and_losses(bits_of_seed_0):
+    with open_article(seed=1) as model:
+        bits = train_three_steps(model)
+    for name in bits:
         if name.endswith(('w', 'Matrix')) or 'loss' in name:
-            assert (first[name] != others[name]).any(), name
+            assert (bits[name] != bits_of_seed_0[name]).any(), name
 
 
-def test_the_moving_statistics_are_part_of_the_training_step(build, sess):
-    model = build(batch_size=8)
-    moving = [v for v in tf.global_variables() if v.op.name.endswith(('moving_mean', 'moving_variance'))]
-    before = sess.run(moving)
-    feed = images_and_z(model, 8)
-    sess.run(model.fake_images, feed)
-    assert all((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
-    sess.run(model.train_step, feed)
-    assert not any((a == b).all() for a, b in zip(before, sess.run(moving), strict=True))
+@pytest.fixture(scope='module')
+def losses_by_batch_size():
+    losses = {}
+    with open_article() as model:
+        for step, batch_size in enumerate((1, 7, 64)):
+            images = np.random.default_rng(step).random([batch_size, *SMALL])
+            losses[batch_size] = model.train_batch([(images, draw_z(batch_size, 62, 0))], step)
+    return losses
 
 
-def test_average_of_the_generator(build, sess, monkeypatch):
-    """20 steps, with the warm-up at first and the full decay at last, against the average's definition."""
-    model = build(image_shape=SMALL, batch_size=4, ema=0.6)
-    variables = [v for v in tf.global_variables('generator/') if not v.op.name.endswith(('Adam', 'Adam_1', 'Average'))]
-    expected = start = sess.run(variables)
-    assert len(variables) == len(model.averages) == 39
-    for step in range(20):
-        sess.run(model.train_step, images_and_z(model, 4, step))
-        decay = min(0.6, (1 + step) / (10 + step))
-        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, sess.run(variables), strict=True)]
-    assert all((old != new).mean() > 0.5 for old, new in zip(start, sess.run(variables), strict=True))
-    for average, value in zip(model.averages, expected, strict=True):
-        np.testing.assert_allclose(sess.run(average), value, rtol=1e-4, atol=1e-6, err_msg=average.op.name)
+@pytest.mark.slow
+@pytest.mark.parametrize('batch_size', [1, 7, 64])
+def test_article_network_trains_with_any_batch_size(losses_by_batch_size, batch_size):
+    assert np.isfinite(list(losses_by_batch_size[batch_size].values())).all()
 
-    # The statistics to sample with go from there towards those of what the averaged weights make; nothing else moves.
-    names = [v.op.name.removeprefix('generator/') for v in variables]
-    value = dict(zip(names, expected, strict=True))
-    moving = [name for name in names if 'moving' in name]
-    before = sess.run(tf.global_variables())
-    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 12)
-    model.refresh_statistics()
-    refreshed = sess.run(tf.local_variables())
-    z = draw_z(200, 62, 2)
-    for _ in range(60):
-        sess.run(model.move_statistics, {model.z: z})
-    there = sess.run(tf.local_variables())
-    assert all((a == b).all() for a, b in zip(before, sess.run(tf.global_variables()), strict=True))
-    for name, half_way, end in zip(moving, refreshed, there, strict=True):
-        assert abs(half_way - end).mean() < 0.7 * abs(value[name] - end).mean(), name
-    value.update(zip(moving, there, strict=True))
-    x = z @ value['g_fc1/Matrix'] + value['g_fc1/bias']
+
+@pytest.fixture(scope='module')
+def two_loops(small_data):
+    """Three steps of the model and of the lineage's loop, which updates D and G in separate calls.
+
+    Holds the initial weights, and the losses and final weights of each loop.
+    """
+    def trainable():
+        return {variable.op.name: variable for variable in tf.trainable_variables()}
+
+    with open_article(batch_size=16, data_dir=str(small_data)) as model:
+        initial = model.sess.run(trainable())
+        feeds = [images_and_z(model, 16, step) for step in range(3)]
+        losses = [model.sess.run([model.losses, model.train_step], feed)[0] for feed in feeds]
+        weights = model.sess.run(trainable())
+        feeds = [(feed[model.inputs], feed[model.z]) for feed in feeds]
+
+    expected_losses, stale_g_losses = [], []
+    with tf.Graph().as_default(), tf.Session() as sess:
+        x, z, d_step, d_loss, g_step, g_loss = two_call_loop(SAGAN(sess, image_shape=SMALL))
+        sess.run(tf.global_variables_initializer())
+        for name, variable in trainable().items():
+            variable.load(initial[name], sess)
+        for images, noise in feeds:
+            feed = {x: images, z: noise}
+            _, d_value, stale = sess.run([d_step, d_loss, g_loss], feed)
+            _, g_value = sess.run([g_step, g_loss], feed)
+            expected_losses.append((d_value, g_value))
+            stale_g_losses.append(stale)
+        expected_weights = sess.run(trainable())
+    return SimpleNamespace(initial=initial, weights=weights, expected_weights=expected_weights,
+                           losses=[(values['d_loss'], values['g_loss']) for values in losses],
+                           expected_losses=expected_losses, stale_g_losses=stale_g_losses)
+
+
+@pytest.mark.slow
+def test_train_step_has_the_losses_of_the_two_call_loop(two_loops):
+    np.testing.assert_allclose(two_loops.losses, two_loops.expected_losses, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_train_step_updates_g_through_the_updated_d(two_loops):
+    """The loss of G differs from the loss under D before its update."""
+    for (_, g_loss), stale in zip(two_loops.losses, two_loops.stale_g_losses, strict=True):
+        assert abs(g_loss - stale) > 0.01
+
+
+@pytest.mark.slow
+def test_train_step_moves_the_weights_as_the_two_call_loop_does(two_loops):
+    for name, expected in two_loops.expected_weights.items():
+        if name.endswith(('w', 'Matrix', 'gamma', 'beta')):
+            # On average, because Adam turns the rounding of a gradient near 0 into a whole step of a single weight.
+            distance = abs(two_loops.weights[name] - two_loops.initial[name]).mean()
+            assert distance > 0 and abs(two_loops.weights[name] - expected).mean() < 0.1 * distance, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('precision, operations', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
+def test_kernel_gradients_are_convolutions_only_in_bfloat16(sess, precision, operations):
+    """D on real images, D on G(z) and G have five convolutions each.
+
+    D has another pass on G(z), whose gradients to kernels are not computed: only G learns from it.
+    """
+    model = SAGAN(sess, image_shape=SMALL, precision=precision)
+    model.build_model()
+    step = tf.graph_util.extract_sub_graph(sess.graph_def, [model.train_step.name])
+    assert sum(node.op == 'Conv2DBackpropFilter' for node in step.node) == operations
+
+
+##################################################################################
+# Moving averages of the article's generator
+##################################################################################
+
+@pytest.fixture(scope='module')
+def averaged(small_data):
+    """A model after 20 steps with --ema 0.6: the warm-up of the decay, then the full decay."""
+    with open_article(batch_size=4, ema=0.6, data_dir=str(small_data)) as model:
+        variables = [v for v in model.g_variables if not v.op.name.endswith(('Adam', 'Adam_1'))]
+        start = model.sess.run(variables)
+        expected = start
+        for step in range(20):
+            model.sess.run(model.train_step, images_and_z(model, 4, step))
+            decay = min(0.6, (1 + step) / (10 + step))
+            expected = [decay * old + (1 - decay) * new
+                        for old, new in zip(expected, model.sess.run(variables), strict=True)]
+        yield SimpleNamespace(model=model, variables=variables, start=start, end=model.sess.run(variables),
+                              expected=expected, averages=model.sess.run(model.averages))
+
+
+@pytest.fixture(scope='module')
+def statistics(averaged):
+    """The batch norm statistics of the averaged weights: refreshed from 12 batches, and after 60 more batches."""
+    model = averaged.model
+    with pytest.MonkeyPatch.context() as patch, model.sess.graph.as_default():
+        patch.setattr(module, 'STATISTICS_BATCHES', 12)
+        before = model.sess.run(variables_by_name())
+        model.refresh_statistics()
+        refreshed = model.sess.run(tf.local_variables())
+        z = draw_z(200, 62, 2)
+        for _ in range(60):
+            model.sess.run(model.move_statistics, {model.z: z})
+        converged = model.sess.run(tf.local_variables())
+        after = model.sess.run(variables_by_name())
+        model.refresh_statistics()
+        again = model.sess.run(tf.local_variables())
+    names = [variable.op.name.removeprefix('generator/') for variable in averaged.variables]
+    weights = dict(zip(names, averaged.expected, strict=True))
+    return SimpleNamespace(moving=[name for name in names if is_moving_statistic(name)], weights=weights, z=z,
+                           refreshed=refreshed, converged=converged, again=again, before=before, after=after)
+
+
+@pytest.mark.slow
+def test_training_moves_all_averaged_variables(averaged):
+    assert len(averaged.variables) == 39
+    assert all((old != new).mean() > 0.5 for old, new in zip(averaged.start, averaged.end, strict=True))
+
+
+@pytest.mark.slow
+def test_averages_follow_their_definition(averaged):
+    for variable, average, expected in zip(averaged.variables, averaged.averages, averaged.expected, strict=True):
+        np.testing.assert_allclose(average, expected, rtol=1e-4, atol=1e-6, err_msg=variable.op.name)
+
+
+@pytest.mark.slow
+def test_refresh_statistics_approaches_the_statistics_of_generated_images(statistics):
+    for name, refreshed, converged in zip(statistics.moving, statistics.refreshed, statistics.converged, strict=True):
+        start = statistics.weights[name]
+        assert abs(refreshed - converged).mean() < 0.7 * abs(start - converged).mean(), name
+
+
+@pytest.mark.slow
+def test_refresh_statistics_is_reproducible(statistics):
+    assert all((a == b).all() for a, b in zip(statistics.refreshed, statistics.again, strict=True))
+
+
+@pytest.mark.slow
+def test_refresh_statistics_changes_nothing_that_is_saved(statistics):
+    assert_same_bits(statistics.before, statistics.after)
+
+
+@pytest.mark.slow
+def test_statistics_converge_to_those_of_the_layer_inputs(statistics):
+    """The first two batch norms, computed with NumPy."""
+    value = {**statistics.weights, **dict(zip(statistics.moving, statistics.converged, strict=True))}
+    x = statistics.z @ value['g_fc1/Matrix'] + value['g_fc1/bias']
     np.testing.assert_allclose(value['g_bn1/moving_mean'], x.mean(0), atol=0.01)
     np.testing.assert_allclose(value['g_bn1/moving_variance'], x.var(0, ddof=1), rtol=0.02, atol=0.01)
     x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) * value['g_bn1/gamma'] + value['g_bn1/beta']
     x = np.maximum(x, 0) @ value['g_fc2/Matrix'] + value['g_fc2/bias']
     np.testing.assert_allclose(value['g_bn2/moving_mean'], x.mean(0), atol=0.01)
     np.testing.assert_allclose(value['g_bn2/moving_variance'], x.var(0, ddof=1), rtol=0.02, atol=0.01)
-    model.refresh_statistics()
-    assert all((a == b).all() for a, b in zip(refreshed, sess.run(tf.local_variables()), strict=True))
-
-    # The trained variables make the same images once they are given the averages and these statistics.
-    averaged = model.sample(draw_z(5, 62, 1))
-    feed = {model.z: draw_z(2, 62, 1)}
-    beta, gammas = sess.run(['generator/attention/attention_map:0', model.sampled_gammas], feed)
-    value.update(zip(moving, refreshed, strict=True))
-    for variable in variables:
-        variable.load(value[variable.op.name.removeprefix('generator/')], sess)
-    with tf.variable_scope('', reuse=True):
-        images = model.generator(model.z, is_training=False, reuse=True)
-    np.testing.assert_allclose(averaged[:2], sess.run(images, feed), atol=1e-4)
-    np.testing.assert_allclose(beta, sess.run('generator_1/attention/attention_map:0', feed), atol=1e-4)
-    assert gammas == pytest.approx(sess.run(model.gammas), abs=1e-6)
 
 
-def test_averages_leave_training_alone(small_data, monkeypatch):
-    """The weights as trained are the same bits with and without averages, and so are the optimizers' variables."""
-    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
-    trained, sampled = [], []
-    for options in dict(ema=0.), dict(ema=0.999, weights='raw'), dict(ema=0.999):
-        with tf.Graph().as_default(), tf.Session() as other:
-            model = SAGAN(other, data_dir=str(small_data), image_shape=SMALL, **options)
-            model.build_model()
-            other.run(tf.global_variables_initializer())
-            model.refresh_statistics()
-            for step in range(4):
-                other.run(model.train_step, images_and_z(model, 16, step))
-            trained.append(other.run({v.op.name: v for v in tf.global_variables() if v not in model.averages}))
-            sampled.append(model.sample(draw_z(3, 62, 0)))
-    assert len(trained[0]) == 52 + 22 + 104 + 4
-    for other in trained[1:]:
-        assert other.keys() == trained[0].keys()
-        assert all((other[name] == trained[0][name]).all() for name in other)
-    assert (sampled[0] == sampled[1]).all() and (sampled[0] != sampled[2]).mean() > 0.9
+@pytest.fixture(scope='module')
+def sampled_and_loaded(averaged, statistics):
+    """Samples of the averaged weights, and those of the trained variables after loading the averages into them."""
+    model, feed = averaged.model, {averaged.model.z: draw_z(2, 62, 1)}
+    values = {**statistics.weights, **dict(zip(statistics.moving, statistics.refreshed, strict=True))}
+    with model.sess.graph.as_default():
+        fetches = [model.fake_images, 'generator/attention/attention_map:0', list(model.sampled_gammas.values())]
+        sampled = model.sess.run(fetches, feed)
+        for variable in averaged.variables:
+            variable.load(values[variable.op.name.removeprefix('generator/')], model.sess)
+        with tf.variable_scope('', reuse=True):
+            images = model.generator(model.z, is_training=False, reuse=True)
+        fetches = [images, 'generator_1/attention/attention_map:0', list(model.gammas.values())]
+        return sampled, model.sess.run(fetches, feed)
 
 
-def test_learning_rates_fall_linearly(build, sess, monkeypatch, capsys):
-    assert [linear_decay(step, 8) for step in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
-    model = build(batch_size=4, epoch=1, iteration=7, lr_decay='linear', sample_num=1)
-    before = sess.run({v.op.name: v for v in tf.trainable_variables()})
-    model.save(0)
-    seen = []
-    monkeypatch.setattr(module, 'linear_decay', lambda *args: seen.append(args) or 0.)
-    model.train()
-    assert seen == [(step, 7) for step in range(7)]
-    assert 'constant to step 3, then falling to zero at step 7' in capsys.readouterr().out
-    after = sess.run({v.op.name: v for v in tf.trainable_variables()})
-    assert all((after[name] == before[name]).all() for name in before)
-    # Adam's first step is the learning rate, whatever the gradient.
-    assert model.load(0) == (True, 0)
-    sess.run(model.train_step, {**images_and_z(model, 4), model.lr_scale: 0.5})
-    for name, rate in ('generator/g_dc4/w', 0.001), ('discriminator/d_fc5/Matrix', 0.0002):
-        variable, = (v for v in tf.trainable_variables() if v.op.name == name)
-        assert abs(sess.run(variable) - before[name]).max() == pytest.approx(rate / 2, rel=0.01)
+@pytest.mark.slow
+@pytest.mark.parametrize('index', range(3), ids=['images', 'attention map', 'gammas'])
+def test_sampling_uses_the_averages_and_their_statistics(sampled_and_loaded, index):
+    sampled, loaded = sampled_and_loaded
+    np.testing.assert_allclose(sampled[index], loaded[index], atol=1e-4)
 
 
-def test_training_learns(build, sess, tmp_path):
-    """A few hundred steps move the losses off their start and bring the samples' mean to that of the data."""
-    model = build(batch_size=20, iteration=150, epoch=1, print_freq=1, sample_freq=100, sample_num=7, g_lr=0.004,
-                  d_lr=0.0008)
-    (images, _), _ = load_mnist('mnist', model.data_dir)
-    start = model.sample(draw_z(100, 62, 1)).mean()
-    assert abs(start - 0.5) < 0.05
-    model.train()
-    results = tmp_path / 'results' / model.model_dir
-    with open(results / 'SAGAN_history.csv') as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    assert [row['step'] for row in rows] == list(range(1, 151))
-    late = {name: np.mean([row[name] for row in rows[-30:]]) for name in rows[0]}
-    assert rows[0]['d_loss'] == pytest.approx(2 * np.log(2), abs=0.1)
-    assert rows[0]['d_loss'] == pytest.approx(rows[0]['d_loss_real'] + rows[0]['d_loss_fake'], abs=1e-5)
-    assert abs(late['d_loss'] - 2 * np.log(2)) > 0.1
-    assert abs(late['g_loss'] - np.log(2)) > 0.1
-    assert late['d_real'] > late['d_fake']
-    assert late['g_gamma'] != 0
-    sampled = model.sample(draw_z(100, 62, 1))
-    assert sampled.mean() == pytest.approx(images.mean() / 255, abs=0.1)
-    assert sampled.std(0).mean() > 0.05  # not one image for all z
-    assert sorted(os.listdir(results)) == [
-        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_explorer.html', 'SAGAN_history.csv',
-        'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_00_0100.png']
+def train_with_averages(data_dir, **options):
+    """Return the variables other than averages after 4 steps, and samples."""
+    with open_article(data_dir=str(data_dir), **options) as model:
+        for step in range(4):
+            model.train_batch([list(images_and_z(model, 16, step).values())[:2]], step)
+        averages = {average.op.name for average in model.averages}
+        variables = {name: variable for name, variable in variables_by_name().items() if name not in averages}
+        return model.sess.run(variables), model.sample(draw_z(3, 62, 0))
 
 
-def test_a_batch_depends_on_its_number_and_the_seed_alone(sess):
-    rng = np.random.default_rng(0)
-    data = rng.integers(0, 256, [64, *SMALL]).astype(np.uint8), rng.integers(0, 10, 64)
-    model, other = (SAGAN(sess, image_shape=SMALL, classes=10, batch_size=8, seed=seed) for seed in (0, 1))
-    first = model.batch(data, 3)
-    assert [part.shape for part in first] == [(8, *SMALL), (8, 62), (8,), (8,)]
-    assert all((a == b).all() for a, b in zip(first, model.batch(data, 3), strict=True))
-    for values in model.batch(data, 4), other.batch(data, 3):
-        assert all((a != b).mean() > 0.3 for a, b in zip(first, values, strict=True))
-    # An image keeps its label.
-    for image, label in zip(first[0], first[2], strict=True):
-        assert label in data[1][(data[0] == np.round(255 * image)).all((1, 2, 3))]
+@pytest.fixture(scope='module')
+def without_averages(small_data):
+    return train_with_averages(small_data, ema=0.)
 
 
-def test_shuffling_takes_every_image_once_and_differs_by_pass_and_seed():
-    assert sorted(shuffled(0, 0, 300)) == list(range(300))
-    assert (shuffled(0, 0, 300) == shuffled(0, 0, 300)).all()
-    for other in (0, 1), (1, 0):
-        assert (shuffled(*other, 300) != shuffled(0, 0, 300)).mean() > 0.9
+@pytest.fixture(scope='module')
+def with_averages(small_data):
+    return train_with_averages(small_data, ema=0.999)
 
 
-def test_z():
-    z = draw_z(1000, 62, 3, 1)
-    assert z.shape == (1000, 62) and z.dtype == np.float32
-    assert -1 <= z.min() < -0.99 and 0.99 < z.max() <= 1
-    assert (z == draw_z(1000, 62, 3, 1)).all() and (z != draw_z(1000, 62, 3, 2)).all()
+@pytest.mark.slow
+def test_averages_do_not_change_what_is_trained(without_averages, with_averages):
+    trained, _ = without_averages
+    assert len(trained) == 52 + 22 + 104 + 4  # trainable variables, moving statistics, Adam's moments and powers
+    assert_same_bits(trained, with_averages[0])
 
 
-def test_model_dir(sess):
-    assert SAGAN(sess).model_dir == 'SAGAN_mnist_64_62'
-    assert SAGAN(sess, dataset_name='digits', batch_size=7, z_dim=3).model_dir == 'SAGAN_digits_7_3'
-    assert SAGAN(sess, epoch=3, iteration=10, save_freq=7).model_dir == 'SAGAN_mnist_64_62'
-    others = [dict(g_lr=0.01), dict(d_lr=0.01), dict(beta1=0), dict(seed=3), dict(precision='bfloat16'),
-              dict(attention=False), dict(lr_decay='linear')]
-    assert len({SAGAN(sess, **other).model_dir for other in [{}, *others]}) == 8
+@pytest.mark.slow
+def test_averages_change_the_samples(without_averages, with_averages):
+    assert (without_averages[1] != with_averages[1]).mean() > 0.9
 
 
-def test_bfloat16_where_it_is_fast(tmp_path, monkeypatch, capsys):
-    cpuinfo = tmp_path / 'cpuinfo'
-    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
-    for flags, fast in ('fpu avx512f avx512_bf16', True), ('fpu amx_bf16', True), ('fpu avx512f avx2', False):
-        cpuinfo.write_text(f'flags : {flags}\n')
-        assert has_fast_bfloat16(str(cpuinfo)) == fast
-    assert not has_fast_bfloat16(str(tmp_path / 'none'))
-    for fast in True, False:
-        monkeypatch.setattr(precision, 'has_fast_bfloat16', lambda fast=fast: fast)
-        options = session_config('bfloat16').graph_options.rewrite_options
-        assert bool(options.auto_mixed_precision_onednn_bfloat16) == fast
-        assert ('float32' in capsys.readouterr().out) == (not fast)
-    assert not session_config('float32').graph_options.rewrite_options.auto_mixed_precision_onednn_bfloat16
+@pytest.mark.slow
+def test_raw_weights_sample_as_if_there_were_no_averages(without_averages, small_data):
+    _, samples = train_with_averages(small_data, ema=0.999, weights='raw')
+    assert (samples == without_averages[1]).all()
 
 
-@pytest.mark.parametrize('precision, operations', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
-def test_gradients_to_kernels_are_convolutions_in_bfloat16(build, sess, precision, operations):
-    model = build(precision=precision)
-    step = tf.graph_util.extract_sub_graph(sess.graph_def, [model.train_step.name])
-    # Five layers each of D, D on G(z) and G; those of the last pass through D, which only G learns from, are not run.
-    assert sum(node.op == 'Conv2DBackpropFilter' for node in step.node) == operations
+##################################################################################
+# Training and sampling, with a tiny network
+##################################################################################
+
+@pytest.fixture(scope='module')
+def shared_tiny(tmp_path_factory):
+    """A TinyGAN and the operation that initializes its variables. Tests use the fixture tiny."""
+    with open_model(TinyGAN, image_shape=TINY, batch_size=4, attention='paper',
+                    **folders_in(tmp_path_factory.mktemp('tiny'))) as model:
+        yield model, tf.global_variables_initializer()
 
 
-def test_attention_is_drawn_on_real_images_where_there_are_any(build, sess):
-    model = build()
-    z = draw_z(2, 62, 0)
-    (_, generated, maps), (what, images, d_maps) = model.attention_sections(z)
-    np.testing.assert_allclose(generated, model.sample(z), atol=1e-5)
-    expected = sess.run('generator/attention/attention_map:0', {model.z: z})
-    np.testing.assert_allclose(maps, expected.reshape(2, 7, 7, 7, 7), atol=1e-5)
-    assert 'real test images' in what and 'gamma 0.000' in what
-    np.testing.assert_allclose(images * 255, load_mnist('mnist', model.data_dir)[1][0][:2])
-    expected = sess.run('discriminator/attention/attention_map:0', {model.inputs: images})
-    np.testing.assert_allclose(d_maps, expected.reshape(2, 7, 7, 7, 7), atol=1e-5)
-    model.data_dir = 'none'
-    what, images, _ = model.attention_sections(z)[1]
-    assert 'generated images' in what and (images == generated).all()
-    for network in 'generator', 'discriminator':
-        model.attention_of = network
-        (what, _, _), = model.attention_sections(z)
-        assert what.startswith(network.capitalize())
+@pytest.fixture
+def tiny(shared_tiny):
+    """A TinyGAN with initial weights, without files, and with its graph as the default."""
+    model, initializer = shared_tiny
+    model.sess.run(initializer)
+    model.statistics_are_stale = True
+    shutil.rmtree(model.run.folder, ignore_errors=True)
+    with model.sess.graph.as_default():
+        yield model
 
 
-def test_a_degenerate_run(build, tmp_path):
-    """One step of one image, which batch norm turns into nothing, at a learning rate that blows up."""
-    model = build(batch_size=1, epoch=1, iteration=1, print_freq=1, sample_freq=1, sample_num=1, test_num=1, g_lr=0.9)
-    tf.trainable_variables()[0].load(np.full([62, 1024], np.nan), model.sess)
-    model.save(0)
-    before = sorted(os.listdir(model.checkpoints.folder))
-    with pytest.raises(UserError, match='d_loss is no finite number at step 1.*--g_lr'):
-        model.train()
-    assert sorted(os.listdir(model.checkpoints.folder)) == before
-    model.test()
-    written = os.listdir(tmp_path / 'results' / model.model_dir)
-    assert {'SAGAN_attention.png', 'SAGAN_interpolation.png'} < set(written)
+def batch_of(model, count=4, step=0):
+    """Return the batches of a training step on random images."""
+    images = np.random.default_rng(step).random([count, *model.config.image_shape])
+    return [(images, draw_z(count, model.config.z_dim, 0, step))]
 
 
-def test_eval_freq_notes_scores_and_keeps_the_best_checkpoint(build, sess, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, 'QUICK_EVAL_NUM', 50)
-    monkeypatch.setattr(classifier, 'LEAST_STEPS', 3)
-    monkeypatch.setattr(classifier, 'EPOCHS', 1)
-    model = build(batch_size=7, epoch=4, iteration=3, eval_freq=2, print_freq=4)
-    scores = iter([{'frechet_distance': 5., 'classifier_score': 2.}, {'frechet_distance': 7., 'classifier_score': 3.}])
-    seen = []
+def test_train_batch_returns_the_losses_and_mean_outputs(tiny):
+    losses = tiny.train_batch(batch_of(tiny), 0)
+    assert set(losses) == {'d_loss', 'd_loss_real', 'd_loss_fake', 'g_loss', 'd_real', 'd_fake'}
 
-    def scripted_scorer(*args):
-        score = metrics.load_scorer(*args)
-        return lambda images: seen.append(score(images)) or next(scores)
 
-    monkeypatch.setattr(module, 'load_scorer', scripted_scorer)
-    model.train()
-    assert all(score['frechet_distance'] > 0 and 1 <= score['classifier_score'] <= 10 for score in seen)
-    rows = read_history(tmp_path / 'results' / model.model_dir / 'SAGAN_history.csv')
-    assert [(row['step'], row['frechet_distance'], row['classifier_score']) for row in rows] == [
-        ('4', '', ''), ('6', '5.0', '2.0'), ('8', '', ''), ('12', '7.0', '3.0')]
-    assert model.load('best') == (True, 6)
-    assert model.load() == (True, 12)
+def test_train_batch_returns_d_loss_as_the_sum_of_its_terms(tiny):
+    losses = tiny.train_batch(batch_of(tiny), 0)
+    assert losses['d_loss'] == pytest.approx(losses['d_loss_real'] + losses['d_loss_fake'], abs=1e-5)
 
-    # Going on, it still knows the best: a worse score does not replace it, a better one does.
-    for epoch, value, best in (6, 6., 6), (8, 4., 24):
-        model.epoch = epoch
-        scores = iter([{'frechet_distance': value, 'classifier_score': 1.}])
-        model.train()
+
+def test_train_batch_raises_user_error_if_a_loss_is_not_finite(tiny):
+    images = np.full([4, *TINY], np.nan)
+    with pytest.raises(UserError, match='d_loss is not finite at step 8: .*--g_lr'):
+        tiny.train_batch([(images, draw_z(4, 62, 0))], 7)
+
+
+@pytest.mark.parametrize('name, rate', [('generator/g_dc2/w', 0.001), ('discriminator/d_fc2/Matrix', 0.0002)])
+def test_train_batch_scales_the_learning_rates(tiny, name, rate):
+    """Adam's first step is the learning rate, whatever the gradient."""
+    variable = variables_by_name()[name]
+    before = tiny.sess.run(variable)
+    tiny.train_batch(batch_of(tiny), 0, lr_scale=0.5)
+    assert abs(tiny.sess.run(variable) - before).max() == pytest.approx(rate / 2, rel=0.01)
+
+
+def moving_statistics(model):
+    return [value for name, value in model.sess.run(variables_by_name()).items() if is_moving_statistic(name)]
+
+
+def test_train_batch_moves_the_moving_statistics(tiny):
+    before = moving_statistics(tiny)
+    tiny.train_batch(batch_of(tiny), 0)
+    assert not any((a == b).all() for a, b in zip(before, moving_statistics(tiny), strict=True))
+
+
+def test_sampling_does_not_move_the_moving_statistics(tiny):
+    before = moving_statistics(tiny)
+    tiny.sample(draw_z(3, 62, 0))
+    assert all((a == b).all() for a, b in zip(before, moving_statistics(tiny), strict=True))
+
+
+def test_sample_returns_images_between_0_and_1(tiny):
+    images = tiny.sample(draw_z(5, 62, 0))
+    assert images.shape == (5, *TINY) and images.min() >= 0 and images.max() <= 1
+
+
+def test_sample_does_not_depend_on_the_batch_size(tiny, monkeypatch):
+    z = draw_z(7, 62, 0)
+    at_once = tiny.sample(z)
+    monkeypatch.setattr(module, 'SAMPLE_PIXELS', 3 * TINY[0] * TINY[1])
+    assert tiny.sample_batch == 3
+    np.testing.assert_allclose(tiny.sample(z), at_once, atol=1e-6)
+
+
+def test_pixels_are_the_rounded_samples(tiny, monkeypatch):
+    monkeypatch.setattr(module, 'SAMPLE_PIXELS', 3 * TINY[0] * TINY[1])
+    z = draw_z(7, 62, 0)
+    pixels = tiny.pixels(z)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.round(255 * tiny.sample(z)))
+
+
+def test_sample_follows_the_weights_while_training(tiny):
+    z, samples = draw_z(5, 62, 0), []
+    for step in range(2):
+        tiny.train_batch(batch_of(tiny, step=step), step)
+        samples.append(tiny.sample(z))
+    assert (samples[0] != samples[1]).mean() > 0.5
+
+
+def test_sample_refreshes_the_statistics_by_itself(tiny):
+    tiny.train_batch(batch_of(tiny), 0)
+    z = draw_z(5, 62, 0)
+    images = tiny.sample(z)
+    tiny.refresh_statistics()
+    assert (tiny.sample(z) == images).all()
+
+
+def test_load_restores_the_samples(tiny):
+    tiny.save(0)
+    z = draw_z(5, 62, 0)
+    before = tiny.sample(z)
+    for step in range(3):
+        tiny.train_batch(batch_of(tiny, step=step), step)
+    assert (tiny.sample(z) != before).mean() > 0.5
+    tiny.load()
+    assert (tiny.sample(z) == before).all()
+
+
+def test_load_returns_the_step(tiny):
+    tiny.save(5)
+    assert tiny.load(5) == (True, 5)
+
+
+def test_load_returns_false_if_there_is_no_checkpoint(tiny):
+    assert tiny.load('best') == (False, 0)
+
+
+def test_build_model_refuses_a_graph_that_has_networks(tiny):
+    with pytest.raises(UserError, match=r'call tf.reset_default_graph\(\)'):
+        TinyGAN(tiny.sess, image_shape=TINY).build_model()
+
+
+def test_initialize_starts_the_averages_at_the_new_weights(tiny):
+    tiny.initialize(random_dataset(TINY))
+    variables, averages = tiny.sess.run([tiny.g_variables, tiny.averages])
+    assert len(variables) == len(averages)
+    assert all((a == b).all() for a, b in zip(variables, averages, strict=True))
+
+
+def test_sampled_labels_are_none_without_classes(tiny):
+    assert tiny.sampled_labels(3) is None
+
+
+def test_draw_grid_of_a_run_without_classes_is_nearly_square(tiny):
+    z, labels, size = tiny.draw_grid(0, 1)
+    assert (z.shape, labels, size) == ((64, 62), None, (8, 8))
+
+
+@pytest.fixture
+def conditional(sess):
+    return SAGAN(sess, conditional=True, classes=4, sample_num=10, z_dim=3)
+
+
+def test_sampled_labels_are_each_class_in_turn(conditional):
+    assert conditional.sampled_labels(6).tolist() == [0, 1, 2, 3, 0, 1]
+
+
+def test_sampled_labels_are_the_target_class(sess):
+    assert SAGAN(sess, conditional=True, classes=4, label='2').sampled_labels(3).tolist() == [2, 2, 2]
+
+
+def test_draw_grid_has_a_row_per_z_and_a_column_per_class(conditional):
+    z, labels, size = conditional.draw_grid(0, 1)
+    assert size == (3, 4)
+    assert labels.reshape(size).tolist() == 3 * [[0, 1, 2, 3]]
+    np.testing.assert_array_equal(z, np.repeat(draw_z(3, 3, 0, 1), 4, 0))
+
+
+##################################################################################
+# Batches and learning rates
+##################################################################################
+
+@pytest.fixture
+def batch_model(sess):
+    """A function that returns a model whose batches are drawn, but not built."""
+    return lambda **options: SAGAN(sess, image_shape=SMALL, classes=10, batch_size=8, **options)
+
+
+@pytest.fixture(scope='module')
+def dataset():
+    return random_dataset(SMALL, train=64)
+
+
+def test_batches_are_images_z_and_their_labels(batch_model, dataset):
+    batch, = batch_model().batches(dataset, 3)
+    assert [part.shape for part in batch] == [(8, *SMALL), (8, 62), (8,), (8,)]
+
+
+def test_batches_of_the_same_step_and_seed_are_equal(batch_model, dataset):
+    first, = batch_model().batches(dataset, 3)
+    second, = batch_model().batches(dataset, 3)
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize('seed, step', [(0, 4), (1, 3)])
+def test_batches_of_another_step_or_seed_differ(batch_model, dataset, seed, step):
+    first, = batch_model().batches(dataset, 3)
+    second, = batch_model(seed=seed).batches(dataset, step)
+    assert all((a != b).mean() > 0.3 for a, b in zip(first, second, strict=True))
+
+
+def test_batches_keep_each_image_with_its_label(batch_model, dataset):
+    (images, _, labels, _), = batch_model().batches(dataset, 3)
+    train_images, train_labels = dataset.train
+    for image, label in zip(images, labels, strict=True):
+        assert label in train_labels[(train_images == np.round(255 * image)).all((1, 2, 3))]
+
+
+def test_batches_of_a_step_are_the_next_n_critic(batch_model, dataset):
+    single = batch_model()
+    expected = [*single.batches(dataset, 2), *single.batches(dataset, 3)]
+    for batch, other in zip(batch_model(n_critic=2).batches(dataset, 1), expected, strict=True):
+        assert all((a == b).all() for a, b in zip(batch, other, strict=True))
+
+
+def config_of(**options):
+    return make_config(complete_options({'epoch': 1, 'iteration': 8, **options}))
+
+
+def test_lr_scale_is_1_by_default():
+    assert [learning_rate_scale(config_of(), step) for step in (0, 7)] == [1, 1]
+
+
+def test_lr_scale_decays_linearly_over_the_second_half():
+    config = config_of(lr_decay='linear')
+    assert [learning_rate_scale(config, step) for step in range(8)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+
+
+##################################################################################
+# Names and errors
+##################################################################################
+
+@pytest.mark.parametrize('options, name', [
+    ({}, 'SAGAN_mnist_64_62'),
+    ({'dataset_name': 'digits', 'batch_size': 7, 'z_dim': 3}, 'SAGAN_digits_7_3'),
+    ({'epoch': 3, 'iteration': 10, 'save_freq': 7}, 'SAGAN_mnist_64_62'),
+    ({'attention': False}, 'SAGAN_mnist_64_62_noattention')])
+def test_model_dir_is_the_name_of_the_lineage(sess, options, name):
+    assert SAGAN(sess, **options).model_dir == name
+
+
+def test_model_dir_differs_between_options_that_train_differently(sess):
+    options = [{}, {'g_lr': 0.01}, {'d_lr': 0.01}, {'beta1': 0}, {'seed': 3}, {'precision': 'bfloat16'},
+               {'attention': False}, {'lr_decay': 'linear'}]
+    assert len({SAGAN(sess, **changed).model_dir for changed in options}) == len(options)
+
+
+def test_class_refuses_the_name_of_another_network(sess):
+    with pytest.raises(TypeError, match='SAGAN is the network article, not dcgan: use networks.build'):
+        SAGAN(sess, network='dcgan')
+
+
+def test_conditional_requires_classes(sess):
+    with pytest.raises(UserError, match='--conditional true requires a --dataset with classes'):
+        SAGAN(sess, conditional=True, classes=())
+
+
+def test_label_requires_a_conditional_run(sess):
+    with pytest.raises(UserError, match='--label 3 requires a run of --conditional true'):
+        SAGAN(sess, label='3')
+
+
+@pytest.mark.parametrize('label', ['4', 'bird', '²'])
+def test_label_must_be_a_class(sess, label):
+    with pytest.raises(UserError, match=f'--label {label} is not a class: choose one of 0 cat, 1 dog, 2$'):
+        SAGAN(sess, conditional=True, classes=['cat', 'dog', '2'], label=label)
+
+
+##################################################################################
+# The training loop
+##################################################################################
+
+def open_tiny(folder, **options):
+    options = {'epoch': 2, 'iteration': 3, 'print_freq': 2, 'sample_num': 2, 'attention': 'none', **options}
+    return open_model(TinyGAN, image_shape=TINY, batch_size=4, **folders_in(folder), **options)
+
+
+def train_tiny(model, stop=None):
+    """Train on random images and return what is printed."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        model.train(stop, random_dataset(TINY))
+    return output.getvalue()
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """A run of two epochs of three steps: what it printed, its folders and its last variables."""
+    with open_tiny(tmp_path_factory.mktemp('finished'), attention='paper') as model:
+        output = train_tiny(model)
+        yield SimpleNamespace(model=model, run=model.run, output=output,
+                              variables=model.sess.run(variables_by_name()))
+
+
+def test_train_writes_the_results(finished):
+    assert sorted(os.listdir(finished.run.results)) == [
+        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png',
+        'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_01_0003.png',
+        'SAGAN_variables.txt']
+
+
+def test_train_appends_a_row_to_the_history_every_print_freq_steps(finished):
+    rows = read_history(finished.run.result_path('history.csv'))
+    assert [row['step'] for row in rows] == ['2', '4', '6']
+
+
+def test_train_saves_a_checkpoint_at_the_end(finished):
+    assert sorted(os.listdir(finished.model.checkpoints.folder)) == [
+        'SAGAN.model-6.data-00000-of-00001', 'SAGAN.model-6.index', 'checkpoint']
+
+
+def test_train_prints_where_the_files_are(finished):
+    assert 'Finished at step 6 of 6 after ' in finished.output
+    assert finished.output.endswith(f'Checkpoints: {finished.run.folder}\nResults: {finished.run.results}\n')
+
+
+def test_train_takes_the_facts_of_the_data_set_into_the_config(finished):
+    assert finished.model.config.images == 20
+
+
+def test_train_of_a_complete_run_reports_it(finished):
+    with finished.model.sess.graph.as_default():
+        assert train_tiny(finished.model) == (
+            'This run is complete at step 6: choose an --epoch larger than 2 to continue\n')
+
+
+@pytest.fixture(scope='module')
+def interrupted(tmp_path_factory):
+    """The same run, stopped after its first step and resumed."""
+    with open_tiny(tmp_path_factory.mktemp('interrupted'), attention='paper') as model:
+        stop = Stop()
+        stop.receive(15, None)
+        first_output = train_tiny(model, stop)
+        saved = model.load()
+        second_output = train_tiny(model)
+        yield SimpleNamespace(stop=stop, first_output=first_output, saved=saved, second_output=second_output,
+                              variables=model.sess.run(variables_by_name()))
+
+
+def test_train_stops_after_the_step_in_which_a_signal_came(interrupted):
+    assert interrupted.stop.requested == 15
+    assert 'Stopped at step 1 of 6 after ' in interrupted.first_output
+
+
+def test_train_saves_a_checkpoint_when_it_stops(interrupted):
+    assert interrupted.saved == (True, 1)
+
+
+def test_train_resumes_from_the_newest_checkpoint(interrupted):
+    assert interrupted.second_output.startswith('Resuming at step 1 of 6\n')
+
+
+def test_resumed_run_ends_with_the_bits_of_an_unbroken_one(finished, interrupted):
+    assert_same_bits(interrupted.variables, finished.variables)
+
+
+@pytest.fixture(scope='module')
+def decayed(tmp_path_factory):
+    """A run with --lr_decay linear whose learning rates are 0: the calls of lr_scale, and what it printed."""
+    calls = []
+
+    def record(config, step):
+        calls.append((config.lr_decay, config.last_step, step))
+        return 0.
+
+    folder = tmp_path_factory.mktemp('decayed')
+    with open_tiny(folder, epoch=1, iteration=7, lr_decay='linear') as model, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'learning_rate_scale', record)
+        model.save(0)
+        before = model.sess.run(variables_by_name('generator/'))
+        output = train_tiny(model)
+        after = model.sess.run(variables_by_name('generator/'))
+    trained = {name: (before[name], after[name]) for name in before if name.endswith(('w', 'Matrix'))}
+    return SimpleNamespace(calls=calls, output=output, trained=trained)
+
+
+def test_train_scales_the_learning_rates_by_lr_scale(decayed):
+    assert decayed.calls == [('linear', 7, step) for step in range(7)]
+    assert all((before == after).all() for before, after in decayed.trained.values())
+
+
+def test_train_prints_the_decay_of_the_learning_rates(decayed):
+    assert 'Learning rates: constant until step 3, then decaying to zero at step 7\n' in decayed.output
+
+
+def test_train_refuses_a_data_set_with_other_classes(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as sess:
+        model = TinyGAN(sess, image_shape=TINY, batch_size=4, conditional=True, classes=3, **folders_in(tmp_path))
+        with pytest.raises(UserError, match='the model has 3 classes, but the data set has 10'):
+            model.train(dataset=random_dataset(TINY))
+
+
+def test_train_that_diverges_keeps_the_earlier_checkpoints(tmp_path):
+    with open_tiny(tmp_path) as model:
+        tf.trainable_variables()[0].load(np.full([62, 4 * 6 * 8], np.nan), model.sess)
+        model.save(0)
+        before = sorted(os.listdir(model.checkpoints.folder))
+        with pytest.raises(UserError, match='d_loss is not finite at step 1.*--g_lr'):
+            train_tiny(model)
+        assert sorted(os.listdir(model.checkpoints.folder)) == before
+
+
+##################################################################################
+# Scores during training
+##################################################################################
+
+def train_scored(model, epoch, scores, eval_freq=2):
+    """Train to the end of an epoch. The scorer returns the given Fréchet distances in turn."""
+    scores = iter(scores)
+
+    def scorer(pixels):
+        return {'frechet_distance': next(scores), 'classifier_score': 2.}
+    model.config = dataclasses.replace(model.config, epoch=epoch, eval_freq=eval_freq)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'load_scorer', lambda *args: scorer)
+        patch.setattr('training.callbacks.QUICK_EVAL_NUM', 5)
+        train_tiny(model)
+
+
+@contextlib.contextmanager
+def open_scored(folder):
+    """Yield a run of 4 epochs of 3 steps that was scored at steps 6 and 12. The second score is worse."""
+    with open_tiny(folder, print_freq=4) as model:
+        train_scored(model, 4, [5., 7.])
+        yield model
+
+
+@pytest.fixture(scope='module')
+def scored(tmp_path_factory):
+    with open_scored(tmp_path_factory.mktemp('scored')) as model:
+        yield model
+
+
+def distances_of(model):
+    rows = read_history(model.run.result_path('history.csv'))
+    return [(int(row['step']), row['frechet_distance']) for row in rows]
+
+
+def test_eval_freq_adds_scores_to_the_history(scored):
+    assert distances_of(scored) == [(4, ''), (6, '5.0'), (8, ''), (12, '7.0')]
+
+
+@pytest.mark.parametrize('checkpoint, step', [('best', 6), ('latest', 12)])
+def test_eval_freq_keeps_the_best_and_the_newest_checkpoint(scored, checkpoint, step):
+    assert scored.load(checkpoint) == (True, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('distance, best', [(6., 6), (4., 18)])
+def test_eval_freq_of_a_resumed_run_knows_the_best_score_so_far(tmp_path, distance, best):
+    with open_scored(tmp_path) as model:
+        train_scored(model, 6, [distance])
         assert model.load('best') == (True, best)
-    model.epoch, model.eval_freq = 9, 0
-    model.train()
-    rows = read_history(tmp_path / 'results' / model.model_dir / 'SAGAN_history.csv')
-    assert [row['frechet_distance'] for row in rows if row['frechet_distance']] == ['5.0', '7.0', '6.0', '4.0']
-    with pytest.raises(UserError, match='no checkpoint 5 .*24'):
-        model.restore(5)
+
+
+@pytest.mark.slow
+def test_history_keeps_the_scores_after_eval_freq_is_turned_off(tmp_path):
+    with open_scored(tmp_path) as model:
+        train_scored(model, 5, [], eval_freq=0)
+        assert [distance for _, distance in distances_of(model) if distance] == ['5.0', '7.0']

@@ -1,4 +1,4 @@
-"""main.py as its users start it."""
+"""main.py from the command line."""
 
 import collections
 import contextlib
@@ -23,284 +23,822 @@ from unittest import mock
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from helpers import MAIN, one_line_error, snapshot
 
-import datasets
-import sampling
-from datasets import idx
-from SAGAN import SAGAN
+import main
+import networks
+from datasets.idx import FILES, make_digits
+from options import UserError
+from tf1 import tf
 
-# A run of 2 epochs of 42 steps on the small data set, quick to train.
+# A run of 2 epochs of 42 steps on the small data set.
 QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 42,
          '--save_freq', 20, '--sample_num', 5]
 RUN = 'SAGAN_mnist_7_62'
+# The paper's recipe with a smaller network, and some of its options typed differently.
+PAPER = ['--recipe', 'paper', '--network', 'article', '--img_size', 28, '--g_lr', 0.001, '--lr_decay', 'linear']
+PAPER_RUN = 'SAGAN_mnist_7_128_attentionpaper_d_lr0.0004_beta10_lr_decaylinear_gan_typehinge_beta20.9_znormal_sn' \
+            '_conditional'
 
 
-@pytest.fixture(autouse=True)
-def quick_statistics(monkeypatch):
-    """Fewer passes for the statistics of the averaged weights, in what runs in this process."""
-    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
+def run_process(folder, *options):
+    """Run main.py in a folder, in its own process, and wait until it ends."""
+    return subprocess.run([sys.executable, MAIN, *map(str, options)], cwd=folder, capture_output=True, text=True)
 
 
-def weights(folder, step):
+def start_process(folder, *options):
+    return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=folder, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def send_signal_at(process, line, number):
+    """Send a signal to a training once it has printed a line. Return (exit code, rest of its output, errors)."""
+    assert any(line in printed for printed in process.stdout)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=1000)
+    return process.returncode, out, err
+
+
+def saved_weights(folder, step):
     reader = tf.train.load_checkpoint(f'{folder}/checkpoint/{RUN}/SAGAN/SAGAN.model-{step}')
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-def copy(folder, to):
-    """Copy a folder; the weights in it, which TensorFlow replaces and does not write into, as links: they are large."""
-    shutil.copytree(folder, to, dirs_exist_ok=True, copy_function=lambda source, target: (
-        os.link if '.data-' in source else shutil.copy2)(source, target))
+def differences(weights, others):
+    assert weights.keys() == others.keys()
+    return [name for name in weights if (weights[name] != others[name]).any()]
 
+
+def copy_run(source, target):
+    """Copy a folder. The weights in it are large and never written in place, so they become hard links."""
+    def copy(path, new_path):
+        if '.data-' in path:
+            os.link(path, new_path)
+        else:
+            shutil.copy2(path, new_path)
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=copy)
+
+
+def write_fake_run(folder, name, trained=0, **config):
+    """Write what find_runs needs: an empty checkpoint of step 1, saved at a time in seconds, and a config."""
+    checkpoint = folder / 'checkpoint' / name / 'SAGAN' / 'SAGAN.model-1.index'
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    os.utime(checkpoint, (trained, trained))
+    (folder / 'checkpoint' / name / 'config.json').write_text(json.dumps(config))
+
+
+##################################################################################
+# Train
+##################################################################################
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory, small_data):
-    """A folder with a run that was trained to its end without a break."""
+    """A folder with the run that QUICK trains to its end without interruption, and the process that trained it."""
     folder = tmp_path_factory.mktemp('finished')
-    done = subprocess.run([sys.executable, MAIN, '--phase', 'train', '--data_dir', small_data, *map(str, QUICK)],
-                          cwd=folder, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    process = run_process(folder, '--phase', 'train', '--data_dir', small_data, *QUICK)
+    assert process.returncode == 0, process.stderr
+    return folder, process
 
 
-def test_train(finished):
-    folder, done = finished
-    assert done.stderr == ''  # TensorFlow's chatter among it
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith('Data set: mnist in ') and lines[1].startswith('generator/g_fc1/Matrix')
-    assert re.fullmatch(r'Finished and saved at step 84 of 84 after \d+\.\d minutes', lines[-4])
-    assert lines[-3:-1] == [f'Checkpoints: checkpoint/{RUN}', f'Results: results/{RUN}']
-    assert lines[-1].startswith(f'Next: {shlex.join([sys.executable, str(MAIN)])} --phase test --data_dir ')
-    assert '52 trainable variables, 13,855,684 parameters' in lines
-    assert sum(bool(re.fullmatch(r'Epoch: \[ [01]\] \[ *\d+/  42\] time: \d+\.\d{4}, d_loss: \d+\.\d{8}, '
-                                 r'g_loss: \d+\.\d{8}', line)) for line in lines) == 84
-    assert sorted(os.listdir(folder)) == ['checkpoint', 'logs', 'results']
-    assert sorted(os.listdir(folder / 'results' / RUN)) == [
+@pytest.fixture
+def trained(finished, tmp_path):
+    """A copy of the checkpoints of the finished run, in the folder in which run_main runs."""
+    copy_run(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_train_prints_no_error(finished):
+    assert finished[1].stderr == ''  # not even TensorFlow's messages
+
+
+@pytest.mark.slow
+def test_train_prints_the_data_set_first(finished):
+    assert finished[1].stdout.startswith('Data set: mnist in ')
+
+
+@pytest.mark.slow
+def test_train_prints_the_size_of_each_network(finished):
+    lines = finished[1].stdout.splitlines()[1:3]
+    sizes = [re.fullmatch(r'(generator|discriminator): (\d+) variables, ([\d,]+) parameters', line) for line in lines]
+    assert [size[1] for size in sizes] == ['generator', 'discriminator']
+    assert sum(int(size[2]) for size in sizes) == 52
+    assert sum(int(size[3].replace(',', '')) for size in sizes) == 13_855_684
+
+
+@pytest.mark.slow
+def test_train_writes_the_table_of_variables(finished):
+    rows = (finished[0] / 'results' / RUN / 'SAGAN_variables.txt').read_text().splitlines()
+    assert len(rows) == 52
+    assert rows[0].split() == ['generator/g_fc1/Matrix', '[62,', '1024]', '63,488']
+
+
+@pytest.mark.slow
+def test_train_prints_the_losses_of_every_step(finished):
+    pattern = r'Epoch: \[ [01]\] \[ *\d+/  42\] time: [\d.]+, d_loss: \d+\.\d{4}, g_loss: \d+\.\d{4}, .*'
+    assert len([line for line in finished[1].stdout.splitlines() if re.fullmatch(pattern, line)]) == 84
+
+
+@pytest.mark.slow
+def test_train_prints_its_folders_and_the_next_command_at_the_end(finished):
+    outcome, checkpoints, results, command = finished[1].stdout.splitlines()[-4:]
+    assert re.fullmatch(r'Finished at step 84 of 84 after \d+\.\d minutes', outcome)
+    assert (checkpoints, results) == (f'Checkpoints: checkpoint/{RUN}', f'Results: results/{RUN}')
+    assert command.startswith(f'Next: {shlex.join([sys.executable, str(MAIN)])} --phase test --data_dir ')
+
+
+@pytest.mark.slow
+def test_train_writes_checkpoints_logs_and_results(finished):
+    assert sorted(os.listdir(finished[0])) == ['checkpoint', 'logs', 'results']
+
+
+@pytest.mark.slow
+def test_train_writes_history_grids_and_figures(finished):
+    assert sorted(os.listdir(finished[0] / 'results' / RUN)) == [
         'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png',
         'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_00_0020.png',
-        'SAGAN_train_00_0042.png', 'SAGAN_train_01_0042.png']
-    assert sorted(os.listdir(folder / 'checkpoint' / RUN / 'SAGAN')) == ['SAGAN.model-60.data-00000-of-00001',
-                                                                        'SAGAN.model-60.index',
-                                                                        'SAGAN.model-80.data-00000-of-00001',
-                                                                        'SAGAN.model-80.index',
-                                                                        'SAGAN.model-84.data-00000-of-00001',
-                                                                        'SAGAN.model-84.index', 'checkpoint']
-    config = json.loads((folder / 'checkpoint' / RUN / 'config.json').read_text())
-    assert config['batch_size'] == 7 and config['g_lr'] == 0.001 and config['dataset_name'] == 'mnist'
-    rows = (folder / 'results' / RUN / 'SAGAN_history.csv').read_text().splitlines()
-    assert [row.split(',')[0] for row in rows] == ['step', *map(str, range(1, 85))]
-    assert rows[0] == 'step,d_loss,d_loss_real,d_loss_fake,g_loss,d_real,d_fake,g_gamma,d_gamma'  # no scores
+        'SAGAN_train_00_0042.png', 'SAGAN_train_01_0042.png', 'SAGAN_variables.txt']
 
 
-def test_summaries(finished):
-    folder, _ = finished
-    path, = (folder / 'logs' / RUN).iterdir()
-    events = list(tf.train.summary_iterator(str(path)))
+@pytest.mark.slow
+def test_train_keeps_the_three_newest_checkpoints(finished):
+    files = [f'SAGAN.model-{step}.{kind}' for step in (60, 80, 84) for kind in ('data-00000-of-00001', 'index')]
+    assert sorted(os.listdir(finished[0] / 'checkpoint' / RUN / 'SAGAN')) == [*files, 'checkpoint']
+
+
+@pytest.mark.slow
+def test_train_saves_the_optimizers_the_averages_and_the_statistics(finished):
+    # 52 trainable variables with 2 slots of Adam each, 22 statistics of batch norm, 2 powers of beta per optimizer,
+    # and the averages of the generator's 39 variables.
+    assert len(saved_weights(finished[0], 84)) == 52 + 104 + 22 + 4 + 39
+
+
+@pytest.mark.slow
+def test_train_writes_typed_and_default_options_to_the_config(finished):
+    config = json.loads((finished[0] / 'checkpoint' / RUN / 'config.json').read_text())
+    assert {'dataset_name': 'mnist', 'batch_size': 7, 'g_lr': 0.001}.items() <= config.items()
+
+
+@pytest.mark.slow
+def test_history_has_one_row_per_printed_step(finished):
+    _, *rows = (finished[0] / 'results' / RUN / 'SAGAN_history.csv').read_text().splitlines()
+    assert [int(row.split(',')[0]) for row in rows] == list(range(1, 85))
+
+
+@pytest.mark.slow
+def test_history_has_no_columns_for_scores_without_eval_freq(finished):
+    columns, *_ = (finished[0] / 'results' / RUN / 'SAGAN_history.csv').read_text().splitlines()
+    assert columns == 'step,d_loss,d_loss_real,d_loss_fake,g_loss,d_real,d_fake,g_gamma,d_gamma'
+
+
+@pytest.fixture(scope='module')
+def events(finished):
+    """The TensorBoard events of the finished run."""
+    path, = (finished[0] / 'logs' / RUN).iterdir()
+    return list(tf.train.summary_iterator(str(path)))
+
+
+@pytest.mark.slow
+def test_summaries_hold_the_loss_of_every_printed_step(events):
     steps = [event.step for event in events if any(value.tag == 'd_loss' for value in event.summary.value)]
     assert steps == list(range(1, 85))
+
+
+@pytest.mark.slow
+def test_summaries_hold_the_graph(events):
     assert any(event.graph_def for event in events)
+
+
+@pytest.mark.slow
+def test_summaries_hold_the_grids(events, finished):
     grids = {event.step: value.image.encoded_image_string for event in events for value in event.summary.value
              if value.tag == 'samples'}
-    assert list(grids) == [20, 42, 84]  # and with the first checkpoint
-    assert grids[42] == (folder / 'results' / RUN / 'SAGAN_train_00_0042.png').read_bytes()
+    files = {20: 'train_00_0020', 42: 'train_00_0042', 84: 'train_01_0042'}  # the first with the first checkpoint
+    assert grids == {step: (finished[0] / 'results' / RUN / f'SAGAN_{name}.png').read_bytes()
+                     for step, name in files.items()}
 
 
-def test_test_needs_the_folder_of_the_run_and_nothing_else(finished, run, tmp_path):
-    folder, _ = finished
-    copy(folder / 'checkpoint', tmp_path / 'checkpoint')
-    code, out, err = run('--phase', 'test', '--test_num', 3)
-    assert (code, err) == (0, '')
-    assert RUN in out and 'step 84, ema weights' in out
-    grids = [tmp_path / 'results' / RUN / f'SAGAN_test_00{number}.png' for number in range(3)]
-    figures = [tmp_path / 'results' / RUN / f'SAGAN_{name}.png' for name in ('attention', 'interpolation')]
-    page = tmp_path / 'results' / RUN / 'SAGAN_explorer.html'
-    assert set((tmp_path / 'results' / RUN).iterdir()) == {*grids, *figures, page}
-    pixels = imageio.imread(grids[0])
-    assert pixels.shape == (2 * 28, 3 * 28)
-    assert pixels[28:, 2 * 28:].max() == 0  # five samples leave the sixth cell empty
-    assert pixels[28:, 28:2 * 28].max() > 0
-    assert (pixels != imageio.imread(grids[1])).any()
-
-    first = snapshot(tmp_path / 'results')
-    run('--phase', 'test', '--test_num', 3)
-    assert snapshot(tmp_path / 'results') == first
-    # What is not the default has names of its own.
-    assert 'step 84, raw weights' in run('--phase', 'test', '--test_num', 1, '--weights', 'raw')[1]
-    results = tmp_path / 'results' / RUN
-    assert (imageio.imread(results / 'SAGAN_test_000_raw.png') != pixels).mean() > 0.1
-    run('--phase', 'test', '--test_num', 3, '--sample_seed', 1, '--sample_num', 100, '--export', 2, '--attention_of',
-        'generator', '--data_dir', 'none', '--checkpoint', 80)
-    other = imageio.imread(results / 'SAGAN_test_000_step80_seed1.png')
-    assert other.shape == (280, 280) and (other[:28, :28] != pixels[:28, :28]).any()
-    assert sorted(os.listdir(results / 'samples_step80_seed1')) == ['00000.png', '00001.png', 'samples.npz']
-    both, one = (imageio.imread(results / f'SAGAN_attention{kind}.png') for kind in ('', '_step80_seed1'))
-    assert len(one) < 0.7 * len(both)  # one network instead of two
-    after = snapshot(tmp_path / 'results')
-    assert {path: after[path] for path in first} == first
-
-
-def test_eval(finished, run, tmp_path):
-    copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
-    one_line_error(run('--phase', 'eval', '--eval_num', 9), 'at least 10 samples, not 9', '--eval_num')
-    assert not (tmp_path / 'checkpoint' / 'classifier_mnist').exists()  # before minutes of training
-    code, out, err = run('--phase', 'eval', '--eval_num', 60)
-    assert (code, err) == (0, '')
-    assert '60 images of step 84' in out and 'generated   real test' in out
-    assert re.search('Training the classifier: 50% after [0-9]+ s', out) and 'precision (k = 3, 60 images)' in out
-    assert 'fewer than 2048 images' in out and f'Run: {RUN}\n' in out
-    results = tmp_path / 'results' / RUN
-    assert sorted(os.listdir(results)) == ['SAGAN_neighbours.png', 'SAGAN_scores.json']
-    scores = json.loads((results / 'SAGAN_scores.json').read_text())
-    assert scores['step'] == 84 and scores['dataset'] == 'mnist' and 0 < scores['classifier_accuracy'] <= 1
-    assert scores['generated'].keys() == scores['real'].keys()
-    assert scores['generated']['frechet_to_test'] > scores['real']['frechet_to_test']
-    one_line_error(run('--phase', 'eval', '--eval_num', 9, '--checkpoint', 80), 'at least 10 samples', '--eval_num')
-
-
-def test_stopped_and_resumed_bit_for_bit(finished, start, run, small_data, tmp_path, monkeypatch):
-    """kill -9 and SIGTERM in the middle of an epoch: the end is that of a run that was never interrupted."""
-    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 12)  # as in the processes whose files are compared
-    options = ['--phase', 'train', '--data_dir', small_data, *QUICK]
-    for number, line, code in [(signal.SIGKILL, '[ 0] [  30/', -9), (signal.SIGTERM, '[ 1] [   3/', 143)]:
-        process = start(*options)
-        for out in process.stdout:
-            if line in out:
-                process.send_signal(number)
-                break
-        rest, err = process.communicate(timeout=1000)
-        assert process.returncode == code, err
-        assert err == ''
-        if code > 0:
-            step = int(re.search(r'Stopped and saved at step (\d+)', rest)[1])
-            assert os.path.exists(tmp_path / 'checkpoint' / RUN / 'SAGAN' / f'SAGAN.model-{step}.index')
-    code, out, err = run(*options)
-    assert (code, err) == (0, '') and 'Going on from step' in out
-
-    expected, found = weights(finished[0], 84), weights(tmp_path, 84)
-    assert expected.keys() == found.keys() and len(found) == 52 + 22 + 104 + 4 + 39  # optimizers and averages too
-    for name in expected:
-        assert (expected[name] == found[name]).all(), name
-    expected_files, found_files = (snapshot(folder / 'results' / RUN) for folder in (finished[0], tmp_path))
-    assert [path for path in expected_files if found_files.get(path) != expected_files[path]] == []
-
-    monkeypatch.setattr(sampling, 'STATISTICS_BATCHES', 1)
-    before = snapshot(tmp_path)
-    code, out, _ = run(*options)
-    assert code == 0 and 'complete at step 84' in out
-    assert snapshot(tmp_path) == before
-    code, out, _ = run(*options, '--epoch', 3, '--iteration', 29)
-    assert code == 0 and 'Going on from step 84 of 87' in out
-    assert (weights(tmp_path, 87)['generator/g_fc1/Matrix'] != expected['generator/g_fc1/Matrix']).any()
-
-
-def test_the_papers_recipe(run, small_data, tmp_path):
-    """Trained, stopped, gone on with, sampled by class and scored; typed options override the recipe's."""
-    options = ['--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 7, '--print_freq', 1, '--save_freq', 2,
-               '--sample_num', 15, '--iteration', 2, '--network', 'article', '--img_size', 28,
-               '--recipe', 'paper', '--g_lr', 0.001, '--eval_freq', 1, '--lr_decay', 'linear']
-    code, out, err = run(*options, '--epoch', 1)
-    assert (code, err) == (0, ''), err
-    name = 'SAGAN_mnist_7_128_attentionpaper_d_lr0.0004_beta10_lr_decaylinear_gan_typehinge_beta20.9_znormal_sn' \
-           '_conditional'
-    results = tmp_path / 'results' / name
-    config = json.loads((tmp_path / 'checkpoint' / name / 'config.json').read_text())
-    assert config['gan_type'] == 'hinge' and config['g_lr'] == 0.001 and 'recipe' not in config
-    # Two z as each of the ten classes.
-    assert imageio.imread(results / 'SAGAN_epoch000_test_all_classes.png').shape == (2 * 28, 10 * 28)
-    code, out, _ = run(*options, '--epoch', 2)
-    assert code == 0 and 'Going on from step 2 of 4' in out
-    assert 'Fréchet distance' in out and (tmp_path / 'checkpoint' / name / 'best' / 'checkpoint').exists()
-    article = tmp_path / 'checkpoint' / 'SAGAN_mnist_7_62' / 'SAGAN'  # trained last, as far as its files say
-    article.mkdir(parents=True)
-    (article / 'SAGAN.model-1.index').touch()
-
-    code, out, err = run('--phase', 'test', '--recipe', 'paper', '--network', 'article', '--img_size', 28, '--g_lr',
-                         0.001, '--lr_decay', 'linear', '--test_num', 1, '--label', 7, '--export', 3)
-    assert (code, err) == (0, '') and f'Run: {name}' in out
-    assert imageio.imread(results / 'SAGAN_test_000_label7.png').shape == (4 * 28, 4 * 28)
-    assert np.load(results / 'samples_label7' / 'samples.npz')['arr_1'].tolist() == [7, 7, 7]
-    code, out, _ = run('--phase', 'eval', '--gan_type', 'hinge', '--eval_num', 60)
-    assert code == 0 and 'recognised as the class asked for' in out
-    scores = json.loads((results / 'SAGAN_scores.json').read_text())
-    assert scores['generated'].keys() == scores['real'].keys()
-    assert scores['real']['class_accuracy'] == scores['classifier_accuracy']
-    assert scores['real']['frechet_within_classes'] < scores['generated']['frechet_within_classes']
-    # The run with classes is taken, though the other was trained last.
-    one_line_error(run('--phase', 'test', '--label', 10), '--label 10 is none of the classes: choose one of 0, 1, 2, ')
-    one_line_error(run('--phase', 'test', '--label', 7, '--sn', 'false'), '--label 7', '--conditional true')
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_start_ends_the_program_at_once(start, small_data, number):
-    """When it has said what it trains on, and while it imports TensorFlow: killed by the signal, without a word."""
-    for imports in False, True:
-        process = start('--dataset', 'mnist', '--data_dir', small_data, *QUICK)
-        assert any('Data set' in line for line in process.stdout)
-        while imports and process.poll() is None and 'tensorflow' not in pathlib.Path(
-                f'/proc/{process.pid}/maps').read_text():
-            time.sleep(0.001)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=1000)
-        assert process.returncode == -number and err == '' and 'Epoch' not in out
-
-
-def test_a_second_training_of_the_same_run_is_refused(start, run, small_data, tmp_path):
-    options = ['--dataset', 'mnist', '--data_dir', small_data, *QUICK]
-    first = start(*options)
-    assert any('Epoch: [ 0] [   1/' in line for line in first.stdout)
-    one_line_error(run(*options), f'{RUN} is being trained by process {first.pid} on ', '--name')
-    first.send_signal(signal.SIGINT)
-    out, err = first.communicate(timeout=1000)
-    assert (first.returncode, err) == (130, '')
-    step = int(re.search(r'Stopped and saved at step (\d+)', out)[1])
-    assert os.path.exists(tmp_path / 'checkpoint' / RUN / 'SAGAN' / f'SAGAN.model-{step}.index')
-
-
-def test_a_run_with_a_name(run, small_data, tmp_path):
-    options = ['--dataset', 'mnist', '--data_dir', small_data, *QUICK, '--iteration', 1, '--epoch', 1, '--name', 'mine']
-    assert run(*options)[0] == 0
-    assert os.listdir(tmp_path / 'checkpoint') == os.listdir(tmp_path / 'results') == ['mine']
-    one_line_error(run(*options, '--seed', 3), 'mine holds a run with --seed 0', '--name')
-    code, out, _ = run('--phase', 'test', '--name', 'mine', '--test_num', 1)
-    assert code == 0 and 'Run: mine\n' in out
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize('batch_size, sample_num', [(1, 1), (100, 100)])
-def test_any_batch_size_and_sample_num(run, small_data, tmp_path, batch_size, sample_num):
-    code, _, err = run('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', batch_size, '--epoch', 1,
-                       '--iteration', 1, '--sample_freq', 1, '--sample_num', sample_num)
+def test_train_writes_grids_of_sample_num_images_for_any_batch_size(
+        run_main, few_statistics, small_data, tmp_path, batch_size, sample_num):
+    code, _, err = run_main('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', batch_size, '--epoch', 1,
+                            '--iteration', 1, '--sample_freq', 1, '--sample_num', sample_num)
     assert (code, err) == (0, '')
     side = 28 * int(np.sqrt(sample_num))
     for name in 'SAGAN_train_00_0001.png', 'SAGAN_epoch000_test_all_classes.png':
         assert imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62' / name).shape == (side, side)
 
 
-def test_checkpoint_of_the_lineage_without_config(finished, run, tmp_path):
-    copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
-    (tmp_path / 'checkpoint' / RUN / 'config.json').unlink()
-    code, out, _ = run('--phase', 'test', '--test_num', 1)
-    assert code == 0 and RUN in out
+@pytest.fixture(scope='module')
+def named(tmp_path_factory, run_main_in, small_data):
+    """A folder with a run that was trained with --name mine."""
+    folder = tmp_path_factory.mktemp('named')
+    code, _, err = run_main_in(folder, '--data_dir', small_data, *QUICK, '--iteration', 1, '--epoch', 1,
+                               '--name', 'mine')
+    assert (code, err) == (0, '')
+    return folder
 
 
-def test_without_the_packages(tmp_path):
-    done = subprocess.run([sys.executable, '-S', MAIN], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and f'main.py: {sys.executable} has no module ' in done.stderr
-    assert done.stderr.count('\n') == 1 and os.listdir(tmp_path) == []
+@pytest.mark.slow
+def test_name_names_the_folders(named):
+    assert os.listdir(named / 'checkpoint') == os.listdir(named / 'results') == ['mine']
 
 
-def test_help_does_not_import_tensorflow(run):
-    code, out, _ = run('--help')
-    assert code == 0 and '--batch_size' in out
-    script = f"import runpy, sys; sys.argv = ['main.py', '--help']; sys.path[0] = {str(MAIN.parent)!r}\n" \
-             f"try: runpy.run_path({str(MAIN)!r}, run_name='__main__')\n" \
-             "except SystemExit: print({'tensorflow', 'numpy'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True).stdout
-    assert out.endswith('set()\n')
+@pytest.mark.slow
+def test_name_of_a_run_with_other_options_is_refused(named, run_main_in, small_data):
+    result = run_main_in(named, '--data_dir', small_data, *QUICK, '--name', 'mine', '--seed', 3)
+    one_line_error(result, 'mine holds a run with --seed 0', '--name')
+
+
+@pytest.mark.slow
+def test_name_selects_the_run_to_sample(named, run_main_in):
+    code, out, _ = run_main_in(named, '--phase', 'test', '--name', 'mine', '--test_num', 1)
+    assert code == 0 and 'Run: mine\n' in out
 
 
 ##################################################################################
-# What the user did wrong
+# Stop and resume
+##################################################################################
+
+@pytest.fixture(scope='module')
+def interrupted(tmp_path_factory, small_data):
+    """A folder with the run of QUICK, killed, then stopped by SIGTERM, both inside an epoch, and trained to its end.
+
+    Also (exit code, output, errors) of the killed, of the stopped and of the last process.
+    """
+    folder, command = tmp_path_factory.mktemp('interrupted'), ['--data_dir', small_data, *QUICK]
+    killed = send_signal_at(start_process(folder, *command), '[ 0] [  30/', signal.SIGKILL)
+    stopped = send_signal_at(start_process(folder, *command), '[ 1] [   3/', signal.SIGTERM)
+    process = run_process(folder, *command)
+    return folder, killed, stopped, (process.returncode, process.stdout, process.stderr)
+
+
+@pytest.mark.slow
+def test_killed_training_prints_no_error(interrupted):
+    _, (code, _, err), _, _ = interrupted
+    assert (code, err) == (-signal.SIGKILL, '')
+
+
+@pytest.mark.slow
+def test_sigterm_ends_training_with_143(interrupted):
+    _, _, (code, _, err), _ = interrupted
+    assert (code, err) == (128 + signal.SIGTERM, '')
+
+
+@pytest.mark.slow
+def test_resumed_training_starts_at_the_step_at_which_it_was_stopped(interrupted):
+    _, _, (_, stopped, _), (_, resumed, _) = interrupted
+    step = re.search(r'Stopped at step (\d+) of 84', stopped)[1]
+    assert f'Resuming at step {step} of 84' in resumed
+
+
+@pytest.mark.slow
+def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(interrupted, finished):
+    assert differences(saved_weights(finished[0], 84), saved_weights(interrupted[0], 84)) == []
+
+
+@pytest.mark.slow
+def test_interrupted_training_ends_with_the_results_of_an_uninterrupted_one(interrupted, finished):
+    expected, actual = (snapshot(folder / 'results' / RUN) for folder in (finished[0], interrupted[0]))
+    assert [path for path in expected if actual.get(path) != expected[path]] == []
+
+
+@pytest.mark.slow
+def test_complete_run_is_not_changed(trained, run_main, small_data):
+    before = snapshot(trained)
+    code, out, _ = run_main('--data_dir', small_data, *QUICK)
+    assert code == 0 and 'complete at step 84' in out
+    assert snapshot(trained) == before
+
+
+@pytest.mark.slow
+def test_larger_epoch_continues_a_complete_run(trained, finished, run_main, few_statistics, small_data):
+    code, out, _ = run_main('--data_dir', small_data, *QUICK, '--epoch', 3, '--iteration', 29)
+    assert code == 0 and 'Resuming at step 84 of 87' in out
+    assert 'generator/g_fc1/Matrix' in differences(saved_weights(finished[0], 84), saved_weights(trained, 87))
+
+
+@pytest.fixture(scope='module')
+def contested(tmp_path_factory, run_main_in, small_data):
+    """The folder, process id and result of a training that Ctrl-C stopped.
+
+    Also the result of a second training of the same run, started before Ctrl-C.
+    """
+    folder, command = tmp_path_factory.mktemp('contested'), ['--data_dir', small_data, *QUICK]
+    first = start_process(folder, *command)
+    assert any('Epoch: [ 0] [   1/' in line for line in first.stdout)
+    second = run_main_in(folder, *command)
+    first.send_signal(signal.SIGINT)
+    out, err = first.communicate(timeout=1000)
+    return folder, first.pid, (first.returncode, out, err), second
+
+
+@pytest.mark.slow
+def test_second_training_of_a_run_is_refused(contested):
+    _, pid, _, second = contested
+    one_line_error(second, f'{RUN} is being trained by process {pid} on ', '--name')
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_training_with_130(contested):
+    _, _, (code, _, err), _ = contested
+    assert (code, err) == (128 + signal.SIGINT, '')
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_a_checkpoint(contested):
+    folder, _, (_, out, _), _ = contested
+    step = re.search(r'Stopped at step (\d+)', out)[1]
+    assert (folder / 'checkpoint' / RUN / 'SAGAN' / f'SAGAN.model-{step}.index').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('during_import', [False, True], ids=['before the imports', 'while TensorFlow is imported'])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signal_during_the_start_ends_the_program_silently(start_main, small_data, number, during_import):
+    process = start_main('--data_dir', small_data, *QUICK)
+    assert any('Data set' in line for line in process.stdout)
+    maps = pathlib.Path(f'/proc/{process.pid}/maps')
+    while during_import and process.poll() is None and 'tensorflow' not in maps.read_text():
+        time.sleep(0.001)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=1000)
+    assert process.returncode == -number and err == '' and 'Epoch' not in out
+
+
+@pytest.fixture(scope='module')
+def repaired(finished, tmp_path_factory, run_main_in, small_data):
+    """The folder and the result of a training that found its newest checkpoint damaged."""
+    folder = tmp_path_factory.mktemp('repaired')
+    copy_run(finished[0] / 'checkpoint', folder / 'checkpoint')
+    data = folder / 'checkpoint' / RUN / 'SAGAN' / 'SAGAN.model-84.data-00000-of-00001'
+    data.unlink()
+    data.write_bytes(b'damaged')
+    return folder, run_main_in(folder, '--data_dir', small_data, *QUICK)
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_reported_and_the_previous_one_resumed(repaired):
+    _, (code, out, _) = repaired
+    assert code == 0 and 'SAGAN.model-84 is damaged' in out and 'Resuming at step 80 of 84' in out
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_replaced_by_the_same_weights(repaired, finished):
+    assert differences(saved_weights(finished[0], 84), saved_weights(repaired[0], 84)) == []
+
+
+@pytest.mark.slow
+def test_missing_config_of_a_complete_run_is_restored(trained, run_main, small_data):
+    path = trained / 'checkpoint' / RUN / 'config.json'
+    before = json.loads(path.read_text())
+    path.unlink()
+    code, _, _ = run_main('--data_dir', small_data, *QUICK)
+    assert code == 0
+    assert json.loads(path.read_text()) == {**before, 'data_dir': str(small_data)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options, count', [
+    (['--epoch', 2], 1), (['--phase', 'test', '--test_num', 1], 1), (['--iteration', 1, '--epoch', 1, '--seed', 3], 0)],
+    ids=['train', 'test', 'another run'])
+def test_unknown_key_of_a_config_is_reported_once(trained, run_main, few_statistics, small_data, options, count):
+    path = trained / 'checkpoint' / RUN / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'colour': 'red'}))
+    code, out, _ = run_main('--data_dir', small_data, '--batch_size', 7, *options)
+    assert (code, out.count(f'{RUN}/config.json has unknown keys, which are ignored: colour')) == (0, count)
+
+
+##################################################################################
+# Test
+##################################################################################
+
+@pytest.fixture(scope='module')
+def sampled(finished, tmp_path_factory, run_main_in):
+    """A folder with only checkpoints after --phase test, {path: digest} of its results, and the output."""
+    folder = tmp_path_factory.mktemp('sampled')
+    copy_run(finished[0] / 'checkpoint', folder / 'checkpoint')
+    code, out, err = run_main_in(folder, '--phase', 'test', '--test_num', 3)
+    assert (code, err) == (0, '')
+    return folder, snapshot(folder / 'results'), out
+
+
+@pytest.fixture(scope='module')
+def sampled_otherwise(sampled, run_main_in):
+    """The folder of results after sampling the same run also with raw weights and with other options."""
+    folder, _, _ = sampled
+    for options in (['--weights', 'raw'],
+                    ['--sample_seed', 1, '--sample_num', 100, '--export', 2, '--attention_of', 'generator',
+                     '--data_dir', 'none', '--checkpoint', 80]):
+        code, _, err = run_main_in(folder, '--phase', 'test', '--test_num', 1, *options)
+        assert (code, err) == (0, '')
+    return folder / 'results' / RUN
+
+
+@pytest.mark.slow
+def test_test_prints_the_run_the_step_and_the_weights(sampled):
+    _, _, out = sampled
+    assert f'Run: {RUN}\n' in out and 'of step 84, ema weights' in out
+
+
+@pytest.mark.slow
+def test_test_writes_grids_figures_and_the_page(sampled):
+    _, files, _ = sampled
+    names = [*(f'test_{number:03d}.png' for number in range(3)), 'attention.png', 'interpolation.png', 'explorer.html']
+    assert {str(path) for path in files} == {f'{RUN}/SAGAN_{name}' for name in names}
+
+
+@pytest.mark.slow
+def test_test_fills_a_grid_row_by_row(sampled):
+    pixels = imageio.imread(sampled[0] / 'results' / RUN / 'SAGAN_test_000.png')
+    assert pixels.shape == (2 * 28, 3 * 28)
+    assert pixels[28:, 28:2 * 28].max() > 0 and pixels[28:, 2 * 28:].max() == 0  # 5 images, 6 cells
+
+
+@pytest.mark.slow
+def test_test_samples_other_images_for_each_grid(sampled):
+    first, second = (imageio.imread(sampled[0] / 'results' / RUN / f'SAGAN_test_00{number}.png') for number in (0, 1))
+    assert (first != second).any()
+
+
+@pytest.mark.slow
+def test_test_writes_the_same_files_again(sampled, trained, run_main, few_statistics):
+    run_main('--phase', 'test', '--test_num', 3)
+    assert snapshot(trained / 'results') == sampled[1]
+
+
+@pytest.mark.slow
+def test_test_with_other_options_leaves_the_default_files(sampled, sampled_otherwise):
+    folder, before, _ = sampled
+    after = snapshot(folder / 'results')
+    assert {path: after[path] for path in before} == before
+
+
+@pytest.mark.slow
+def test_test_draws_other_images_from_raw_weights(sampled_otherwise):
+    averaged, raw = (imageio.imread(sampled_otherwise / f'SAGAN_test_000{suffix}.png') for suffix in ('', '_raw'))
+    assert (averaged != raw).mean() > 0.1
+
+
+@pytest.mark.slow
+def test_test_samples_sample_num_images_of_sample_seed(sampled_otherwise):
+    default, other = (imageio.imread(sampled_otherwise / f'SAGAN_test_000{suffix}.png')
+                      for suffix in ('', '_step80_seed1'))
+    assert other.shape == (280, 280) and (other[:28, :28] != default[:28, :28]).any()
+
+
+@pytest.mark.slow
+def test_test_exports_single_images(sampled_otherwise):
+    assert sorted(os.listdir(sampled_otherwise / 'samples_step80_seed1')) == ['00000.png', '00001.png', 'samples.npz']
+
+
+@pytest.mark.slow
+def test_test_draws_the_attention_of_one_network(sampled_otherwise):
+    both, one = (imageio.imread(sampled_otherwise / f'SAGAN_attention{suffix}.png')
+                 for suffix in ('', '_step80_seed1'))
+    assert len(one) < 0.7 * len(both)
+
+
+@pytest.mark.slow
+def test_test_samples_a_checkpoint_without_config(trained, run_main, few_statistics):
+    """Checkpoints of the lineage have no config.json."""
+    (trained / 'checkpoint' / RUN / 'config.json').unlink()
+    code, out, _ = run_main('--phase', 'test', '--test_num', 1)
+    assert code == 0 and f'Run: {RUN}\n' in out
+
+
+@pytest.mark.slow
+def test_test_refuses_a_checkpoint_of_another_network(finished, run_main, tmp_path):
+    copy_run(finished[0] / 'checkpoint' / RUN, tmp_path / 'checkpoint' / 'SAGAN_mnist_7_9')
+    (tmp_path / 'checkpoint' / 'SAGAN_mnist_7_9' / 'config.json').unlink()
+    before = snapshot(tmp_path)
+    one_line_error(run_main('--phase', 'test'), 'another network', 'generator/g_fc1/Matrix', '[62, 1024]', '[9, 1024]')
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_closed_output_ends_the_program_silently(trained, start_main):
+    """As in "| head"."""
+    process = start_main('--phase', 'test', '--test_num', 1)
+    process.stdout.close()
+    assert process.wait(timeout=1000) == 128 + signal.SIGPIPE and process.stderr.read() == ''
+
+
+##################################################################################
+# Choosing a run
+##################################################################################
+
+def test_select_run_prints_the_run_trained_last_and_the_others(tmp_path, capsys):
+    for number, name in enumerate(['b', 'c', 'a']):
+        write_fake_run(tmp_path, name, trained=number)
+    assert main.select_run({'checkpoint_dir': str(tmp_path / 'checkpoint')}).name == 'a'
+    assert capsys.readouterr().out == 'Run: a, the latest of 3 matching runs; choose another with --name: c, b\n'
+
+
+def test_select_run_chooses_by_typed_options(tmp_path):
+    write_fake_run(tmp_path, 'a', trained=2)
+    write_fake_run(tmp_path, 'b', trained=1, sn=True)
+    assert main.select_run({'checkpoint_dir': str(tmp_path / 'checkpoint'), 'sn': True}).name == 'b'
+
+
+def test_select_run_reads_the_recipe(tmp_path):
+    recipe = {'network': 'resnet', 'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001,
+              'd_lr': 0.0004, 'beta1': 0, 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}
+    write_fake_run(tmp_path, 'a', trained=2)
+    write_fake_run(tmp_path, 'b', trained=1, **recipe)
+    assert main.select_run({'checkpoint_dir': str(tmp_path / 'checkpoint'), 'recipe': 'paper'}).name == 'b'
+
+
+@pytest.mark.parametrize('typed', [{}, {'recipe': 'paper'}], ids=['article', 'paper'])
+def test_select_run_requires_classes_for_a_label(tmp_path, typed):
+    recipe = main.RECIPES[typed.get('recipe', 'article')]
+    options = {name: value for name, value in recipe.items() if value is not None}
+    write_fake_run(tmp_path, 'a', trained=2, **options)
+    write_fake_run(tmp_path, 'b', trained=1, **options, conditional=True)
+    assert main.select_run({'checkpoint_dir': str(tmp_path / 'checkpoint'), 'label': '7', **typed}).name == 'b'
+
+
+def test_label_without_a_conditional_run_is_refused(run_main, tmp_path):
+    write_fake_run(tmp_path, RUN)
+    one_line_error(run_main('--phase', 'test', '--label', 7), '--label 7 requires a run of --conditional true', RUN)
+
+
+@pytest.mark.parametrize('phase', ['test', 'eval', 'export'])
+def test_sampling_before_training_is_refused(run_main, tmp_path, phase):
+    one_line_error(run_main('--phase', phase), 'no trained run in checkpoint', '--phase train')
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_config_is_refused(run_main, tmp_path):
+    write_fake_run(tmp_path, RUN)
+    (tmp_path / 'checkpoint' / RUN / 'config.json').write_text('{"epoch": ')
+    one_line_error(run_main('--phase', 'test'), f'checkpoint/{RUN}/config.json is damaged')
+
+
+@pytest.mark.parametrize('options', [['--epoch', 30], ['--phase', 'test', '--label', 7]], ids=['train', 'label'])
+def test_damaged_config_is_refused_before_another_run_is_chosen(run_main, tmp_path, options):
+    write_fake_run(tmp_path, RUN)
+    (tmp_path / 'checkpoint' / RUN / 'config.json').write_text('{')
+    code, _, err = run_main(*options)
+    assert code == 2 and err.startswith(f'main.py: checkpoint/{RUN}/config.json is damaged')
+    assert not (tmp_path / 'data').exists()
+
+
+##################################################################################
+# Eval
+##################################################################################
+
+@pytest.fixture(scope='module')
+def scored(finished, tmp_path_factory, run_main_in):
+    """The folder of --phase eval, and its output."""
+    folder = tmp_path_factory.mktemp('scored')
+    copy_run(finished[0], folder)
+    shutil.rmtree(folder / 'results')
+    code, out, err = run_main_in(folder, '--phase', 'eval', '--eval_num', 60)
+    assert (code, err) == (0, '')
+    return folder, out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('text', [
+    f'Run: {RUN}\n', '60 images of step 84', 'generated   real test', 'precision (k = 3, 60 images)',
+    'fewer than 2048 images'])
+def test_eval_prints_the_run_and_its_scores(scored, text):
+    assert text in scored[1]
+
+
+@pytest.mark.slow
+def test_eval_prints_the_progress_of_the_classifier(scored):
+    assert re.search('Training the classifier: 50% after [0-9]+ s', scored[1])
+
+
+@pytest.mark.slow
+def test_eval_writes_scores_and_neighbours(scored):
+    assert sorted(os.listdir(scored[0] / 'results' / RUN)) == ['SAGAN_neighbours.png', 'SAGAN_scores.json']
+
+
+@pytest.mark.slow
+def test_eval_writes_the_facts_of_the_scores(scored):
+    scores = json.loads((scored[0] / 'results' / RUN / 'SAGAN_scores.json').read_text())
+    assert {'step': 84, 'dataset': 'mnist', 'eval_num': 60}.items() <= scores.items()
+    assert 0 < scores['classifier_accuracy'] <= 1
+
+
+@pytest.mark.slow
+def test_eval_scores_real_images_better_than_generated_ones(scored):
+    scores = json.loads((scored[0] / 'results' / RUN / 'SAGAN_scores.json').read_text())
+    assert scores['generated'].keys() == scores['real'].keys()
+    assert scores['generated']['frechet_to_test'] > scores['real']['frechet_to_test']
+
+
+@pytest.mark.slow
+def test_eval_refuses_too_few_samples_before_training_the_classifier(trained, run_main, few_statistics):
+    one_line_error(run_main('--phase', 'eval', '--eval_num', 9), 'at least 10 samples, not 9', '--eval_num')
+    assert not (trained / 'checkpoint' / 'classifier_mnist').exists()
+
+
+##################################################################################
+# The paper's recipe
+##################################################################################
+
+@pytest.fixture(scope='module')
+def paper(tmp_path_factory, run_main_in, small_data):
+    """The folder of a run of PAPER, trained for 1 epoch and then to 2 epochs, and the output of the second training.
+
+    An empty checkpoint of the article's run is newer.
+    """
+    folder = tmp_path_factory.mktemp('paper')
+    command = ['--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 7, '--print_freq', 1, '--save_freq', 2,
+               '--sample_num', 15, '--iteration', 2, '--eval_freq', 1, *PAPER]
+    for epoch in 1, 2:
+        code, out, err = run_main_in(folder, *command, '--epoch', epoch)
+        assert (code, err) == (0, '')
+    write_fake_run(folder, RUN, trained=time.time() + 1000)
+    return folder, out
+
+
+@pytest.fixture(scope='module')
+def paper_samples(paper, run_main_in):
+    """The results of --phase test --label 7 on that run, selected by its options, and the output."""
+    code, out, err = run_main_in(paper[0], '--phase', 'test', *PAPER, '--test_num', 1, '--label', 7, '--export', 3)
+    assert (code, err) == (0, '')
+    return paper[0] / 'results' / PAPER_RUN, out
+
+
+@pytest.fixture(scope='module')
+def paper_scores(paper, run_main_in):
+    """The scores of --phase eval on that run, and the output."""
+    code, out, err = run_main_in(paper[0], '--phase', 'eval', '--gan_type', 'hinge', '--eval_num', 60)
+    assert (code, err) == (0, '')
+    return json.loads((paper[0] / 'results' / PAPER_RUN / 'SAGAN_scores.json').read_text()), out
+
+
+@pytest.mark.slow
+def test_typed_options_override_the_recipe(paper):
+    config = json.loads((paper[0] / 'checkpoint' / PAPER_RUN / 'config.json').read_text())
+    assert config['gan_type'] == 'hinge' and config['g_lr'] == 0.001
+
+
+@pytest.mark.slow
+def test_recipe_is_not_saved(paper):
+    assert 'recipe' not in json.loads((paper[0] / 'checkpoint' / PAPER_RUN / 'config.json').read_text())
+
+
+@pytest.mark.slow
+def test_conditional_training_draws_each_z_as_every_class(paper):
+    grid = imageio.imread(paper[0] / 'results' / PAPER_RUN / 'SAGAN_epoch000_test_all_classes.png')
+    assert grid.shape == (2 * 28, 10 * 28)  # 15 images, rounded up to whole rows
+
+
+@pytest.mark.slow
+def test_recipe_resumes(paper):
+    assert 'Resuming at step 2 of 4' in paper[1]
+
+
+@pytest.mark.slow
+def test_eval_freq_prints_scores(paper):
+    assert 'Fréchet distance' in paper[1]
+
+
+@pytest.mark.slow
+def test_eval_freq_keeps_the_best_checkpoint(paper):
+    assert (paper[0] / 'checkpoint' / PAPER_RUN / 'best' / 'checkpoint').exists()
+
+
+@pytest.mark.slow
+def test_recipe_selects_the_run_to_sample(paper_samples):
+    assert f'Run: {PAPER_RUN}\n' in paper_samples[1]
+
+
+@pytest.mark.slow
+def test_label_samples_one_class_in_a_square_grid(paper_samples):
+    assert imageio.imread(paper_samples[0] / 'SAGAN_test_000_label7.png').shape == (4 * 28, 4 * 28)
+
+
+@pytest.mark.slow
+def test_label_is_exported_with_the_images(paper_samples):
+    assert np.load(paper_samples[0] / 'samples_label7' / 'samples.npz')['arr_1'].tolist() == [7, 7, 7]
+
+
+@pytest.mark.slow
+def test_eval_of_a_conditional_run_prints_class_accuracy(paper_scores):
+    assert 'class accuracy' in paper_scores[1]
+
+
+@pytest.mark.slow
+def test_eval_of_a_conditional_run_scores_real_and_generated_images_alike(paper_scores):
+    assert paper_scores[0]['generated'].keys() == paper_scores[0]['real'].keys()
+
+
+@pytest.mark.slow
+def test_eval_class_accuracy_of_real_images_is_that_of_the_classifier(paper_scores):
+    assert paper_scores[0]['real']['class_accuracy'] == paper_scores[0]['classifier_accuracy']
+
+
+@pytest.mark.slow
+def test_eval_scores_real_images_better_within_classes(paper_scores):
+    generated, real = (paper_scores[0][kind]['frechet_within_classes'] for kind in ('generated', 'real'))
+    assert real < generated
+
+
+@pytest.mark.slow
+def test_label_that_is_not_a_class_is_refused(paper, run_main_in):
+    # The conditional run is chosen, although the other was trained last.
+    one_line_error(run_main_in(paper[0], '--phase', 'test', '--label', 10),
+                   '--label 10 is not a class: choose one of 0, 1, 2, ')
+
+
+@pytest.mark.slow
+def test_label_with_options_of_no_conditional_run_is_refused(paper, run_main_in):
+    one_line_error(run_main_in(paper[0], '--phase', 'test', '--label', 7, '--sn', 'false'),
+                   '--label 7', '--conditional true')
+
+
+##################################################################################
+# Start
+##################################################################################
+
+def test_missing_packages_are_reported_in_one_line(tmp_path):
+    process = subprocess.run([sys.executable, '-S', MAIN, '--phase', 'train'], cwd=tmp_path, capture_output=True,
+                             text=True)
+    one_line_error((process.returncode, process.stdout, process.stderr), f'main.py: {sys.executable} has no module ')
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_option_prints_the_usual_commands_and_the_options(run_main):
+    code, out, _ = run_main()
+    assert code == 0
+    assert 'python main.py --phase train\n  python main.py --phase test\n' in out and '--batch_size' in out
+
+
+def test_help_prints_the_options(run_main):
+    code, out, _ = run_main('--help')
+    assert code == 0 and '--batch_size' in out
+
+
+def test_help_imports_neither_tensorflow_nor_numpy(tmp_path):
+    process = subprocess.run([sys.executable, '-X', 'importtime', MAIN, '--help'], cwd=tmp_path, capture_output=True,
+                             text=True)
+    imported = {line.split('|')[-1].strip().split('.')[0] for line in process.stderr.splitlines()}
+    assert 'options' in imported and not imported & {'tensorflow', 'numpy', 'PIL', 'imageio', 'scipy', 'matplotlib'}
+
+
+@pytest.fixture(scope='module')
+def terminal_output(tmp_path_factory, small_data):
+    """A function that trains on a terminal of a given size and returns the lines of progress."""
+    def train(rows, columns):
+        folder = tmp_path_factory.mktemp('terminal')
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.chdir(folder)
+            fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', rows, columns, 0, 0))
+            os.execv(sys.executable, [sys.executable, str(MAIN), *map(str, [
+                *QUICK, '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--iteration', 9, '--print_freq', 3,
+                '--name', 'it', '--data_dir', small_data])])
+        out = b''
+        with contextlib.suppress(OSError):  # raised at the end of the output
+            while part := os.read(terminal, 65536):
+                out += part
+        os.close(terminal)
+        assert os.waitpid(pid, 0)[1] == 0, out
+        return [line for line in re.split('[\r\n]+', out.decode()) if line.startswith('Epoch')]
+    return train
+
+
+@pytest.fixture(scope='module')
+def bar(terminal_output):
+    """The progress on a terminal of 80 columns."""
+    return terminal_output(24, 80)
+
+
+@pytest.mark.slow
+def test_terminal_shows_a_bar_within_its_width(bar):
+    assert max(map(len, bar)) <= 80
+    assert all(re.match(r'Epoch [12]/2 \d+%\|.{5,}\| .* left, ', line) for line in bar)
+
+
+@pytest.mark.slow
+def test_terminal_shows_losses_and_gammas(bar):
+    number = r'-?\d+\.\d\d'
+    assert re.search(f' 100%.*steps/s, D {number} G {number} gamma {number} {number} *$', bar[-1])
+
+
+@pytest.mark.slow
+def test_terminal_shows_what_happens_between_steps(bar):
+    assert any(line.endswith('drawing') for line in bar)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rows, columns', [(24, 0), (0, 80)])
+def test_terminal_without_a_size_shows_lines(terminal_output, rows, columns):
+    first, second, *_ = terminal_output(rows, columns)
+    assert first.startswith('Epoch: [ 0] [   1/   9]') and second.startswith('Epoch: [ 0] [   3/   9]')
+
+
+##################################################################################
+# User errors
 ##################################################################################
 
 @pytest.mark.parametrize('option, value', [
@@ -315,188 +853,158 @@ def test_help_does_not_import_tensorflow(run):
     ('--beta2', 1), ('--z', 'cauchy'), ('--sn', 1), ('--conditional', 'yes'), ('--label', ''),
     ('--dataset', 'a/b'), ('--dataset', '.x'), ('--dataset', ''), ('--network', 'vgg'), ('--ch', 12), ('--ch', 0),
     ('--img_size', -1), ('--img_size', 30), ('--checkpoint_dir', 'a[1]'), ('--img_size', 4096), ('--c_dim', 2),
-    ('--flip', 'often'),
+    ('--flip', 'often'), ('--workers', 0), ('--patience', 0),
     ('--recipe', 'mine'), ('--name', 'a/b'), ('--data_dir', ''), ('--epok', 3)])
-def test_option_out_of_range(run, tmp_path, option, value):
-    one_line_error(run(option, value), option)
+def test_wrong_value_is_refused(run_main, tmp_path, option, value):
+    one_line_error(run_main(option, value), option)
     assert not list(tmp_path.iterdir())
 
 
-def test_batch_larger_than_the_data_set(run, small_data):
-    one_line_error(run('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 301), '--batch_size 301', '300')
-
-
-def test_mnist_without_a_network(run, tmp_path):
-    one_line_error(run('--dataset', 'mnist'), os.path.join('data', 'mnist'), *datasets.FILES, '--dataset digits')
+def test_batch_that_workers_cannot_share_is_refused(run_main, tmp_path):
+    one_line_error(run_main('--workers', 3), '3 workers cannot share --batch_size 64')
     assert not list(tmp_path.iterdir())
 
 
-def test_one_file_of_mnist_is_missing(run, small_data, tmp_path):
+@pytest.mark.slow
+def test_batch_larger_than_the_data_set_is_refused(run_main, small_data):
+    result = run_main('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 301)
+    one_line_error(result, '--batch_size 301', '300')
+
+
+def test_mnist_that_cannot_be_downloaded_is_refused(run_main, tmp_path):
+    one_line_error(run_main('--dataset', 'mnist'), os.path.join('data', 'mnist'), *FILES, '--dataset digits')
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_file_of_mnist_is_named(run_main, small_data, tmp_path):
     shutil.copytree(small_data, tmp_path / 'data')
-    (tmp_path / 'data' / 'mnist' / f'{datasets.FILES[1]}.gz').unlink()
+    (tmp_path / 'data' / 'mnist' / f'{FILES[1]}.gz').unlink()
     before = snapshot(tmp_path)
-    one_line_error(run('--dataset', 'mnist'), f'{datasets.FILES[1]}.gz: ', os.path.join('data', 'mnist'))
+    one_line_error(run_main('--dataset', 'mnist'), f'{FILES[1]}.gz: ', os.path.join('data', 'mnist'))
     assert snapshot(tmp_path) == before
 
 
-def test_auto_without_a_network(run, tmp_path):
+@pytest.mark.parametrize('file, content, message', [
+    (0, b'truncated', 'not a valid gzip file'),
+    (1, b'not gzip', 'not a valid gzip file'),
+    (2, gzip.compress(np.array([0x803, 1, 27, 28], '>u4').tobytes() + bytes(27 * 28)), '27 x 28'),
+    (3, gzip.compress(np.array([0x801, 2], '>u4').tobytes() + bytes(2)), 'do not match')],
+    ids=['truncated', 'not gzip', 'wrong size', 'wrong count'])
+def test_damaged_file_of_mnist_is_refused(run_main, small_data, tmp_path, file, content, message):
+    shutil.copytree(small_data, tmp_path / 'data')
+    path = tmp_path / 'data' / 'mnist' / f'{FILES[file]}.gz'
+    path.write_bytes(path.read_bytes()[:5000] if content == b'truncated' else content)
+    before = snapshot(tmp_path)
+    one_line_error(run_main('--dataset', 'auto'), message, os.path.join('data', 'mnist'))
+    assert snapshot(tmp_path) == before
+
+
+@pytest.fixture
+def offline_choice(tmp_path):
+    """The choice of --dataset auto if MNIST cannot be downloaded: the name of the data set, and the printed lines."""
     (tmp_path / 'data' / 'digits').mkdir(parents=True)
-    idx.make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
-    code, out, err = run('--batch_size', 2, '--epoch', 1, '--iteration', 1)
+    make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
+    name, description = main.choose_dataset({'dataset_name': 'auto', 'data_dir': str(tmp_path / 'data'),
+                                             'checkpoint_dir': str(tmp_path / 'checkpoint')})
+    return name, description.replace(str(tmp_path / 'data'), 'data').splitlines()
+
+
+def test_auto_chooses_digits_if_mnist_cannot_be_downloaded(offline_choice):
+    assert offline_choice[0] == 'digits'
+
+
+def test_auto_explains_why_it_chose_digits(offline_choice):
+    first, second = offline_choice[1]
+    assert 'digits' in first and second.startswith('MNIST is not in data') and max(len(first), len(second)) < 100
+
+
+@pytest.mark.slow
+def test_auto_names_the_run_after_the_chosen_data_set(run_main, few_statistics, tmp_path):
+    (tmp_path / 'data' / 'digits').mkdir(parents=True)
+    make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
+    code, _, err = run_main('--batch_size', 2, '--epoch', 1, '--iteration', 1)
     assert (code, err) == (0, '')
-    lines = out.splitlines()
-    assert 'digits' in lines[0] and lines[1].startswith('MNIST is not in data') and max(map(len, lines[:2])) < 100
     assert os.listdir(tmp_path / 'checkpoint') == ['SAGAN_digits_2_62']
 
 
-def test_what_a_config_has_that_is_no_option_is_told_once_and_of_the_run_itself(run, small_data, tmp_path):
-    options = ['--data_dir', small_data, '--batch_size', 7, '--iteration', 1, '--sample_num', 1, '--test_num', 1]
-    assert run(*options, '--epoch', 1)[0] == 0
-    path = tmp_path / 'checkpoint' / RUN / 'config.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'colour': 'red'}))
-    for others, count in (['--epoch', 2], 1), (['--phase', 'test'], 1), (['--epoch', 1, '--seed', 3], 0):
-        code, out, _ = run(*options, *others)
-        assert (code, out.count(f'{RUN}/config.json has what this program does not know')) == (0, count)
-
-
-def test_auto_does_not_leave_a_run_of_mnist(finished, run, tmp_path):
-    """Where a --data_dir was forgotten."""
-    copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
+def test_auto_is_refused_if_there_is_a_run_of_mnist_but_no_data(run_main, tmp_path):
+    """As if the user had forgotten --data_dir."""
+    write_fake_run(tmp_path, RUN)
     before = snapshot(tmp_path)
-    one_line_error(run('--epoch', 30), f'checkpoint holds {RUN}, a run of MNIST', '--data_dir')
-    assert snapshot(tmp_path) == before
-    (tmp_path / 'checkpoint' / RUN / 'config.json').write_text('{')  # what it is a run of, nobody knows
-    for options in ['--epoch', 30], ['--phase', 'test', '--label', 7]:
-        code, _, err = run(*options)
-        assert code == 2 and err.startswith(f'main.py: checkpoint/{RUN}/config.json is damaged')
-    assert not (tmp_path / 'data').exists()
-
-
-def test_a_disk_that_cannot_hold_the_run(run, small_data, tmp_path, monkeypatch):
-    """Three checkpoints of 194 MB, said before the first step; fewer with --keep."""
-    free = collections.namedtuple('usage', 'free')(int(500e6))
-    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: free)
-    options = ['--dataset', 'mnist', '--data_dir', small_data, '--iteration', 3, '--epoch', 1, '--save_freq', 1]
-    result = run(*options)
-    one_line_error(result, 'take 583 MB', '500 MB left', '--keep')
-    assert 'Epoch' not in result[1]
-    assert run(*options, '--keep', 1)[0] == 0
-    assert [path.name for path in (tmp_path / 'checkpoint').glob('*/SAGAN/*.index')] == ['SAGAN.model-3.index']
-
-
-def test_a_reader_that_goes_away(start, finished, tmp_path):
-    """As head does."""
-    copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
-    process = start('--phase', 'test', '--test_num', 1)
-    process.stdout.close()
-    assert process.wait(timeout=1000) == 128 + signal.SIGPIPE and process.stderr.read() == ''
-
-
-@pytest.mark.parametrize('rows, columns', [(24, 80), (24, 0), (0, 80)])
-def test_what_a_terminal_shows(small_data, tmp_path, rows, columns):
-    """At 80 columns a bar that ends within them, with what goes on at the end of an epoch; without a size, lines."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(tmp_path)
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('4H', rows, columns, 0, 0))
-        os.execv(sys.executable, [sys.executable, str(MAIN), *map(str, [
-            *QUICK, '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--iteration', 9, '--print_freq', 3,
-            '--name', 'it', '--data_dir', small_data])])
-    out = b''
-    with contextlib.suppress(OSError):  # the end of a terminal
-        while part := os.read(terminal, 65536):
-            out += part
-    os.close(terminal)
-    assert os.waitpid(pid, 0)[1] == 0, out
-    lines = [line for line in re.split('[\r\n]+', out.decode()) if line.startswith('Epoch')]
-    if not rows * columns:
-        assert [line[:20] for line in lines[:2]] == ['Epoch: [ 0] [   1/  ', 'Epoch: [ 0] [   3/  ']
-        return
-    assert max(map(len, lines)) <= 80 and all(re.match(r'Epoch [12]/2 \d+%\|.{5,}\| .* left, ', line) for line in lines)
-    number = r'-?\d+\.\d\d'
-    assert re.search(f' 100%.*steps/s, D {number} G {number} gamma {number} {number} *$', lines[-1])
-    assert any(line.endswith('drawing') for line in lines)
-
-
-@pytest.mark.parametrize('file, content, word', [
-    (0, b'truncated', 'not a whole gzip file'),
-    (1, b'not gzip', 'not a whole gzip file'),
-    (2, gzip.compress(np.array([0x803, 1, 27, 28], '>u4').tobytes() + bytes(27 * 28)), '27 x 28'),
-    (3, gzip.compress(np.array([0x801, 2], '>u4').tobytes() + bytes(2)), 'do not belong together')], ids=range(4))
-def test_bad_data(run, small_data, tmp_path, file, content, word):
-    shutil.copytree(small_data, tmp_path / 'data')
-    path = tmp_path / 'data' / 'mnist' / f'{datasets.FILES[file]}.gz'
-    path.write_bytes(path.read_bytes()[:5000] if content == b'truncated' else content)
-    before = snapshot(tmp_path)
-    one_line_error(run('--dataset', 'auto'), word, os.path.join('data', 'mnist'))
+    one_line_error(run_main('--epoch', 30), f'checkpoint holds {RUN}, a run of MNIST', '--data_dir')
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize('option', ['--checkpoint_dir', '--result_dir', '--log_dir', '--data_dir'])
-def test_folder_that_cannot_be_written(finished, run, small_data, tmp_path, option):
-    copy(finished[0], tmp_path)
+def test_data_dir_that_cannot_be_written_is_refused(run_main, tmp_path):
+    (tmp_path / 'file').touch()
+    one_line_error(run_main('--dataset', 'digits', '--data_dir', 'file/folder'), 'file/folder')
+    assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('option', ['--checkpoint_dir', '--result_dir', '--log_dir'])
+def test_output_folder_that_cannot_be_written_is_refused(finished, run_main, small_data, tmp_path, option):
+    copy_run(finished[0], tmp_path)
     (tmp_path / 'file').touch()
     before = snapshot(tmp_path)
-    data = [] if option == '--data_dir' else ['--data_dir', small_data]
-    dataset = 'digits' if option == '--data_dir' else 'mnist'
-    one_line_error(run('--dataset', dataset, *data, option, 'file/folder', '--batch_size', 7), 'file/folder')
+    result = run_main('--dataset', 'mnist', '--data_dir', small_data, option, 'file/folder', '--batch_size', 7)
+    one_line_error(result, 'file/folder')
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.parametrize('error', [
-    MemoryError('of 58 GiB'), tf.errors.ResourceExhaustedError(None, None, 'OOM of 58 GiB\n\t [[node x]]\nHint')])
-def test_memory_that_does_not_suffice(run, small_data, tmp_path, monkeypatch, error):
-    monkeypatch.setattr(SAGAN, 'train_batch', mock.Mock(side_effect=error))
-    one_line_error(run('--data_dir', small_data, *QUICK), 'memory does not suffice', 'of 58 GiB): take a smaller')
+    MemoryError('of 58 GiB'), tf.errors.ResourceExhaustedError(None, None, 'OOM of 58 GiB\n\t [[node x]]\nHint')],
+    ids=['Python', 'TensorFlow'])
+def test_out_of_memory_is_reported_in_one_line(run_main, small_data, monkeypatch, error):
+    model = mock.Mock()
+    model.train.side_effect = error
+    monkeypatch.setattr(networks, 'build', mock.Mock(return_value=model))
+    one_line_error(run_main('--data_dir', small_data, *QUICK), 'out of memory (', 'of 58 GiB): reduce --batch_size')
 
 
-def test_full_disk(run, start, small_data, tmp_path):
-    def no_file_above_20_mb():
+def test_system_error_names_the_file(run_main, monkeypatch):
+    monkeypatch.setattr(main, 'train', mock.Mock(side_effect=OSError(28, 'No space left on device', 'a/b')))
+    one_line_error(run_main('--phase', 'train'),
+                   'a/b cannot be read or written (No space left on device): free some disk space')
+
+
+def test_error_with_line_breaks_is_printed_on_one_line(run_main, monkeypatch):
+    monkeypatch.setattr(main, 'train', mock.Mock(side_effect=UserError('a\nb is not a folder')))
+    one_line_error(run_main('--phase', 'train'), 'a b is not a folder')
+
+
+@pytest.fixture
+def disk_of_500_mb(monkeypatch):
+    free = collections.namedtuple('usage', 'free')(500_000_000)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda folder: free)
+
+
+THREE_CHECKPOINTS = ['--dataset', 'mnist', '--iteration', 3, '--epoch', 1, '--save_freq', 1]  # of 194 MB each
+
+
+@pytest.mark.slow
+def test_disk_that_cannot_hold_the_checkpoints_is_refused_before_training(run_main, small_data, disk_of_500_mb):
+    result = run_main('--data_dir', small_data, *THREE_CHECKPOINTS)
+    one_line_error(result, 'need 583 MB', '500 MB left', '--keep')
+    assert 'Epoch' not in result[1]
+
+
+@pytest.mark.slow
+def test_smaller_keep_needs_less_disk_space(run_main, few_statistics, small_data, tmp_path, disk_of_500_mb):
+    assert run_main('--data_dir', small_data, *THREE_CHECKPOINTS, '--keep', 1)[0] == 0
+    assert [path.name for path in (tmp_path / 'checkpoint').glob('*/SAGAN/*.index')] == ['SAGAN.model-3.index']
+
+
+@pytest.mark.slow
+def test_full_disk_keeps_the_earlier_checkpoints(trained, start_main, small_data):
+    def limit_files_to_20_mb():
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))
 
-    options = ['--data_dir', small_data, *QUICK, '--iteration', 8, '--epoch']
-    assert run(*options, 1)[0] == 0
-    before = snapshot(tmp_path / 'checkpoint')
-    process = start(*options, 2, preexec_fn=no_file_above_20_mb)
+    before = snapshot(trained / 'checkpoint')
+    process = start_main('--data_dir', small_data, *QUICK, '--epoch', 3, '--iteration', 29,
+                         preexec_fn=limit_files_to_20_mb)
     out, err = process.communicate(timeout=1000)
-    one_line_error((process.returncode, out, err), 'step 16', 'free some space')
-    after = snapshot(tmp_path / 'checkpoint')
+    one_line_error((process.returncode, out, err), 'step 87', 'free some disk space')
+    after = snapshot(trained / 'checkpoint')
     assert after.keys() == before.keys()
-    assert all(before[path] == after[path] for path in before if path.name != 'config.json')
-
-
-def test_damaged_checkpoint_falls_back(finished, run, small_data, tmp_path):
-    copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
-    data = tmp_path / 'checkpoint' / RUN / 'SAGAN' / 'SAGAN.model-84.data-00000-of-00001'
-    data.unlink()
-    data.write_bytes(b'damaged')
-    code, out, _ = run('--phase', 'train', '--data_dir', small_data, *QUICK)
-    assert code == 0 and 'SAGAN.model-84 is damaged' in out and 'Going on from step 80 of 84' in out
-    expected, found = weights(finished[0], 84), weights(tmp_path, 84)
-    assert all((expected[name] == found[name]).all() for name in expected)
-
-
-def test_checkpoint_of_another_network(finished, run, tmp_path):
-    copy(finished[0] / 'checkpoint' / RUN, tmp_path / 'checkpoint' / 'SAGAN_mnist_7_9')
-    (tmp_path / 'checkpoint' / 'SAGAN_mnist_7_9' / 'config.json').unlink()
-    before = snapshot(tmp_path)
-    one_line_error(run('--phase', 'test'), 'another network', 'generator/g_fc1/Matrix', '[62, 1024]', '[9, 1024]')
-    assert snapshot(tmp_path) == before
-
-
-def test_test_before_any_training(run, tmp_path):
-    one_line_error(run('--phase', 'test'), 'no trained run in checkpoint', '--phase train')
-    assert not list(tmp_path.iterdir())
-
-
-def test_damaged_config(finished, run, small_data, tmp_path):
-    copy(finished[0] / 'checkpoint', tmp_path / 'checkpoint')
-    config = tmp_path / 'checkpoint' / RUN / 'config.json'
-    before = json.loads(config.read_text())
-    config.write_text('{"epoch": ')
-    one_line_error(run('--phase', 'test'), 'config.json is damaged')
-    config.unlink()
-    code, out, _ = run('--phase', 'train', '--data_dir', small_data, *QUICK)
-    assert code == 0 and 'complete at step 84' in out
-    folders = 'data_dir', 'checkpoint_dir', 'result_dir', 'log_dir'
-    assert {**json.loads(config.read_text()), **{name: before[name] for name in folders}} == before
+    assert [path.name for path in before if after[path] != before[path]] == ['config.json']

@@ -1,83 +1,225 @@
+"""Checkpoints, mostly those of a graph that has one weight and its moving average."""
+
 import os
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
-from helpers import SMALL, images_and_z
+from helpers import SMALL, images_and_z, snapshot
 
 from options import UserError
 from SAGAN import SAGAN
+from storage.checkpoints import Checkpoints
+from storage.run import checkpoint_steps
+from tf1 import tf
+
+DATA = 'data-00000-of-00001'
 
 
-def test_checkpoint_without_averages(build, sess, capsys):
-    """It is restored, which says that it has none; then the averages start at its weights."""
-    model = build(image_shape=SMALL, batch_size=8)
-    for step in range(3):
-        sess.run(model.train_step, images_and_z(model, 8, step))
-    trained = [v for v in tf.global_variables() if v not in model.averages]
-    expected = sess.run({v.op.name: v for v in trained})
-    model.checkpoints.saver = tf.train.Saver(trained)  # as --ema 0 has it
-    model.save(3)
+def make_checkpoints(sess, folder, keep=3):
+    """Return the Checkpoints of the graph of a weight [3], which starts at 0, and its moving average."""
+    weight = tf.get_variable('weight', [3], initializer=tf.zeros_initializer(), use_resource=True)
+    ema = tf.train.ExponentialMovingAverage(0.5)
+    ema.apply([weight])
     sess.run(tf.global_variables_initializer())
-    assert model.load() == (True, 3)
-    assert 'SAGAN.model-3 has no averaged weights: the raw ones take their place' in capsys.readouterr().out
-    assert model.sampled_weights == 'raw'
-    for name, value in sess.run({v.op.name: v for v in tf.global_variables()}).items():
-        assert (value == expected[name.removesuffix('/ExponentialMovingAverage')]).all(), name
+    return Checkpoints(sess, str(folder), [ema.average(weight)], keep)
 
 
-def test_save_and_load_all_variables(build, sess):
-    model = build(batch_size=8)
-    assert model.load() == (False, 0)
-    sess.run(model.train_step, images_and_z(model, 8))
-    expected = sess.run(tf.global_variables())
-    model.save(1)
-    sess.run(tf.global_variables_initializer())
-    assert model.load() == (True, 1)
-    assert all((a == b).all() for a, b in zip(expected, sess.run(tf.global_variables()), strict=True))
+@pytest.fixture
+def checkpoints(sess, tmp_path):
+    """The Checkpoints of a run whose folder exists."""
+    (tmp_path / 'run').mkdir()
+    return make_checkpoints(sess, tmp_path / 'run' / 'SAGAN')
 
 
-def kept(checkpoints):
-    return {int(name.split('.')[1].removeprefix('model-')) for name in os.listdir(checkpoints.folder)
-            if name != 'checkpoint'}
+def assign(sess, value):
+    """Set the weight to value and its average to 10 * value."""
+    weight, average = tf.global_variables()
+    weight.load(np.full(3, value), sess)
+    average.load(np.full(3, 10 * value), sess)
 
 
-def test_the_newest_checkpoints_are_kept(build):
-    """Three, one of the best, also after a restart, which knows only what lies there, and fewer with another --keep."""
-    model = build()
-    for checkpoints, steps, left in (model.checkpoints, (8, 9, 10, 11), {9, 10, 11}), (
-            model.best_checkpoints, (2, 4), {4}):
-        for step in steps:
-            checkpoints.saver = tf.train.Saver(max_to_keep=checkpoints.keep)  # as after a restart
-            checkpoints.save(step)
-        assert kept(checkpoints) == left
-    assert model.load() == (True, 11) and model.load('best') == (True, 4) and model.load(8) == (False, 0)
-    model.checkpoints.keep = 1
-    model.checkpoints.saver = tf.train.Saver(max_to_keep=1)
-    model.save(12)
-    assert kept(model.checkpoints) == {12}
+def first_values(sess):
+    """Return the first element of the weight and of its average."""
+    return [value[0] for value in sess.run(tf.global_variables())]
 
 
-def test_checkpoints_that_a_training_replaces_meanwhile(build, monkeypatch, capsys):
-    model = build(keep=1)
-    model.save(1)
-    restore = model.checkpoints.restore
+def save_steps(checkpoints, *steps):
+    """Save checkpoints in which the weight is the number of the step."""
+    for step in steps:
+        assign(checkpoints.sess, step)
+        checkpoints.save(step)
 
-    def too_late(path):
+
+##################################################################################
+# Saving
+##################################################################################
+
+def test_save_keeps_the_newest_checkpoints(checkpoints):
+    save_steps(checkpoints, 8, 9, 10, 11)
+    assert sorted(os.listdir(checkpoints.folder)) == sorted(
+        ['checkpoint', *(f'SAGAN.model-{step}.{part}' for step in (9, 10, 11) for part in ('index', DATA))])
+
+
+def test_save_keeps_the_newest_checkpoints_after_a_restart(checkpoints):
+    for step in 8, 9, 10, 11:
+        checkpoints.saver = tf.train.Saver(max_to_keep=3)  # as in a new process
+        checkpoints.save(step)
+    assert checkpoint_steps(checkpoints.folder) == [11, 10, 9]
+
+
+def test_save_removes_more_checkpoints_with_a_smaller_keep(checkpoints):
+    save_steps(checkpoints, 1, 2, 3)
+    fewer = Checkpoints(checkpoints.sess, checkpoints.folder, checkpoints.averages, keep=1)
+    fewer.save(4)
+    assert checkpoint_steps(checkpoints.folder) == [4]
+
+
+def failing_save(checkpoints, step):
+    """Return a replacement of Saver.save that fails halfway, as on a full disk."""
+    def save(*args, **kwargs):
+        for leftover in f'{DATA}.tempstate7', 'index.tempstate7':
+            open(f'{checkpoints.path(step)}.{leftover}', 'w').close()
+        raise tf.errors.ResourceExhaustedError(None, None, 'No space left\n\t [[node save]]')
+    return save
+
+
+def test_save_reports_a_full_disk_in_one_line(checkpoints, monkeypatch):
+    monkeypatch.setattr(checkpoints.saver, 'save', failing_save(checkpoints, 2))
+    with pytest.raises(UserError, match=r'^the checkpoint of step 2 cannot be .*\(No space left\): free [^\n]*$'):
+        checkpoints.save(2)
+
+
+@pytest.mark.parametrize('step', [2, 3], ids=['existing step', 'new step'])
+def test_save_that_fails_leaves_the_folder_as_it_was(checkpoints, monkeypatch, step):
+    save_steps(checkpoints, 1, 2)
+    before = snapshot(pathlib.Path(checkpoints.folder))
+    monkeypatch.setattr(checkpoints.saver, 'save', failing_save(checkpoints, step))
+    with pytest.raises(UserError):
+        checkpoints.save(step)
+    assert snapshot(pathlib.Path(checkpoints.folder)) == before
+
+
+@pytest.mark.parametrize('number', [np.nan, np.inf])
+def test_save_if_finite_refuses_weights_that_are_not_finite(checkpoints, number):
+    save_steps(checkpoints, 1)
+    assign(checkpoints.sess, number)
+    with pytest.raises(UserError, match='a weight is not finite at step 2: training stopped.*--g_lr'):
+        checkpoints.save_if_finite(2)
+    assert checkpoint_steps(checkpoints.folder) == [1]
+
+
+def test_save_if_finite_saves_finite_weights(checkpoints):
+    checkpoints.save_if_finite(1)
+    assert checkpoint_steps(checkpoints.folder) == [1]
+
+
+def test_save_if_finite_does_not_recreate_a_removed_run(checkpoints, tmp_path):
+    (tmp_path / 'run').rmdir()
+    with pytest.raises(UserError, match='step 1 was not saved .*run has been removed'):
+        checkpoints.save_if_finite(1)
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('existing, saves, growth', [
+    ([], 0, 0), ([], 2, 2), ([], 9, 3), ([1, 2], 9, 1), ([1, 2, 3], 9, 0)])
+def test_growth_is_bounded_by_keep(checkpoints, existing, saves, growth):
+    save_steps(checkpoints, *existing)
+    assert checkpoints.growth(saves) == growth
+
+
+def test_growth_is_0_with_more_checkpoints_than_keep(checkpoints):
+    save_steps(checkpoints, 1, 2)
+    fewer = Checkpoints(checkpoints.sess, checkpoints.folder, checkpoints.averages, keep=1)
+    assert fewer.growth(9) == 0
+
+
+@pytest.fixture
+def free_space(monkeypatch):
+    """A function that sets the free bytes of all disks."""
+    def set_free(free):
+        monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(free, 0, free))
+    return set_free
+
+
+def test_check_disk_space_accepts_a_disk_that_holds_the_checkpoints(checkpoints, free_space):
+    free_space(2 * 2 * 3 * 4)  # 2 checkpoints of 2 variables of 3 float32
+    checkpoints.check_disk_space(2)
+
+
+def test_check_disk_space_refuses_a_disk_that_is_too_small(checkpoints, free_space):
+    free_space(2 * 2 * 3 * 4 - 1)
+    with pytest.raises(UserError, match=r'not enough disk space \(.*0 MB left\): .*--keep'):
+        checkpoints.check_disk_space(2)
+
+
+##################################################################################
+# Loading
+##################################################################################
+
+def test_load_returns_none_without_a_checkpoint(checkpoints):
+    assert checkpoints.load() is None
+
+
+def test_load_restores_the_newest_checkpoint(checkpoints, sess):
+    save_steps(checkpoints, 9, 10)
+    assign(sess, 0)
+    assert checkpoints.load() == (10, True)
+    assert first_values(sess) == [10, 100]
+
+
+def test_load_restores_the_checkpoint_of_a_step(checkpoints, sess):
+    save_steps(checkpoints, 9, 10)
+    assert checkpoints.load(9) == (9, True)
+    assert first_values(sess) == [9, 90]
+
+
+def test_load_of_a_step_without_a_checkpoint_returns_none(checkpoints):
+    save_steps(checkpoints, 9, 10)
+    assert checkpoints.load(8) is None
+
+
+def test_load_best_restores_the_newest_checkpoint(checkpoints):
+    save_steps(checkpoints, 9, 10)
+    assert checkpoints.load('best') == (10, True)
+
+
+@pytest.fixture
+def replaced(sess, tmp_path, monkeypatch):
+    """Checkpoints with step 1 only, which another process replaces with step 2 before step 1 is restored."""
+    checkpoints = make_checkpoints(sess, tmp_path / 'SAGAN', keep=1)
+    save_steps(checkpoints, 1)
+    restore = checkpoints.restore
+
+    def restore_too_late(path):
         monkeypatch.undo()
-        model.save(2)
-        restore(path)
+        save_steps(checkpoints, 2)
+        return restore(path)
 
-    monkeypatch.setattr(model.checkpoints, 'restore', too_late)
-    assert model.load() == (True, 2) and 'damaged' not in capsys.readouterr().out
+    monkeypatch.setattr(checkpoints, 'restore', restore_too_late)
+    return checkpoints
 
+
+def test_load_restores_a_checkpoint_that_replaces_the_newest_meanwhile(replaced, sess):
+    assert replaced.load() == (2, True)
+    assert first_values(sess) == [2, 20]
+
+
+def test_load_does_not_report_a_replaced_checkpoint_as_damaged(replaced, capsys):
+    replaced.load()
+    assert capsys.readouterr().out == ''
+
+
+##################################################################################
+# Damaged checkpoints
+##################################################################################
 
 def truncate(path):
     os.truncate(path, os.path.getsize(path) // 2)
 
 
-def flip(path):
+def flip_a_bit(path):
     with open(path, 'r+b') as file:
         file.seek(os.path.getsize(path) // 2)
         byte = file.read(1)[0]
@@ -89,44 +231,219 @@ def empty(path):
     os.truncate(path, 0)
 
 
-def test_damaged_checkpoint(build, sess, capsys, tmp_path):
-    model = build()
+DAMAGES = [(damage, part) for damage in (truncate, flip_a_bit, empty, os.remove) for part in ('index', DATA)
+           if (damage, part) != (os.remove, 'index')]  # without an index there is no checkpoint
+
+
+@pytest.fixture(params=DAMAGES, ids=lambda damage: f'{damage[0].__name__}-{damage[1].split("-")[0]}')
+def damaged(request, checkpoints):
+    """Checkpoints of steps 1 and 2, and a function that damages one of them."""
+    save_steps(checkpoints, 1, 2)
+    damage, part = request.param
+    return checkpoints, lambda step: damage(f'{checkpoints.path(step)}.{part}')
+
+
+def test_load_falls_back_from_a_damaged_checkpoint(damaged, sess):
+    checkpoints, damage = damaged
+    damage(2)
+    assert checkpoints.load() == (1, True)
+    assert first_values(sess) == [1, 10]
+
+
+def test_load_reports_the_fallback(damaged, capsys):
+    checkpoints, damage = damaged
+    damage(2)
+    checkpoints.load()
+    line, = capsys.readouterr().out.splitlines()
+    assert line.startswith(f'{checkpoints.path(2)} is damaged (')
+    assert line.endswith('): falling back to the previous one')
+
+
+def test_load_refuses_if_all_checkpoints_are_damaged(damaged):
+    checkpoints, damage = damaged
     for step in 1, 2:
-        tf.trainable_variables()[0].load(np.full([62, 1024], step), sess)
-        model.save(step)
-    whole = shutil.copytree(model.checkpoints.folder, tmp_path / 'whole')
-    for kind in 'data-00000-of-00001', 'index':
-        for damage in truncate, flip, empty, os.remove:
-            shutil.copytree(whole, model.checkpoints.folder, dirs_exist_ok=True)
-            damage(f'{model.checkpoints.folder}/SAGAN.model-2.{kind}')
-            gone = kind == 'index' and damage is os.remove  # what has no index is not even seen
-            capsys.readouterr()
-            assert model.load() == (True, 1)
-            assert sess.run(tf.trainable_variables()[0])[0, 0] == 1
-            assert ('SAGAN.model-2 is damaged' in capsys.readouterr().out) == (not gone)
-            if not gone:
-                with pytest.raises(UserError, match='checkpoint 2 of .* is damaged: choose another'):
-                    model.load(2)
-                assert 'falling back' not in capsys.readouterr().out
-            damage(f'{model.checkpoints.folder}/SAGAN.model-1.{kind}')
-            if gone:
-                assert model.load() == (False, 0)
-            else:
-                with pytest.raises(UserError, match='no checkpoint in .* is whole'):
-                    model.load()
+        damage(step)
+    with pytest.raises(UserError, match='all checkpoints in .* are damaged: delete the folder'):
+        checkpoints.load()
 
 
-def test_checkpoint_of_another_network(build, tmp_path):
-    model = build(z_dim=62)
-    model.save(1)
-    for other in dict(z_dim=100), dict(attention=False), dict(image_shape=(32, 32, 1)):
-        with tf.Graph().as_default(), tf.Session() as sess:
-            stranger = SAGAN(sess, checkpoint_dir=str(tmp_path / 'checkpoint'), **other)
-            stranger.build_model()
-            if not os.path.exists(stranger.checkpoints.folder):
-                shutil.copytree(model.checkpoints.folder, stranger.checkpoints.folder)
-            if other == dict(attention=False):
-                assert stranger.load() == (True, 1)  # has all that it needs
-            else:
-                with pytest.raises(UserError, match='is of another network: generator/g_fc'):
-                    stranger.load()
+def test_load_refuses_a_damaged_checkpoint_of_a_step(damaged, capsys):
+    checkpoints, damage = damaged
+    damage(2)
+    with pytest.raises(UserError, match='checkpoint 2 in .* is damaged: choose another --checkpoint'):
+        checkpoints.load(2)
+    assert 'falling back' not in capsys.readouterr().out
+
+
+def test_load_that_fails_leaves_the_folder_as_it_was(damaged):
+    checkpoints, damage = damaged
+    damage(2)
+    before = snapshot(pathlib.Path(checkpoints.folder))
+    with pytest.raises(UserError):
+        checkpoints.load(2)
+    assert snapshot(pathlib.Path(checkpoints.folder)) == before
+
+
+def test_load_does_not_see_a_checkpoint_without_its_index(checkpoints, capsys):
+    save_steps(checkpoints, 1, 2)
+    os.remove(f'{checkpoints.path(2)}.index')
+    assert checkpoints.load() == (1, True)
+    assert capsys.readouterr().out == ''
+
+
+##################################################################################
+# Checkpoints of other graphs
+##################################################################################
+
+def save_graph(folder, **shapes):
+    """Save a checkpoint of step 1 of a graph that has variables of these shapes, all of them 7."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        for name, shape in shapes.items():
+            tf.get_variable(name, shape, initializer=tf.constant_initializer(7), use_resource=True)
+        sess.run(tf.global_variables_initializer())
+        Checkpoints(sess, str(folder), [], keep=3).save(1)
+
+
+@pytest.mark.parametrize('shapes, difference', [
+    (dict(weight=[4]), r'weight has shape \[4\] in the checkpoint and \[3\] here'),
+    (dict(bias=[3]), 'weight is missing')])
+def test_load_refuses_a_checkpoint_of_another_network(checkpoints, shapes, difference):
+    save_graph(checkpoints.folder, **shapes)
+    with pytest.raises(UserError, match=fr'model-1 belongs to another network \({difference}\): move it away, or'):
+        checkpoints.load()
+
+
+def test_load_ignores_variables_that_the_graph_lacks(checkpoints, sess):
+    save_graph(checkpoints.folder, weight=[3], bias=[5])
+    checkpoints.load()
+    assert first_values(sess)[0] == 7
+
+
+def test_load_starts_missing_averages_at_the_weights(checkpoints, sess):
+    assign(sess, 3)
+    save_graph(checkpoints.folder, weight=[3])
+    checkpoints.load()
+    assert first_values(sess) == [7, 7]
+
+
+def test_load_reports_missing_averages(checkpoints, capsys):
+    save_graph(checkpoints.folder, weight=[3])
+    assert checkpoints.load() == (1, False)
+    assert capsys.readouterr().out == f'{checkpoints.path(1)} has no averaged weights: using the raw weights\n'
+
+
+def test_load_without_averages_in_the_graph_reports_none(sess, tmp_path, capsys):
+    save_graph(tmp_path / 'SAGAN', weight=[3])
+    tf.get_variable('weight', [3], use_resource=True)
+    assert Checkpoints(sess, str(tmp_path / 'SAGAN'), [], keep=3).load() == (1, False)
+    assert capsys.readouterr().out == ''
+
+
+##################################################################################
+# Checkpoints of the article's network
+##################################################################################
+
+@pytest.fixture(scope='module')
+def built_network(tmp_path_factory, small_data):
+    """A network whose graph is built."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        model = SAGAN(sess, image_shape=SMALL, batch_size=8, data_dir=str(small_data),
+                      checkpoint_dir=str(tmp_path_factory.mktemp('checkpoint')))
+        model.build_model()
+        yield model
+
+
+@pytest.fixture
+def network(built_network):
+    """The network without checkpoints, with all variables at their initial values."""
+    shutil.rmtree(built_network.run.folder, ignore_errors=True)
+    with built_network.sess.graph.as_default():
+        initialize(built_network)
+        yield built_network
+
+
+def initialize(model):
+    model.sess.run(tf.global_variables_initializer())
+
+
+def variable_values(model):
+    return model.sess.run({variable.op.name: variable for variable in tf.global_variables()})
+
+
+@pytest.mark.slow
+def test_network_load_restores_all_variables(network):
+    network.sess.run(network.train_step, images_and_z(network, 8))
+    expected = variable_values(network)
+    network.save(1)
+    initialize(network)
+    assert network.load() == (True, 1)
+    for name, value in variable_values(network).items():
+        assert (value == expected[name]).all(), name
+
+
+@pytest.mark.slow
+def test_network_load_returns_false_and_0_without_a_checkpoint(network):
+    assert network.load() == (False, 0)
+
+
+@pytest.mark.slow
+def test_network_keeps_one_best_checkpoint(network):
+    for step in 2, 4:
+        network.best_checkpoints.save(step)
+    assert checkpoint_steps(network.best_checkpoints.folder) == [4]
+
+
+@pytest.mark.slow
+def test_network_load_best_reads_the_best_checkpoint(network):
+    network.save(3)
+    network.best_checkpoints.save(2)
+    assert network.load('best') == (True, 2)
+
+
+@pytest.fixture
+def without_averages(network, monkeypatch):
+    """A network that has restored a checkpoint without averages, and the variables of that checkpoint."""
+    for step in range(3):
+        network.sess.run(network.train_step, images_and_z(network, 8, step))
+    trained = [variable for variable in tf.global_variables() if variable not in network.averages]
+    expected = network.sess.run({variable.op.name: variable for variable in trained})
+    monkeypatch.setattr(network.checkpoints, 'saver', tf.train.Saver(trained))  # as with --ema 0
+    network.save(3)
+    initialize(network)
+    network.load()
+    return network, expected
+
+
+@pytest.mark.slow
+def test_network_load_starts_missing_averages_at_the_weights(without_averages):
+    network, expected = without_averages
+    for name, value in variable_values(network).items():
+        assert (value == expected[name.removesuffix('/ExponentialMovingAverage')]).all(), name
+
+
+@pytest.mark.slow
+def test_network_without_averages_samples_its_raw_weights(without_averages):
+    network, _ = without_averages
+    assert network.sampled_weights == 'raw'
+
+
+def load_into_another(network, **options):
+    """Load the newest checkpoint of a network into one with other options."""
+    with tf.Graph().as_default(), tf.Session() as sess:
+        other = SAGAN(sess, image_shape=SMALL, checkpoint_dir=network.config.checkpoint_dir, name=network.run.name,
+                      **options)
+        other.build_model()
+        return other.load()
+
+
+@pytest.mark.slow
+def test_network_load_refuses_a_checkpoint_with_another_z_dim(network):
+    network.save(1)
+    with pytest.raises(UserError, match='belongs to another network .generator/g_fc1/Matrix'):
+        load_into_another(network, z_dim=100)
+
+
+@pytest.mark.slow
+def test_network_without_attention_loads_a_checkpoint_with_attention(network):
+    network.save(1)
+    assert load_into_another(network, attention=False) == (True, 1)

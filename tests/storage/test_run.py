@@ -1,238 +1,427 @@
+"""A run on disk: its folders, lock and config.json, and the search for trained runs."""
+
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
-import imageio.v3 as imageio
-import numpy as np
 import pytest
+from helpers import ROOT, snapshot
 
-from options import ARTICLE, UserError
-from storage import run as runs
-from utils import save_images, to_uint8
-
-
-def test_progress_has_a_frame_for_each_grid_in_the_order_they_were_made(tmp_path):
-    for level, name in enumerate(['02_0300', '10_0100', '100_0001']):
-        save_images(np.full([4, 28, 28, 1], level / 4), (2, 2), str(tmp_path / f'SAGAN_train_{name}.png'))
-    runs.write_animation(str(tmp_path), 'SAGAN')
-    frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
-    assert [round(frame.mean() / 255 * 4) for frame in frames] == [0, 1, 2]
-    save_images(np.ones([1, 28, 28, 1]), (1, 1), str(tmp_path / 'SAGAN_train_100_0002.png'))
-    runs.write_animation(str(tmp_path), 'SAGAN')  # a grid of another size
-    assert len(imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)) == 1
+from options import ARTICLE, UserError, complete_options, make_config
+from storage.run import Run, RunNotFound, checkpoint_steps, find_runs, list_names, read_config, report_unknown_keys
 
 
-def test_progress_without_grids(tmp_path):
-    runs.write_animation(str(tmp_path), 'SAGAN')
-    assert not os.listdir(tmp_path)
+@pytest.fixture
+def config(tmp_path):
+    """The Config of a run below tmp_path."""
+    folders = {'checkpoint_dir': str(tmp_path / 'c'), 'result_dir': str(tmp_path / 'r'), 'log_dir': str(tmp_path / 'l')}
+    return make_config(complete_options({'name': 'it', **folders}), class_names=['a', 'b'], images=300)
 
 
-def test_export_replaces_what_was_exported_before(tmp_path):
-    for count in 3, 1:
-        images, z = np.linspace(0, 1, count * 784).reshape(count, 28, 28, 1), np.random.rand(count, 5)
-        runs.export_images(str(tmp_path / 'samples'), to_uint8(images), z)
-        expected = [f'{number:05d}.png' for number in range(count)]
-        assert sorted(os.listdir(tmp_path / 'samples')) == [*expected, 'samples.npz']
-        saved = np.load(tmp_path / 'samples' / 'samples.npz')
-        assert (saved['arr_0'] == np.round(255 * images)).all() and saved['arr_0'].dtype == np.uint8
-        assert (saved['z'] == z).all()
-        for name, image in zip(expected, saved['arr_0'], strict=True):
-            assert (imageio.imread(tmp_path / 'samples' / name) == image[:, :, 0]).all()
-    assert os.listdir(tmp_path) == ['samples']
+@pytest.fixture
+def run(config):
+    """The run of this Config. The run has no folder yet."""
+    return Run(config)
 
 
-def test_history_is_cut_at_the_step_that_was_saved(tmp_path):
-    path = str(tmp_path / 'history.csv')
-    with runs.open_history(path, 0, ['step', 'd_loss']) as file:
-        file.write('50,1.5\n100,1.25\n150,1.0\n20')  # killed in the middle of a row
-    with runs.open_history(path, 100, ['step', 'd_loss']) as file:
-        file.write('150,1.1\n')
-    assert pathlib.Path(path).read_text() == 'step,d_loss\n50,1.5\n100,1.25\n150,1.1\n'
-
-
-def make_run(folder, age, config=None):
-    """The folder of a run with a checkpoint of step 5, last trained so many seconds ago."""
+def make_run(folder, age=0, config=None):
+    """Make the folder of a run with a checkpoint of step 5 that was trained this many seconds ago."""
     (folder / 'SAGAN').mkdir(parents=True)
     index = folder / 'SAGAN' / 'SAGAN.model-5.index'
     index.touch()
     os.utime(index, (1e9 - age, 1e9 - age))
-    if config:
+    if config is not None:
         (folder / 'config.json').write_text(json.dumps(config))
 
 
-def test_find_run_takes_the_one_trained_last_among_those_that_agree(tmp_path):
-    make_run(tmp_path / 'SAGAN_mnist_64_62', 30, {'z_dim': 62, 'seed': 0})
-    make_run(tmp_path / 'SAGAN_mnist_64_9', 20, {'z_dim': 9, 'seed': 0})
-    make_run(tmp_path / 'SAGAN_mnist_64_9_seed1', 10, {'z_dim': 9, 'seed': 1})
-    (tmp_path / 'SAGAN_mnist_64_10' / 'SAGAN').mkdir(parents=True)  # no checkpoint yet
-    (tmp_path / 'classifier_mnist').mkdir()
-    for wanted, expected in [({}, (9, 1)), ({'z_dim': 62}, (62, 0)), ({'z_dim': 9}, (9, 1)),
-                             ({'z_dim': 9, 'seed': 0}, (9, 0))]:
-        run, _, names = runs.find_run(tmp_path, wanted)
-        assert (run['z_dim'], run['seed']) == expected
-    assert names == ['SAGAN_mnist_64_9']
-    assert runs.find_run(tmp_path, {'z_dim': 9})[2] == ['SAGAN_mnist_64_9_seed1', 'SAGAN_mnist_64_9']
-    with pytest.raises(UserError, match='with --z_dim 10 in .*SAGAN_mnist_64_9.*train first'):
-        runs.find_run(tmp_path, {'z_dim': 10})
-    make_run(tmp_path / 'mine', 40, {'seed': 2})
-    with pytest.raises(UserError, match=r'with --seed 7 in .*there is SAGAN_mnist_64_9_seed1, \S+, \S+ and 1 more\)'):
-        runs.find_run(tmp_path, {'seed': 7})
+##################################################################################
+# Folders
+##################################################################################
+
+def test_run_names_its_folders_after_the_options(tmp_path):
+    run = Run(make_config(complete_options({'seed': 3, 'checkpoint_dir': str(tmp_path)})))
+    assert (run.folder, run.results, run.logs) == (
+        f'{tmp_path}/SAGAN_mnist_64_62_seed3', 'results/SAGAN_mnist_64_62_seed3', 'logs/SAGAN_mnist_64_62_seed3')
 
 
-def test_find_run_reads_the_folder_name_where_there_is_no_config(tmp_path):
-    make_run(tmp_path / 'SAGAN_fashion-mnist_32_100', 0)
-    named = {'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100, 'name': 'SAGAN_fashion-mnist_32_100'}
-    assert runs.find_run(tmp_path, {})[0] == {**ARTICLE, **named}
+def test_run_creates_no_folder(run, tmp_path):
+    assert run.name == 'it'
+    assert not list(tmp_path.iterdir())
 
 
-def test_find_run_looks_at_every_folder_with_a_config_and_checkpoints(tmp_path):
-    make_run(tmp_path / 'mine', 10, {'seed': 3, 'batch_size': 8})
-    make_run(tmp_path / 'SAGAN_mnist_64_62', 20, {'attention': 'none'})
-    make_run(tmp_path / 'stranger', 0)  # neither a config.json nor a name that tells
-    assert runs.find_run(tmp_path, {})[0] == {**ARTICLE, 'seed': 3, 'batch_size': 8, 'name': 'mine'}
-    assert runs.find_run(tmp_path, {'name': 'mine'})[0]['batch_size'] == 8
-    # Renamed by hand: the folder's name, not the one that the options make.
-    assert runs.find_run(tmp_path, {'attention': 'none'})[0]['name'] == 'SAGAN_mnist_64_62'
-    # What a config.json lacks is the article's.
-    assert runs.find_run(tmp_path, {'lr_decay': 'none', 'batch_size': 64})[0]['name'] == 'SAGAN_mnist_64_62'
-    with pytest.raises(UserError, match='with --attention article --lr_decay linear in .*mine'):
-        runs.find_run(tmp_path, {'attention': 'article', 'lr_decay': 'linear'})
+@pytest.mark.parametrize('suffix, name', [('', 'SAGAN_curves.png'), ('_best', 'SAGAN_curves_best.png')])
+def test_result_path_has_the_prefix_and_the_suffix(run, tmp_path, suffix, name):
+    assert run.result_path('curves.png', suffix) == str(tmp_path / 'r' / 'it' / name)
 
 
-def test_find_run_gives_what_it_does_not_know_and_refuses_what_it_does_not_understand(tmp_path, capsys):
-    make_run(tmp_path / 'a', 10, {'image_shape': [28, 28, 1]})
-    make_run(tmp_path / 'b', 0, {'colour': 'red', 'image_shape': [28, 28, 1]})
-    for name, told in ('a', ''), ('b', 'b has what this program does not know, and leaves alone: colour\n'):
-        runs.tell_rest(name, runs.find_run(tmp_path, {'name': name})[1])
-        assert capsys.readouterr().out == told
-    for content in '{"epoch": ', '[]x', '3', '"text"', '{"z_dim": "many"}', '\0', '[' * 200000:
-        (tmp_path / 'b' / 'config.json').write_text(content)
-        with pytest.raises(UserError, match='b/config.json'):
-            runs.find_run(tmp_path, {})
-    (tmp_path / 'b' / 'config.json').write_bytes(b'\xff')
-    with pytest.raises(UserError, match='b/config.json is damaged'):
-        runs.find_run(tmp_path, {})
-    assert runs.find_run(tmp_path, {'name': 'a'})[0] == {**ARTICLE, 'name': 'a'}
+def test_checkpoint_steps_are_sorted_from_the_newest(tmp_path):
+    for step in 9, 100, 20:
+        (tmp_path / f'SAGAN.model-{step}.index').touch()
+    assert checkpoint_steps(tmp_path) == [100, 20, 9]
+
+
+@pytest.mark.parametrize('name', ['SAGAN.model-7.data-00000-of-00001', 'SAGAN.model-x.index', 'other.model-7.index',
+                                  'SAGAN.model-7.index.tempstate1'])
+def test_checkpoint_steps_ignore_other_files(tmp_path, name):
+    (tmp_path / name).touch()
+    assert checkpoint_steps(tmp_path) == []
+
+
+def test_checkpoint_steps_of_a_missing_folder_are_empty(tmp_path):
+    assert checkpoint_steps(tmp_path / 'missing') == []
 
 
 ##################################################################################
-# One writer
+# The lock
 ##################################################################################
+
+HOLD = ("import sys, time; from options import complete_options, make_config; from storage.run import Run\n"
+        "config = make_config(complete_options({'name': 'it', 'checkpoint_dir': sys.argv[1]}))\n"
+        "with Run(config).locked():\n"
+        "    print('locked', flush=True); time.sleep(1000)")
+
 
 @pytest.fixture
-def run(tmp_path):
-    """A run, with no folder yet."""
-    return runs.Run({**ARTICLE, 'name': 'it', 'checkpoint_dir': str(tmp_path / 'c'), 'result_dir': str(tmp_path / 'r')})
+def holder(tmp_path):
+    """Another process that holds the lock of the run."""
+    with subprocess.Popen([sys.executable, '-c', HOLD, tmp_path / 'c'], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b'locked\n'
+        yield process
+        process.kill()
 
 
-HOLD = ("import sys, time; from options import ARTICLE; from runs import Run\n"
-        "with Run({**ARTICLE, 'name': 'it', 'checkpoint_dir': sys.argv[1]}).held():\n"
-        "    print('held', flush=True); time.sleep(1000)")
+@pytest.fixture
+def lock(tmp_path):
+    """The path of the lock of the run."""
+    return tmp_path / 'c' / 'it' / 'lock'
 
 
-def test_lock(run, tmp_path):
-    """A second writer is told who holds it; it is free when the holder ends, however that ends."""
-    lock = tmp_path / 'c' / 'it' / 'lock'
-    for _ in range(2):
-        with subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path / 'c')], stdout=subprocess.PIPE,
-                              cwd=pathlib.Path(runs.__file__).parent) as holder:
-            assert holder.stdout.readline() == b'held\n'
-            assert lock.read_text() == f'process {holder.pid} on {os.uname().nodename}\n'
-            with pytest.raises(UserError, match=f'it is being trained by process {holder.pid} on .*--name'), run.held():
-                pass
-            assert lock.read_text()
-            holder.kill()
-    with run.held():
+def test_lock_names_the_process_that_holds_it(run, lock):
+    with run.locked():
         assert lock.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
+
+
+def test_lock_is_empty_after_the_context(run, lock):
+    with run.locked():
+        pass
     assert lock.read_text() == ''
-    with pytest.raises(ZeroDivisionError), run.held():
-        raise ZeroDivisionError
-    with run.held():
+
+
+def test_locked_refuses_a_second_process(run, holder):
+    message = f'it is being trained by process {holder.pid} on .*: wait .*--name'
+    with pytest.raises(UserError, match=message), run.locked():
         pass
 
 
-def test_leftovers_of_a_kill_are_cleared_by_the_holder_of_the_lock(run):
-    results, folder = pathlib.Path(run.results), pathlib.Path(run.folder)
-    checkpoints = folder / 'SAGAN'
-    gone = subprocess.Popen(['true'])
-    gone.wait()
-    for path in results, checkpoints, folder / 'best', results / f'samples.{gone.pid}.part', pathlib.Path(run.maps):
-        path.mkdir(parents=True)
-    left = [results / 'SAGAN_curves.png.part', results / f'SAGAN_curves.png.{gone.pid}.part',
-            results / f'samples.{gone.pid}.part' / '0.png', folder / f'config.json.{gone.pid}.part',
-            checkpoints / 'SAGAN.model-20.data-00000-of-00001.tempstate123', folder / 'best' / 'x.index.tempstate9',
-            checkpoints / 'checkpoint.tmp4', pathlib.Path(run.maps, f'3.npz.{gone.pid}.part')]
-    kept = [results / 'SAGAN_curves.png', checkpoints / 'SAGAN.model-20.index', checkpoints / 'checkpoint',
-            results / 'SAGAN_test_000.png.1.part']  # of a program that is still at work
-    for path in left + kept:
+def test_locked_that_refuses_leaves_the_disk_as_it_was(run, holder, tmp_path):
+    (tmp_path / 'c' / 'it' / 'config.json.part').touch()
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError), run.locked():
+        pass
+    assert snapshot(tmp_path) == before
+
+
+def test_locked_succeeds_after_the_holder_was_killed(run, holder, lock):
+    holder.kill()
+    holder.wait()
+    with run.locked():
+        assert lock.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
+
+
+def test_locked_succeeds_after_an_error_in_the_context(run):
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    with run.locked():
+        pass
+
+
+@pytest.fixture
+def leftovers(run):
+    """The temporary files of a killed process in all folders of the run."""
+    killed = subprocess.Popen(['true'])
+    killed.wait()
+    folder, results = pathlib.Path(run.folder), pathlib.Path(run.results)
+    paths = [results / 'SAGAN_curves.png.part', results / f'SAGAN_curves.png.{killed.pid}.part',
+             results / f'samples.{killed.pid}.part' / '0.png', folder / f'config.json.{killed.pid}.part',
+             folder / 'SAGAN' / 'SAGAN.model-20.data-00000-of-00001.tempstate123',
+             folder / 'best' / 'SAGAN.model-20.index.tempstate9', folder / 'SAGAN' / 'checkpoint.tmp4',
+             pathlib.Path(run.snapshots, f'3.npz.{killed.pid}.part')]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    with run.held():
-        assert not any(path.exists() for path in left) and all(path.exists() for path in kept)
-    assert not (results / f'samples.{gone.pid}.part').exists()
+    return paths
 
 
-FACTS = {'images': 300, 'class_names': ['a', 'b']}
+def test_locked_removes_what_a_killed_process_left(run, leftovers):
+    with run.locked():
+        assert [path for path in leftovers if path.exists()] == []
 
 
-def test_a_run_that_was_trained_otherwise_is_refused(run, capsys):
-    options = {**ARTICLE, 'name': 'it'}
-    run.check(options, FACTS)  # nothing there
+def test_locked_removes_a_folder_that_a_killed_process_left(run, leftovers):
+    with run.locked():
+        assert not leftovers[2].parent.exists()
+
+
+def test_locked_keeps_complete_files_and_those_of_running_processes(run):
+    results, checkpoints = pathlib.Path(run.results), pathlib.Path(run.folder, 'SAGAN')
+    paths = [results / 'SAGAN_curves.png', checkpoints / 'SAGAN.model-20.index', checkpoints / 'checkpoint',
+             results / 'SAGAN_test_000.png.1.part']  # process 1 is running
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with run.locked():
+        assert all(path.exists() for path in paths)
+
+
+##################################################################################
+# config.json
+##################################################################################
+
+@pytest.fixture
+def trained_run(run):
+    """The run with a checkpoint, but without a config.json."""
+    make_run(pathlib.Path(run.folder))
+    return run
+
+
+def change(run, **values):
+    """Replace values of the run's config.json."""
+    path = pathlib.Path(run.config_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_write_config_writes_options_and_facts(trained_run, config):
+    trained_run.write_config(config)
+    written = json.loads(pathlib.Path(trained_run.config_path).read_text())
+    options = {name: getattr(config, name) for name in ARTICLE}
+    assert written == {**options, 'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300}
+
+
+def test_write_config_keeps_unknown_keys(trained_run, config):
+    trained_run.write_config(config)
+    change(trained_run, colour='red', epoch=3)
+    trained_run.write_config(config)
+    written = json.loads(pathlib.Path(trained_run.config_path).read_text())
+    assert (written['colour'], written['epoch']) == ('red', 20)
+
+
+def test_write_config_replaces_the_facts_of_the_data_set(trained_run, config):
+    trained_run.write_config(config)
+    change(trained_run, images=5, class_names=['c'])
+    trained_run.write_config(config)
+    written = json.loads(pathlib.Path(trained_run.config_path).read_text())
+    assert (written['images'], written['class_names']) == (300, ['a', 'b'])
+
+
+def test_read_config_returns_options_and_the_rest(tmp_path):
+    (tmp_path / 'config.json').write_text('{"z_dim": 7, "attention": false, "colour": "red", "images": 3}')
+    assert read_config(tmp_path / 'config.json') == ({'z_dim': 7, 'attention': 'none'}, {'colour': 'red', 'images': 3})
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'{"epoch": ', b'[]x', b'3', b'"text"', b'\0', b'\xff', b'[' * 200000, b'{"class_names": [1]}',
+    b'{"class_names": 3}'], ids=range(10))
+def test_read_config_refuses_a_damaged_file(tmp_path, content):
+    path = tmp_path / 'config.json'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='config.json is damaged .*: correct or delete it'):
+        read_config(path)
+
+
+def test_read_config_refuses_a_wrong_value(tmp_path):
+    (tmp_path / 'config.json').write_text('{"z_dim": "many"}')
+    with pytest.raises(UserError, match="config.json: z_dim is 'many', which is not an integer from 1"):
+        read_config(tmp_path / 'config.json')
+
+
+def test_report_unknown_keys_prints_them_in_one_line(capsys):
+    report_unknown_keys('config.json', {'size': 3, 'colour': 'red'})
+    assert capsys.readouterr().out == 'config.json has unknown keys, which are ignored: colour, size\n'
+
+
+def test_report_unknown_keys_is_silent_about_the_facts_of_the_data_set(capsys):
+    report_unknown_keys('config.json', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a']})
+    assert capsys.readouterr().out == ''
+
+
+def test_check_config_accepts_a_run_without_a_folder(run, config):
+    run.check_config(config)
+
+
+def test_check_config_accepts_other_options_without_a_checkpoint(run, config):
     os.makedirs(run.folder)
-    run.write_config({**options, 'seed': 3, 'attention': 'none'})
-    run.check(options, FACTS)  # no checkpoint that could be lost
-    make_run(pathlib.Path(run.folder), 0)
-    with pytest.raises(UserError, match='it holds a run with --attention none, --seed 3: .*--name'):
-        run.check(options, FACTS)
-    run.write_config({**options, 'epoch': 3, 'save_freq': 2, 'colour': 'red'})
-    run.check(options, FACTS)
-    assert 'leaves alone: colour' in capsys.readouterr().out
-    run.write_config(options)
-    assert json.loads(pathlib.Path(run.config_path).read_text()) == {**options, 'colour': 'red'}
+    run.write_config(config)
+    change(run, seed=3)
+    run.check_config(config)
+
+
+def test_check_config_refuses_other_options(trained_run, config):
+    trained_run.write_config(config)
+    change(trained_run, seed=3, attention='none')
+    with pytest.raises(UserError, match='it holds a run with --attention none, --seed 3: use .*--name'):
+        trained_run.check_config(config)
+
+
+def test_check_config_compares_options_that_are_missing_with_the_article(trained_run, config):
+    pathlib.Path(trained_run.config_path).write_text('{}')
+    trained_run.check_config(config)
+
+
+def test_check_config_that_refuses_leaves_the_disk_as_it_was(trained_run, config, tmp_path):
+    trained_run.write_config(config)
+    change(trained_run, seed=3)
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError):
+        trained_run.check_config(config)
+    assert snapshot(tmp_path) == before
+
+
+def test_check_config_accepts_another_schedule(trained_run, config, capsys):
+    trained_run.write_config(config)
+    change(trained_run, epoch=3, save_freq=2, sample_num=5, data_dir='elsewhere')
+    trained_run.check_config(config)
+    assert capsys.readouterr().out == ''
+
+
+def test_check_config_reports_unknown_keys(trained_run, config, capsys):
+    trained_run.write_config(config)
+    change(trained_run, colour='red')
+    trained_run.check_config(config)
+    assert capsys.readouterr().out == f'{trained_run.config_path} has unknown keys, which are ignored: colour\n'
+
+
+@pytest.mark.parametrize('names, listed', [(['a', 'c'], 'a, c'), ([], 'none')])
+def test_check_config_refuses_other_classes(trained_run, config, names, listed):
+    trained_run.write_config(config)
+    change(trained_run, class_names=names)
+    with pytest.raises(UserError, match=f'holds a run with the classes {listed}, but the data set has a, b: .*--name'):
+        trained_run.check_config(config)
+
+
+def test_check_config_reports_another_number_of_images(trained_run, config, capsys):
+    trained_run.write_config(config)
+    change(trained_run, images=299)
+    trained_run.check_config(config)
+    assert capsys.readouterr().out == 'The training split has 300 images; it had 299 before\n'
 
 
 ##################################################################################
-# Files are input too
+# Finding runs
 ##################################################################################
 
-def test_history_that_was_damaged_keeps_its_whole_rows(tmp_path):
-    path = tmp_path / 'history.csv'
-    path.write_bytes(b'step,d_loss,g_loss\n50,1.5,\n\xff\x00,1,2\n60,x,1\n70,1\n80,nan,2\n"90,1,2\n\n100,1,2,3\n-1,2,3\n')
-    assert [row['step'] for row in runs.read_history(path)] == ['50', '80']
-    # With a column more, the rows that were there are kept.
-    with runs.open_history(path, 80, ['step', 'd_loss', 'g_gamma', 'g_loss']) as file:
-        file.write('90,1,2,3\n')
-    assert path.read_text() == 'step,d_loss,g_gamma,g_loss\n50,1.5,,\n80,nan,,2\n90,1,2,3\n'
-    for content in b'', b'\n\n', b'\x89PNG':
-        path.write_bytes(content)
-        assert runs.read_history(path) == []
+def names_of_runs(folder, **wanted):
+    """Return the names of the runs that have the wanted options."""
+    return [run.name for run in find_runs(folder, wanted)]
 
 
-def test_a_picture_that_cannot_be_read_is_left_out_of_the_film(tmp_path):
-    for number in range(1, 6):
-        save_images(np.full([1, 8, 8, 1], number / 5), (1, 1), tmp_path / f'SAGAN_train_00_{number:04d}.png')
-    whole = (tmp_path / 'SAGAN_train_00_0002.png').read_bytes()
-    for number, content in (2, whole[:50]), (3, b''), (4, b'no picture'):
-        (tmp_path / f'SAGAN_train_00_{number:04d}.png').write_bytes(content)
-    (tmp_path / 'SAGAN_train_00_0006.png').mkdir()
-    runs.write_animation(str(tmp_path), 'SAGAN')
-    frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
-    assert [round(frame.mean() / 255 * 5) for frame in frames] == [1, 5]
+@pytest.fixture
+def three_runs(tmp_path):
+    """A folder with three runs; the last in the list was trained last."""
+    make_run(tmp_path / 'SAGAN_mnist_64_62', 30, {'z_dim': 62, 'seed': 0})
+    make_run(tmp_path / 'SAGAN_mnist_64_9', 20, {'z_dim': 9, 'seed': 0})
+    make_run(tmp_path / 'SAGAN_mnist_64_9_seed1', 10, {'z_dim': 9, 'seed': 1})
+    return tmp_path
 
 
-def test_a_long_film_is_thinned_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, 'FILM_FRAMES', 3)
-    for step in range(7):
-        save_images(np.full([1, 8, 8, 1], step / 6), (1, 1), str(tmp_path / f'SAGAN_train_00_000{step}.png'))
-    runs.write_animation(str(tmp_path), 'SAGAN')
-    frames = imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None)
-    assert [round(frame.mean() / 255 * 6) for frame in frames] == [0, 3, 6]
+@pytest.mark.parametrize('wanted, names', [
+    ({}, ['SAGAN_mnist_64_9_seed1', 'SAGAN_mnist_64_9', 'SAGAN_mnist_64_62']),
+    ({'z_dim': 9}, ['SAGAN_mnist_64_9_seed1', 'SAGAN_mnist_64_9']),
+    ({'z_dim': 62}, ['SAGAN_mnist_64_62']),
+    ({'z_dim': 9, 'seed': 0}, ['SAGAN_mnist_64_9']),
+    ({'name': 'SAGAN_mnist_64_9'}, ['SAGAN_mnist_64_9'])])
+def test_find_runs_returns_matching_runs_last_trained_first(three_runs, wanted, names):
+    assert names_of_runs(three_runs, **wanted) == names
 
 
-def test_progress_of_large_grids_is_made_smaller(tmp_path):
-    for step in 1, 2:
-        save_images(np.random.default_rng(step).random([1, 1024, 512, 3]), (1, 1),
-                    str(tmp_path / f'SAGAN_train_00_000{step}.png'))
-    runs.write_animation(str(tmp_path), 'SAGAN')
-    assert imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None).shape[:3] == (2, 512, 256)
+def test_find_runs_refuses_options_that_no_run_has(three_runs):
+    with pytest.raises(RunNotFound, match=r'^no trained run with --z_dim 10 --sn true in .*SAGAN_mnist_64_9.*train'):
+        find_runs(three_runs, {'z_dim': 10, 'sn': True})
+
+
+def test_find_runs_lists_at_most_three_runs(three_runs):
+    make_run(three_runs / 'mine', 40, {'seed': 2})
+    with pytest.raises(RunNotFound, match=r'existing: SAGAN_mnist_64_9_seed1, \S+, \S+ and 1 more\)'):
+        find_runs(three_runs, {'seed': 7})
+
+
+@pytest.mark.parametrize('folder', ['', 'missing'])
+def test_find_runs_refuses_a_folder_without_runs(tmp_path, folder):
+    with pytest.raises(RunNotFound, match=r'^no trained run in .* \(existing: none\): train one first, with --phase'):
+        find_runs(tmp_path / folder, {})
+
+
+def test_find_runs_ignores_runs_without_a_checkpoint(three_runs):
+    (three_runs / 'SAGAN_mnist_64_10' / 'SAGAN').mkdir(parents=True)
+    assert len(names_of_runs(three_runs)) == 3
+
+
+def test_find_runs_ignores_folders_of_something_else(three_runs):
+    (three_runs / 'classifier_mnist').mkdir()
+    make_run(three_runs / 'stranger')  # neither a config.json nor a name in the format of older repositories
+    assert len(names_of_runs(three_runs)) == 3
+
+
+def test_find_runs_returns_all_options_of_a_run(tmp_path):
+    make_run(tmp_path / 'mine', config={'seed': 3, 'batch_size': 8})
+    assert find_runs(tmp_path, {})[0].options == {**ARTICLE, 'seed': 3, 'batch_size': 8, 'name': 'mine'}
+
+
+def test_find_runs_returns_the_rest_of_config_json(tmp_path):
+    make_run(tmp_path / 'mine', config={'seed': 3, 'colour': 'red', 'class_names': ['a']})
+    assert find_runs(tmp_path, {})[0].rest == {'colour': 'red', 'class_names': ['a']}
+
+
+def test_find_runs_returns_when_a_run_was_trained(tmp_path):
+    make_run(tmp_path / 'mine', age=10, config={})
+    assert find_runs(tmp_path, {})[0].trained == 1e9 - 10
+
+
+def test_find_runs_reads_the_folder_name_without_a_config_json(tmp_path):
+    name = 'SAGAN_fashion-mnist_32_100'
+    make_run(tmp_path / name)
+    assert find_runs(tmp_path, {})[0].options == {
+        **ARTICLE, 'dataset_name': 'fashion-mnist', 'batch_size': 32, 'z_dim': 100, 'name': name}
+
+
+def test_find_runs_names_a_run_after_its_folder(tmp_path):
+    make_run(tmp_path / 'SAGAN_mnist_64_62', config={'attention': 'none', 'name': 'before'})  # renamed by hand
+    run, = find_runs(tmp_path, {'attention': 'none'})
+    assert (run.name, run.options['name']) == ('SAGAN_mnist_64_62', 'SAGAN_mnist_64_62')
+
+
+def test_find_runs_gives_a_missing_option_the_value_of_the_article(tmp_path):
+    make_run(tmp_path / 'old', config={'seed': 3})
+    make_run(tmp_path / 'new', config={'seed': 3, 'lr_decay': 'linear'})
+    assert names_of_runs(tmp_path, lr_decay='none') == ['old']
+
+
+@pytest.mark.parametrize('saved, wanted', [(0, 28), (28, 0), (28, 28)])
+def test_find_runs_treats_the_native_image_size_as_0(tmp_path, saved, wanted):
+    make_run(tmp_path / 'mine', config={'img_size': saved})
+    assert names_of_runs(tmp_path, img_size=wanted) == ['mine']
+
+
+@pytest.fixture
+def one_damaged(tmp_path):
+    """A folder with the run a and the run b, whose config.json is damaged."""
+    make_run(tmp_path / 'a', 10, {})
+    make_run(tmp_path / 'b', 0)
+    (tmp_path / 'b' / 'config.json').write_text('{"epoch": ')
+    return tmp_path
+
+
+@pytest.mark.parametrize('wanted', [{}, {'name': 'b'}, {'seed': 0}], ids=['any', 'named', 'by option'])
+def test_find_runs_refuses_a_damaged_config(one_damaged, wanted):
+    with pytest.raises(UserError, match='b/config.json is damaged'):
+        find_runs(one_damaged, wanted)
+
+
+def test_find_runs_ignores_a_damaged_config_of_a_run_that_is_not_wanted(one_damaged):
+    assert names_of_runs(one_damaged, name='a') == ['a']
+
+
+@pytest.mark.parametrize('count, text', [(0, ''), (1, '0'), (3, '0, 1, 2'), (5, '0, 1, 2 and 2 more')])
+def test_list_names_lists_the_first_three(count, text):
+    assert list_names([str(number) for number in range(count)]) == text

@@ -1,0 +1,239 @@
+"""The phases test, eval and export, on a tiny network."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import pathlib
+from types import SimpleNamespace
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+from helpers import snapshot
+from tiny_gan import TinyGAN, folders_in, open_model
+
+import SAGAN as module
+from evaluation import phases
+from options import UserError
+from tf1 import tf
+from utils import Stream, draw_z, to_uint8
+
+GRIDS = ['SAGAN_test_000.png', 'SAGAN_test_001.png']
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick():
+    """One batch of statistics, and a classifier trained for few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'STATISTICS_BATCHES', 1)
+        patch.setattr('evaluation.classifier.MIN_STEPS', 3)
+        patch.setattr('evaluation.classifier.EPOCHS', 1)
+        yield
+
+
+@pytest.fixture(scope='module')
+def shared_model(tmp_path_factory, small_data):
+    """A model of 8 x 8 digits with a checkpoint of step 3. Tests use the fixture model."""
+    with open_model(TinyGAN, image_shape=(8, 8, 1), attention='paper', sample_num=5, test_num=2, eval_num=20,
+                    data_dir=str(small_data), **folders_in(tmp_path_factory.mktemp('run'))) as model:
+        model.save(3)
+        yield model
+
+
+@pytest.fixture
+def model(shared_model, tmp_path, monkeypatch):
+    """The model with an empty folder of results."""
+    monkeypatch.setattr(shared_model.run, 'results', str(tmp_path / 'results'))
+    monkeypatch.setattr(shared_model.run, 'snapshots', str(tmp_path / 'results' / 'SAGAN_maps'))
+    return shared_model
+
+
+def set_options(monkeypatch, model, **options):
+    monkeypatch.setattr(model, 'config', dataclasses.replace(model.config, **options))
+
+
+##################################################################################
+# test
+##################################################################################
+
+@pytest.fixture(scope='module')
+def tested(shared_model, tmp_path_factory):
+    """The output of test, and the folder that it writes."""
+    folder, output = tmp_path_factory.mktemp('tested'), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.setattr(shared_model.run, 'results', str(folder))
+        phases.test(shared_model)
+    return SimpleNamespace(folder=folder, output=output.getvalue())
+
+
+def test_test_writes_grids_figures_and_the_page(tested):
+    assert sorted(os.listdir(tested.folder)) == [
+        'SAGAN_attention.png', 'SAGAN_explorer.html', 'SAGAN_interpolation.png', *GRIDS]
+
+
+def test_test_writes_grids_of_sample_num_images(tested, model):
+    images = model.sample(draw_z(5, 62, 0, Stream.TEST_Z, 1))
+    grid = imageio.imread(tested.folder / 'SAGAN_test_001.png')
+    assert grid.shape == (2 * 8, 3 * 8)
+    np.testing.assert_array_equal(grid[:8, :8], to_uint8(images[0, :, :, 0]))
+
+
+def test_test_reports_step_and_weights(tested):
+    assert tested.output == f'Grids and figures of step 3, ema weights:\n{tested.folder}\n'
+
+
+def test_model_test_writes_the_same_files_again(tested, model):
+    model.test()
+    assert snapshot(pathlib.Path(model.run.results)) == snapshot(tested.folder)
+
+
+def test_test_of_another_seed_writes_other_files(model, monkeypatch):
+    set_options(monkeypatch, model, test_num=1)
+    phases.test(model, seed=1)
+    assert sorted(os.listdir(model.run.results)) == [
+        'SAGAN_attention_seed1.png', 'SAGAN_explorer_seed1.html', 'SAGAN_interpolation_seed1.png',
+        'SAGAN_test_000_seed1.png']
+
+
+def test_test_exports_single_images(model, monkeypatch):
+    set_options(monkeypatch, model, export=2)
+    phases.test(model)
+    z = draw_z(2, 62, 0, Stream.EXPORT_Z)
+    folder = pathlib.Path(model.run.results, 'samples')
+    assert sorted(os.listdir(folder)) == ['00000.png', '00001.png', 'samples.npz']
+    with np.load(folder / 'samples.npz') as arrays:
+        np.testing.assert_array_equal(arrays['z'], z)
+        np.testing.assert_array_equal(arrays['arr_0'], model.pixels(z))
+
+
+def test_test_without_attention_writes_neither_attention_figure_nor_page(tmp_path):
+    with open_model(TinyGAN, image_shape=(8, 8, 1), attention='none', sample_num=5, test_num=2,
+                    **folders_in(tmp_path)) as model:
+        model.save(3)
+        phases.test(model)
+    assert sorted(os.listdir(model.run.results)) == ['SAGAN_interpolation.png', *GRIDS]
+
+
+@pytest.mark.slow
+def test_test_draws_weights_that_are_not_finite(tmp_path):
+    with open_model(TinyGAN, image_shape=(8, 8, 1), attention='paper', ema=0., sample_num=5, test_num=2,
+                    **folders_in(tmp_path)) as model:
+        tf.trainable_variables()[0].load(np.full([62, 4 * 4 * 8], np.nan), model.sess)
+        model.save(3)
+        phases.test(model)
+    assert {'SAGAN_attention.png', 'SAGAN_interpolation.png', *GRIDS} < set(os.listdir(model.run.results))
+
+
+##################################################################################
+# eval
+##################################################################################
+
+@pytest.fixture(scope='module')
+def evaluated(shared_model):
+    """The output of eval, and the scores that it writes."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        phases.evaluate(shared_model)
+    scores = json.loads(pathlib.Path(shared_model.run.result_path('scores.json')).read_text())
+    return SimpleNamespace(output=output.getvalue(), scores=scores, files=sorted(os.listdir(shared_model.run.results)))
+
+
+def test_evaluate_writes_scores_and_neighbours(evaluated):
+    assert evaluated.files == ['SAGAN_neighbours.png', 'SAGAN_scores.json']
+
+
+def test_evaluate_writes_what_was_scored(evaluated):
+    scores = dict(evaluated.scores)
+    assert 0 < scores.pop('classifier_accuracy') <= 1
+    del scores['generated'], scores['real']
+    assert scores == {'step': 3, 'weights': 'ema', 'seed': 0, 'dataset': 'mnist', 'eval_num': 20}
+
+
+def test_evaluate_writes_the_same_scores_of_generated_and_real_images(evaluated):
+    assert 'frechet_to_test' in evaluated.scores['generated']
+    assert evaluated.scores['generated'].keys() == evaluated.scores['real'].keys()
+
+
+def test_evaluate_reports_step_weights_and_classifier(evaluated):
+    accuracy = evaluated.scores['classifier_accuracy']
+    assert (f'20 images of step 3, ema weights, scored by a classifier that recognises {accuracy:.2%} of the images of '
+            'the test split\n') in evaluated.output
+
+
+def test_evaluate_warns_of_few_images(evaluated):
+    assert 'Fréchet distances of fewer than 2048 images are too large' in evaluated.output
+
+
+##################################################################################
+# export
+##################################################################################
+
+@pytest.fixture
+def exported(model, capsys):
+    phases.export(model)
+    return SimpleNamespace(folder=f'{model.run.results}/saved_model', output=capsys.readouterr().out)
+
+
+def test_export_writes_a_saved_model_with_the_samples_of_the_model(model, exported):
+    z = draw_z(3, 62, 0)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        signature = tf.saved_model.load(sess, ['serve'], exported.folder).signature_def['serving_default']
+        images = sess.run(signature.outputs['images'].name, {signature.inputs['z'].name: z})
+    np.testing.assert_allclose(images, model.sample(z), atol=1e-6)
+
+
+def test_export_writes_a_graph_of_constants(exported):
+    with tf.Graph().as_default() as graph, tf.Session() as sess:
+        tf.saved_model.load(sess, ['serve'], exported.folder)
+        assert not any('Variable' in operation.type or operation.type == 'VarHandleOp'
+                       for operation in graph.get_operations())
+
+
+def test_export_reports_the_folder(exported):
+    assert exported.output == f'Generator of step 3, ema weights:\n{exported.folder}\n'
+
+
+# All phases
+##################################################################################
+
+@pytest.mark.parametrize('phase', [phases.test, phases.evaluate, phases.export])
+@pytest.mark.parametrize('checkpoint, folder', [(5, 'SAGAN'), ('best', 'best')])
+def test_phase_refuses_a_checkpoint_that_does_not_exist(model, phase, checkpoint, folder):
+    with pytest.raises(UserError, match=rf'{folder} has no checkpoint {checkpoint} \(steps: 3\): choose one of these'):
+        phase(model, checkpoint=checkpoint)
+
+
+def test_phase_that_fails_writes_nothing(model):
+    with pytest.raises(UserError):
+        phases.test(model, checkpoint=5)
+    assert not os.path.exists(model.run.results)
+
+
+@pytest.mark.parametrize('checkpoint, weights, label, seed, suffix', [
+    ('latest', 'ema', None, 0, ''), ('best', 'ema', None, 0, '_best'), (80, 'ema', None, 0, '_step80'),
+    ('latest', 'raw', None, 0, '_raw'), ('latest', 'ema', 0, 0, '_label0'), ('latest', 'ema', None, 7, '_seed7'),
+    (80, 'raw', 3, 7, '_step80_raw_label3_seed7')])
+def test_file_suffix_has_a_part_for_each_choice_that_is_not_the_default(checkpoint, weights, label, seed, suffix):
+    model = SimpleNamespace(config=SimpleNamespace(weights=weights), target_class=label)
+    assert phases.file_suffix(model, checkpoint, seed) == suffix
+
+
+def check(class_names, data_names, conditional=True):
+    config = SimpleNamespace(conditional=conditional, class_names=class_names)
+    model = SimpleNamespace(config=config, run=SimpleNamespace(name='RUN'))
+    phases.check_classes(model, SimpleNamespace(class_names=data_names))
+
+
+@pytest.mark.parametrize('class_names, data_names, conditional', [
+    (('cat', 'dog'), ('cat', 'dog'), True), (('0', '1'), ('cat', 'dog'), True), (('cat', 'dog'), ('bird',), False)],
+    ids=['the same', 'numbers of an old run', 'not conditional'])
+def test_check_classes_accepts(class_names, data_names, conditional):
+    check(class_names, data_names, conditional)
+
+
+@pytest.mark.parametrize('data_names, words', [(('cat', 'cow'), 'cat, cow'), ((), 'none')])
+def test_check_classes_refuses_other_classes(data_names, words):
+    with pytest.raises(UserError, match=f'RUN was trained on the classes cat, dog, but the data set has {words}: '):
+        check(('cat', 'dog'), data_names)

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from helpers import SMALL, randomize
+
+from ops import conv2d, deconv2d
+from SAGAN import SAGAN
+from tf1 import tf
+from training import precision
+from training.precision import BFLOAT16_GRADIENTS, has_fast_bfloat16, session_config
+
+
+@pytest.mark.parametrize('flags, is_fast', [
+    ('fpu avx512f avx512_bf16', True), ('fpu amx_bf16', True), ('fpu avx512f avx2', False)])
+def test_has_fast_bfloat16_reads_the_flags_of_the_processor(tmp_path, monkeypatch, flags, is_fast):
+    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
+    cpuinfo = tmp_path / 'cpuinfo'
+    cpuinfo.write_text(f'flags : {flags}\n')
+    assert has_fast_bfloat16(str(cpuinfo)) == is_fast
+
+
+def test_has_fast_bfloat16_is_false_without_cpuinfo(tmp_path):
+    assert not has_fast_bfloat16(str(tmp_path / 'none'))
+
+
+def test_has_fast_bfloat16_is_false_without_onednn(tmp_path, monkeypatch):
+    monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', '0')
+    cpuinfo = tmp_path / 'cpuinfo'
+    cpuinfo.write_text('flags : amx_bf16\n')
+    assert not has_fast_bfloat16(str(cpuinfo))
+
+
+@pytest.mark.parametrize('name, is_fast, is_converted', [
+    ('float32', True, False), ('bfloat16', True, True), ('bfloat16', False, False)])
+def test_session_config_converts_to_bfloat16_where_that_is_fast(monkeypatch, name, is_fast, is_converted):
+    monkeypatch.setattr(precision, 'has_fast_bfloat16', lambda: is_fast)
+    rewrite = session_config(name).graph_options.rewrite_options
+    assert bool(rewrite.auto_mixed_precision_onednn_bfloat16) == is_converted
+
+
+@pytest.mark.parametrize('is_fast', [True, False])
+def test_session_config_reports_the_lack_of_fast_bfloat16(monkeypatch, capsys, is_fast):
+    monkeypatch.setattr(precision, 'has_fast_bfloat16', lambda: is_fast)
+    session_config('bfloat16')
+    expected = '' if is_fast else 'This processor or this TensorFlow has no fast bfloat16: using float32\n'
+    assert capsys.readouterr().out == expected
+
+
+CONVOLUTIONS = [(8, 8, 5, 2), (7, 9, 4, 2), (6, 5, 4, 1), (9, 7, 3, 3)]
+
+
+@pytest.mark.parametrize('height, width, kernel, stride', CONVOLUTIONS)
+@pytest.mark.parametrize('kind', ['conv2d', 'deconv2d'])
+def test_bfloat16_gradients_equal_tensorflows(sess, kind, height, width, kernel, stride):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(size=[6, height, width, 3]), tf.float32)
+
+    def layer():
+        if kind == 'conv2d':
+            return conv2d(x, 4, kernel, kernel, stride, stride)
+        return deconv2d(x, [6, height * stride, width * stride, 2], kernel, kernel, stride, stride)
+
+    y = layer()
+    with sess.graph.gradient_override_map(BFLOAT16_GRADIENTS), tf.variable_scope('', reuse=True):
+        overridden = layer()
+    randomize(sess, rng)
+    inputs = [x, *tf.trainable_variables()]
+    expected, gradients = sess.run([tf.gradients(tf.sin(output), inputs) for output in (y, overridden)])
+    for gradient, value in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, value, rtol=1e-4, atol=1e-4 * abs(value).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, count', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
+def test_bfloat16_training_computes_kernel_gradients_as_convolutions(sess, name, count):
+    """Five layers each of D, D on G(z) and G. The last pass through D trains only G."""
+    model = SAGAN(sess, precision=name, image_shape=SMALL)
+    model.build_model()
+    step = tf.graph_util.extract_sub_graph(sess.graph_def, [model.train_step.name])
+    assert sum(node.op == 'Conv2DBackpropFilter' for node in step.node) == count
+
+
+@pytest.mark.slow
+def test_losses_in_bfloat16_are_near_those_in_float32():
+    """Compare two steps with sn, a penalty, classes and the paper's attention."""
+    results = []
+    for name in 'float32', 'bfloat16':
+        with tf.Graph().as_default(), tf.Session(config=session_config(name)) as sess:
+            model = SAGAN(sess, image_shape=SMALL, classes=10, precision=name, gan_type='wgan-gp', conditional=True,
+                          sn=True, attention='paper')
+            model.build_model()
+            sess.run(tf.global_variables_initializer())
+            rng = np.random.default_rng(0)
+            for step in range(2):
+                labels, z_labels = rng.integers(0, 10, [2, 64])
+                batch = rng.random([64, *SMALL]), model.draw_z(64, step), labels, z_labels
+                losses = model.train_batch([batch], step)
+            results.append(losses)
+    for name in 'd_loss', 'd_penalty', 'd_loss_real', 'g_loss':
+        assert results[0][name] == pytest.approx(results[1][name], rel=0.2, abs=0.02), name
