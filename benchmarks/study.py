@@ -1,8 +1,8 @@
-"""The studies behind the scores of RESULTS.md: python -m benchmarks.study
+"""The study behind the scores in docs/results.md: python -m benchmarks.study
 
-It trains RUNS, scores the checkpoint after each of their epochs as --phase eval does, and keeps a row a score in
-benchmarks/study.csv: a score that stands there is not taken again, so that it goes on where it was stopped. It writes
-runs, grids of samples and figures into --folder, and prints the tables.
+It trains the runs in RUNS, scores them as --phase eval does, and writes one row per score to benchmarks/study.csv.
+Existing rows are not recomputed, so the study can be interrupted and resumed. Runs, sample grids and a figure are
+written to --folder. Tables are printed.
 """
 
 import argparse
@@ -19,144 +19,180 @@ from matplotlib.figure import Figure
 
 from datasets import load_dataset
 from evaluation.classifier import load_classifier
-from evaluation.figures import COLOURS
+from evaluation.figures import COLOURS, save_figure
 from evaluation.metrics import class_accuracy, classifier_score, frechet_distance
-from options import KEPT, UserError, parse, with_recipe
+from evaluation.phases import restore
+from evaluation.samples import write_grid
+from options import UserError, parse, resolve
 from SAGAN import SAGAN
-from storage.run import save_figure
 from tf1 import tf
-from training.callbacks import write_grid
 from training.precision import session_config
-from utils import Stream, make_folder, to_uint8
+from utils import Stream, make_folder
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
-BEST = '--conditional true'
+CONDITIONAL = '--conditional true'
 OBJECTIVES = ['', *(f'--gan_type {name}' for name in ('lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'))]
-NETWORKS = ['--sn true', '--attention none', '--attention paper', BEST,
+NETWORKS = ['--sn true', '--attention none', '--attention paper', CONDITIONAL,
             '--recipe paper --network article --img_size 28']
-# data set, options beside --precision bfloat16, seed, epochs after which it is scored
-RUNS = [*(('mnist', options, seed, (1, 2)) for seed in (0, 1, 2) for options in ('', BEST)),
-        *(('mnist', options, 0, (1, 2)) for options in OBJECTIVES + NETWORKS if options not in ('', BEST)),
+# (data set, options besides --precision bfloat16, seed, epochs after which the run is scored)
+RUNS = [*(('mnist', options, seed, (1, 2)) for seed in (0, 1, 2) for options in ('', CONDITIONAL)),
+        *(('mnist', options, 0, (1, 2)) for options in OBJECTIVES + NETWORKS if options not in ('', CONDITIONAL)),
         *(('fashion-mnist', options, 0, (1, 2)) for options in ('', '--attention none', '--attention paper')),
-        *(('mnist', options, 0, (10,)) for options in ('', BEST)),
-        # The moving average, and what attention brings, with more seeds and in float32.
+        *(('mnist', options, 0, (10,)) for options in ('', CONDITIONAL)),
+        # The moving average and the benefit of attention, with more seeds and in float32.
         *(('mnist', '--attention none', seed, (1, 2)) for seed in (1, 2)),
         *(('mnist', '', seed, (3, 5)) for seed in (0, 1, 2)),
         *(('mnist', '--precision float32', seed, (5,)) for seed in (0, 1, 2)),
         ('mnist', '', 0, (20,)), ('mnist', '--precision float32', 0, (10, 20))]
-KEYS = ['dataset', 'options', 'seed', 'epoch', 'weights']
-COLUMNS = [*KEYS, 'frechet_to_train', 'classifier_score', 'class_accuracy', 'g_gamma', 'd_gamma', 'minutes']
-COUNT = 10000  # images in a score
-WEIGHTS = 'ema',  # a study of 'raw', the weights as trained, adds that here
+NUM_SAMPLES = 10000  # per score
+WEIGHTS = ['ema']  # add 'raw' to score the raw weights, too
+RUN_COLUMNS = ['dataset', 'options', 'seed', 'epoch']
+VALUE_COLUMNS = ['frechet_to_train', 'classifier_score', 'class_accuracy', 'g_gamma', 'd_gamma', 'minutes']
+COLUMNS = [*RUN_COLUMNS, 'weights', *VALUE_COLUMNS]
 
 
 @functools.cache
-def scorer(dataset, data_dir, checkpoint_dir):
-    """-> the function that scores images, uint8, and the labels that they were to have -> {column: value}."""
-    data = load_dataset(dataset, data_dir)
-    classify = load_classifier(dataset, data, checkpoint_dir)
-    features, _ = classify(data.train[0])
+def load_scorer(dataset_name, data_dir, checkpoint_dir):
+    """Return score(samples uint8, labels or None) -> {column: value}."""
+    dataset = load_dataset(dataset_name, data_dir)
+    classify = load_classifier(dataset_name, dataset, checkpoint_dir)
+    train_features, _ = classify(dataset.train[0])
 
-    def score(samples, asked):
-        found, probabilities = classify(samples)
-        values = {'frechet_to_train': frechet_distance(found, features),
-                  'classifier_score': classifier_score(probabilities)[0]}
-        return values if asked is None else {**values, 'class_accuracy': class_accuracy(probabilities, asked)}
+    def score(samples, labels):
+        features, probabilities = classify(samples)
+        scores = {'frechet_to_train': frechet_distance(features, train_features)}
+        scores['classifier_score'], _ = classifier_score(probabilities)
+        if labels is not None:
+            scores['class_accuracy'] = class_accuracy(probabilities, labels)
+        return scores
 
     return score
 
 
-def score_run(dataset, typed, seed, epoch, folder, data_dir):
-    """Train a run up to an epoch and score it -> a row {column: value} for each of WEIGHTS."""
-    command = ['--dataset', dataset, '--epoch', str(epoch), '--seed', str(seed), '--data_dir',
-               os.path.abspath(data_dir), '--precision', 'bfloat16', *typed.split()]
+def train_and_score(dataset_name, arguments, seed, epoch, folder, data_dir):
+    """Train a run up to an epoch and yield a row {column: text} for each of WEIGHTS."""
+    command = ['--dataset', dataset_name, '--epoch', str(epoch), '--seed', str(seed), '--data_dir',
+               os.path.abspath(data_dir), '--precision', 'bfloat16', *arguments.split()]
     start = time.time()
     subprocess.run([sys.executable, MAIN, *command], cwd=folder, check=True)
     minutes = (time.time() - start) / 60
-    options = {name: value for name, value in with_recipe(*parse(command), True).items() if name in KEPT}
+    options = resolve(parse(command))
+    folders = {'checkpoint_dir': f'{folder}/checkpoint', 'result_dir': f'{folder}/results'}
     for weights in WEIGHTS:
         with tf.Graph().as_default(), tf.Session(config=session_config(options['precision'])) as sess:
-            places = {'checkpoint_dir': f'{folder}/checkpoint', 'result_dir': f'{folder}/results'}
-            model = SAGAN(sess, classes=10, **{**options, **places, 'weights': weights})
+            model = SAGAN(sess, classes=10, **{**options, **folders, 'weights': weights})
             model.build_model()
-            model.restore('latest')
-            labels = model.labels_of(COUNT)
-            images = to_uint8(model.sample(model.draw_z(COUNT, seed, Stream.EVAL_Z), labels))
+            restore(model, 'latest')
+            labels = model.sampled_labels(NUM_SAMPLES)
+            samples = model.pixels(model.draw_z(NUM_SAMPLES, seed, Stream.EVAL_Z), labels)
             make_folder(model.run.results)
-            write_grid(model.run, f'{epoch:02d}_{weights}', model.sample, *model.draw_grid(seed, Stream.TEST_Z, 0))
-            found = {**scorer(dataset, data_dir, model.checkpoint_dir)(images, labels),
-                     **sess.run(model.sampled_gammas), 'minutes': minutes}
-        yield dict(zip(KEYS, [dataset, typed, str(seed), str(epoch), weights], strict=True)) | {
-            name: f'{found[name]:.4f}' for name in COLUMNS[5:] if name in found}
+            write_grid(model, f'{epoch:02d}_{weights}', seed, Stream.TEST_Z, 0)
+            values = load_scorer(dataset_name, data_dir, model.config.checkpoint_dir)(samples, labels)
+            values.update(sess.run(model.sampled_gammas), minutes=minutes)
+        row = {'dataset': dataset_name, 'options': arguments, 'seed': str(seed), 'epoch': str(epoch),
+               'weights': weights}
+        yield row | {name: f'{values[name]:.4f}' for name in VALUE_COLUMNS if name in values}
 
 
-def take_scores(path, folder, data_dir):
-    """Train and score what the csv file lacks -> its rows."""
-    rows = list(csv.DictReader(path.open(newline=''))) if path.exists() else []
-    for dataset, typed, seed, epochs in RUNS:
+def run_study(path, folder, data_dir):
+    """Train and score the runs that the CSV file lacks. Return all rows."""
+    rows = read_rows(path)
+    done = {tuple(row[column] for column in RUN_COLUMNS) for row in rows if row['weights'] == WEIGHTS[-1]}
+    for dataset_name, arguments, seed, epochs in RUNS:
         for epoch in epochs:
-            if any(row['weights'] == WEIGHTS[-1] and [row[key] for key in KEYS[:4]] == [
-                    dataset, typed, str(seed), str(epoch)] for row in rows):
+            if (dataset_name, arguments, str(seed), str(epoch)) in done:
                 continue
-            rows.extend(score_run(dataset, typed, seed, epoch, folder, data_dir))
+            rows.extend(train_and_score(dataset_name, arguments, seed, epoch, folder, data_dir))
             print(*rows[-1].values(), flush=True)
-            with path.open('w', newline='') as file:
-                writer = csv.DictWriter(file, COLUMNS, restval='', lineterminator='\n')
-                writer.writeheader()
-                writer.writerows(rows)
+            write_rows(path, rows)
     return rows
 
 
-def values_of(rows, column, **wanted):
-    """The values of all seeds of the runs wanted."""
-    return [float(row[column]) for row in rows if row[column] and
-            all(row[name] == str(value) for name, value in wanted.items())]
+def read_rows(path):
+    """Return the rows of a CSV file; none if there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
 
 
-def told(values, digits=2):
-    """Their mean and, of several, their standard deviation."""
+def write_rows(path, rows):
+    """Write the CSV file of the study."""
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, restval='', lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def select(rows, column, **conditions):
+    """Return the values of a column, one per seed, in the rows that meet the conditions {column: value}."""
+    return [float(row[column]) for row in rows
+            if row[column] and all(row[name] == str(value) for name, value in conditions.items())]
+
+
+def mean_and_std(values, digits=2):
+    """Format the mean and, if there are several values, their standard deviation."""
     if not values:
         return ''
-    return f'{np.mean(values):.{digits}f}' + (f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else '')
+    mean = f'{np.mean(values):.{digits}f}'
+    return mean if len(values) == 1 else f'{mean} ± {np.std(values, ddof=1):.{digits}f}'
 
 
-def print_table(rows, dataset, variants, **wanted):
-    """Print, as Markdown, what these variants of the options scored after 1 and 2 epochs."""
-    print(f'\n| {dataset}, bfloat16, {", ".join(map(str, wanted.values()))} | Fréchet distance, 1 epoch | 2 epochs | '
-          'classifier score, 2 epochs | class_accuracy | gamma of G, of D | minutes |\n' + '|---' * 7 + '|')
-    for typed in variants:
-        one, two = (dict(dataset=dataset, options=typed, epoch=epoch, **wanted) for epoch in (1, 2))
-        if not values_of(rows, 'frechet_to_train', **two):
+def print_table(rows, dataset_name, variants, **conditions):
+    """Print a Markdown table of the scores of option variants after 1 and 2 epochs."""
+    print(f'\n| {dataset_name}, bfloat16, {", ".join(map(str, conditions.values()))} | Fréchet distance, 1 epoch | '
+          '2 epochs | classifier score, 2 epochs | class accuracy | gamma of G, of D | minutes |')
+    print('|---' * 7 + '|')
+    for arguments in variants:
+        one_epoch = dict(dataset=dataset_name, options=arguments, epoch=1, **conditions)
+        two_epochs = {**one_epoch, 'epoch': 2}
+        if not select(rows, 'frechet_to_train', **two_epochs):
             continue
-        minutes = values_of(rows, 'minutes', **one) + values_of(rows, 'minutes', **two)
-        print(f'| `{typed or "default"}` | {told(values_of(rows, "frechet_to_train", **one))} | '
-              f'{told(values_of(rows, "frechet_to_train", **two))} | '
-              f'{told(values_of(rows, "classifier_score", **two))} | '
-              f'{told(values_of(rows, "class_accuracy", **two), 4)} | '
-              f'{", ".join(told(values_of(rows, name, **two)) for name in ("g_gamma", "d_gamma"))} | '
-              f'{told([2 * np.mean(minutes)] if minutes else [], 1)} |')
+        minutes = select(rows, 'minutes', **one_epoch) + select(rows, 'minutes', **two_epochs)  # each for one epoch
+        cells = [f'`{arguments or "default"}`',
+                 mean_and_std(select(rows, 'frechet_to_train', **one_epoch)),
+                 mean_and_std(select(rows, 'frechet_to_train', **two_epochs)),
+                 mean_and_std(select(rows, 'classifier_score', **two_epochs)),
+                 mean_and_std(select(rows, 'class_accuracy', **two_epochs), 4),
+                 ', '.join(mean_and_std(select(rows, name, **two_epochs)) for name in ('g_gamma', 'd_gamma')),
+                 f'{2 * np.mean(minutes):.1f}' if minutes else '']
+        print(f'| {" | ".join(cells)} |')
 
 
-def draw(rows, variants, title):
-    """Draw what variants of the options scored on MNIST, a row each -> a figure; dots are seeds."""
+def print_epochs(rows, arguments, weights):
+    """Print one line with the scores of an option variant on MNIST after each number of epochs."""
+    scores = []
+    for epoch in 1, 2, 3, 5, 10, 20:
+        conditions = dict(dataset='mnist', options=arguments, epoch=epoch, weights=weights)
+        distance = mean_and_std(select(rows, 'frechet_to_train', **conditions))
+        if distance:
+            score = mean_and_std(select(rows, 'classifier_score', **conditions))
+            scores.append(f'epoch {epoch}: {distance} / {score}')
+    if scores:
+        print(f'{arguments or "default"}, {weights} (Fréchet distance / classifier score): {"; ".join(scores)}')
+
+
+def draw_scores(rows, variants, title):
+    """Plot the scores of option variants on MNIST, one row per variant and one dot per seed."""
     height = 0.35 * len(variants) + 1.2
     figure = Figure(figsize=(9, height))
     figure.suptitle(title, fontsize=11, y=1 - 0.2 / height)
     axes = figure.subplots(1, 2, sharey=True)
     figure.subplots_adjust(left=0.22, right=0.98, bottom=0.55 / height, top=1 - 0.5 / height, wspace=0.06)
-    for axis, column, name in zip(axes, COLUMNS[5:7], ('Fréchet distance to the training images, less is better',
-                                                       'classifier score, more is better'), strict=True):
-        for epoch, colour in zip((1, 2), COLOURS, strict=False):
-            points = [(value, place) for place, typed in enumerate(variants) for value in values_of(
-                rows, column, dataset='mnist', options=typed, epoch=epoch, weights='ema')]
-            axis.plot(*zip(*points, strict=True), 'o', color=colour, label=f'{epoch} epoch{"s" * (epoch > 1)}')
-        axis.set_xlabel(name, fontsize=9)
+    labels = {'frechet_to_train': 'Fréchet distance to the training images (lower is better)',
+              'classifier_score': 'classifier score (higher is better)'}
+    for axis, (column, label) in zip(axes, labels.items(), strict=True):
+        for epoch, colour, epochs in (1, COLOURS[0], '1 epoch'), (2, COLOURS[1], '2 epochs'):
+            points = [(value, number) for number, arguments in enumerate(variants) for value in
+                      select(rows, column, dataset='mnist', options=arguments, epoch=epoch, weights='ema')]
+            axis.plot(*zip(*points, strict=True), 'o', color=colour, label=epochs)
+        axis.set_xlabel(label, fontsize=9)
         axis.grid(alpha=0.3)
     axes[0].set_xscale('log')
     ticks = [0.5, 1, 2, 4, 8, 16, 32, 64, 128]
     axes[0].set_xticks(ticks, [f'{tick:g}' for tick in ticks])
     axes[0].minorticks_off()
-    names = [typed.replace(' --', '\n--') or 'default' for typed in variants]
+    names = [arguments.replace(' --', '\n--') or 'default' for arguments in variants]
     axes[0].set_yticks(range(len(variants)), names, fontsize=9)
     axes[0].invert_yaxis()
     axes[1].legend(fontsize=8, frameon=False)
@@ -166,27 +202,25 @@ def draw(rows, variants, title):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--data_dir', default='data')
-    parser.add_argument('--folder', default='study')
+    parser.add_argument('--data_dir', default='data', help='folder of the data sets')
+    parser.add_argument('--folder', default='study', help='folder of the runs, grids and figures')
     args = parser.parse_args()
     os.makedirs(args.folder, exist_ok=True)
     try:
-        rows = take_scores(pathlib.Path(__file__).with_suffix('.csv'), args.folder, args.data_dir)
+        rows = run_study(pathlib.Path(__file__).with_suffix('.csv'), args.folder, args.data_dir)
     except (UserError, OSError) as error:
         parser.exit(2, f'study.py: {error}\n')
-    except subprocess.CalledProcessError as error:  # main.py has said what is wrong
+    except subprocess.CalledProcessError as error:  # main.py has printed its error
         sys.exit(error.returncode)
     print_table(rows, 'mnist', OBJECTIVES + NETWORKS, weights='ema', seed=0)
-    print_table(rows, 'mnist', ['', BEST, '--attention none'], weights='ema')
+    print_table(rows, 'mnist', ['', CONDITIONAL, '--attention none'], weights='ema')
     print_table(rows, 'fashion-mnist', ['', '--attention none', '--attention paper'], weights='ema', seed=0)
-    figure = draw(rows, OBJECTIVES + NETWORKS, 'MNIST, the moving average of the weights; dots: seeds')
+    figure = draw_scores(rows, OBJECTIVES + NETWORKS, 'MNIST, moving average of the weights, one dot per seed')
     save_figure(figure, os.path.join(args.folder, 'study.png'))
-    for typed in '', BEST, '--attention none', '--precision float32':
+    print()
+    for arguments in '', CONDITIONAL, '--attention none', '--precision float32':
         for weights in WEIGHTS:
-            print(f'{typed or "default"}, {weights}:', *(
-                f'{epoch} epochs {told(values_of(rows, "frechet_to_train", **wanted))} / '
-                f'{told(values_of(rows, "classifier_score", **wanted))};' for epoch in (1, 2, 3, 5, 10, 20)
-                for wanted in [dict(dataset='mnist', options=typed, epoch=epoch, weights=weights)]))
+            print_epochs(rows, arguments, weights)
 
 
 if __name__ == '__main__':
