@@ -1,6 +1,6 @@
 """The Self-Attention GAN (Zhang et al. 2018, arXiv:1805.08318): its default network, training and sampling.
 
-The article is the TensorFlow 1 tutorial "SAGAN on MNIST", from which the default network and options are. The paper is
+The article is the TensorFlow 1 tutorial "SAGAN on MNIST", which the default network and options come from. The paper is
 Zhang et al.
 """
 
