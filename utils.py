@@ -133,7 +133,7 @@ def write_png(path, pixels):
 ##################################################################################
 
 def grid_size(count):
-    """Return (rows, columns) of the most nearly square grid that holds count images, wider rather than higher."""
+    """Return (rows, columns) of the squarest grid that holds count images, preferring wide over tall."""
     columns = math.ceil(math.sqrt(count))
     return math.ceil(count / columns), columns
 

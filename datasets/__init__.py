@@ -50,7 +50,7 @@ class Dataset(NamedTuple):
 
 
 def find_dataset(name, data_dir='data'):
-    """Make sure that a data set is in <data_dir>/<name>: download or draw it if necessary.
+    """Make sure that a data set is in <data_dir>/<name>: download or generate it if necessary.
 
     Args:
         name: a built-in data set, a folder of images, or 'auto'. 'auto' is mnist if that is available, else digits.

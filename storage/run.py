@@ -166,7 +166,7 @@ class StoredRun(NamedTuple):
 def find_runs(checkpoint_dir, wanted):
     """Return the trained runs in checkpoint_dir that have the wanted options, as StoredRuns, last trained first.
 
-    An option that config.json lacks has the article's value. Folders of older repositories have no config.json: the
+    An option that config.json lacks has the article's value. Runs of older repositories have no config.json: the
     folder's name gives the data set, batch size and z_dim.
 
     Args:

@@ -9,7 +9,7 @@ class Stop:
     As a context manager, it records signals instead of letting them end the process.
 
     Args:
-        signals: numbers of the signals to record.
+        signals: signal numbers to record.
     """
 
     def __init__(self, signals=()):
