@@ -1,7 +1,7 @@
 """Print the table of the networks' sizes: python -m benchmarks.sizes
 
-Each row trains a few steps of main.py on random images, in a process of its own, and reports the peak memory of the
-whole command.
+For each row, main.py trains a few steps on random images in a process of its own. The peak memory is that of the whole
+process.
 """
 
 import os
@@ -31,7 +31,7 @@ def rows():
 
 
 def parameters(kind, size, ch):
-    """Return the numbers of parameters of the generator and of the discriminator, in millions, as text."""
+    """Return the numbers of parameters of the generator and of the discriminator, in millions, as strings."""
     with tf.Graph().as_default():
         model = NETWORKS[kind](None, image_shape=(size, size, 3), ch=ch, batch_size=BATCH_SIZE)
         model.discriminator(model.generator(tf.zeros([1, model.config.z_dim])))

@@ -1,6 +1,6 @@
 """Measure the speed of training and sampling in one process: python -m benchmarks.speed
 
-The variants run in turns (A B C A B C ...), so that other load on the machine affects all of them alike. The times are
+The variants take turns (A B C A B C ...), so that other load on the machine affects all of them alike. The times are
 medians. The output is Markdown.
 """
 
@@ -56,11 +56,11 @@ def two_call_loop(model):
 
 
 def step_gflop(batch_size):
-    """Return the GFLOP of a training step: 2 per multiplication in a convolution or matrix product of the graph.
+    """Return the GFLOP of a training step, with 2 FLOP per multiplication in a convolution or matrix product.
 
-    If a forward pass of the networks takes G and D, a step takes 3 G + 8 D. G runs forward and backward to its weights
-    and inputs. D runs forward on real images, on fake images, and on fake images again after its update. The first two
-    passes run backward to the weights and inputs, the third only to the inputs.
+    If a forward pass takes G FLOP in the generator and D in the discriminator, a step takes 3 G + 8 D. G runs forward
+    and backward to its weights and inputs. D runs forward on real images, on fake images, and on fake images again
+    after its update. The first two passes run backward to the weights and inputs, the third only to the inputs.
     """
     with tf.Graph().as_default(), tf.Session() as sess:
         model = SAGAN(sess)
@@ -81,7 +81,7 @@ def step_gflop(batch_size):
 
 
 def medians(variants, rounds=ROUNDS):
-    """Run the variants, {name: function}, in turns after a warm-up, and return {name: median seconds per call}."""
+    """Run the variants, {name: function}, alternately, and return {name: median seconds per call} after a warm-up."""
     times = {name: [] for name in variants}
     for _ in range(rounds + 1):
         for name, function in variants.items():
@@ -214,7 +214,7 @@ def seconds_per_step(folder, cores, batch_size, workers=1, steps=40):
 
 
 def print_workers(rounds=2):
-    """Print the rates of one process and of two workers, measured in turns."""
+    """Print the rates of one process and of two workers, measured alternately."""
     print('\n| batch size | 1 process, 1 core | 2 workers, 1 core each | 1 process, 2 cores | 2 workers : 2 cores | '
           'share of averaging |\n' + '|---' * 6 + '|')
     with tempfile.TemporaryDirectory() as folder:

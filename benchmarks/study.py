@@ -70,7 +70,7 @@ def load_scorer(dataset_name, data_dir, checkpoint_dir):
 
 
 def train_and_score(dataset_name, arguments, seed, epoch, folder, data_dir):
-    """Train a run up to an epoch and yield a row {column: text} for each of WEIGHTS."""
+    """Train a run up to an epoch and yield a row {column: string} for each of WEIGHTS."""
     command = ['--dataset', dataset_name, '--epoch', str(epoch), '--seed', str(seed), '--data_dir',
                os.path.abspath(data_dir), '--precision', 'bfloat16', *arguments.split()]
     start = time.time()
@@ -109,7 +109,7 @@ def run_study(path, folder, data_dir):
 
 
 def read_rows(path):
-    """Return the rows of a CSV file; none if there is no file."""
+    """Return the rows of a CSV file, or an empty list if there is no file."""
     if not path.exists():
         return []
     with path.open(newline='') as file:

@@ -1,6 +1,6 @@
-"""Synchronous data-parallel training. With one worker, tensors and variables stay as they are.
+"""Synchronous data-parallel training. With one worker, tensors and variables are left unchanged.
 
-Each worker computes its shard of every batch, and the gradients are averaged.
+Each worker processes its shard of every batch, and the gradients are averaged.
 All workers therefore hold the same weights.
 """
 
@@ -12,7 +12,7 @@ from distributed.launcher import SIGNALS, WorkerLost, check_port, wait_for_chief
 from options import UserError
 from tf1 import tf
 
-# TensorFlow raises these errors if another worker has ended or restarted, or if the port was taken in the meantime.
+# TensorFlow raises these errors if another worker has ended or restarted, or if the port was taken after check_port.
 LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError,
                tf.errors.CancelledError, tf.errors.InternalError, tf.errors.FailedPreconditionError,
                tf.errors.UnknownError)
@@ -26,7 +26,7 @@ class Cluster:
     Args:
         addresses: 'host:port' of each worker. Empty if this process trains alone.
         index: number of this worker. Worker 0 is the chief: it alone reads and writes the run.
-        timeout: seconds to wait for a worker that does not start.
+        timeout: seconds to wait for the other workers to start.
     """
 
     def __init__(self, addresses=(), index=0, timeout=60):
@@ -43,7 +43,7 @@ class Cluster:
 
         Raises:
             UserError: if the port of this worker is in use.
-            WorkerLost: if another worker is lost, even later inside the context.
+            WorkerLost: if another worker is lost while the session is open.
         """
         if self.size == 1:
             with tf.Session(config=config) as sess:
@@ -51,7 +51,7 @@ class Cluster:
             return
         config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
         config.device_filters.append(f'/job:worker/replica:0/task:{self.index}')
-        # The remapper's bfloat16 convolutions fail in a session of a server.
+        # The bfloat16 convolutions that Grappler's remapper creates fail in a session on a server.
         config.graph_options.rewrite_options.remapping = config.graph_options.rewrite_options.OFF
         # The workers must not connect through a proxy.
         os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (gRPC reads it in lower case)
@@ -75,16 +75,16 @@ class Cluster:
             self.barrier_op = reduce(tf.zeros([1]), self.size, 'Id')
 
     def local_shard(self, batch):
-        """Return the part of a batch [B, ...] that this worker computes, [B / size, ...]. None stays None."""
+        """Return the part of a batch [B, ...] that this worker processes, [B / size, ...]. Return None for None."""
         if self.size == 1 or batch is None:
             return batch
         count = tf.shape(batch)[0] // self.size
         return batch[self.index * count:(self.index + 1) * count]
 
     def all_reduce(self, tensors):
-        """Return the mean over all workers of each of these float32 tensors. One message carries all tensors.
+        """Return each of these float32 tensors averaged over all workers. One message carries all tensors.
 
-        The gradient of this mean is the mean of the gradients: each worker's loss is a mean over its own shard.
+        The gradient of an average is the mean of the workers' gradients, because each loss is a mean over one shard.
         """
         if self.size == 1:
             return tensors
@@ -92,17 +92,17 @@ class Cluster:
         parts = tf.split(flat, [tensor.shape.num_elements() for tensor in tensors])
         return [tf.reshape(part, tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
-    def check_equal(self, sess, facts):
-        """Check that facts, {name: text}, are the same on all workers.
+    def check_equal(self, sess, compared):
+        """Check that the compared strings, {name: string}, are the same on all workers.
 
         Raises:
-            UserError: if facts differ. The message names them.
+            UserError: if strings differ. The message lists their names.
             WorkerLost: if a worker does not start within the timeout.
         """
         if self.size == 1:
             return
         # 24 bits of each digest, as an integer that float32 represents exactly.
-        digests = [int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) for text in facts.values()]
+        digests = [int(hashlib.sha256(string.encode()).hexdigest()[:6], 16) for string in compared.values()]
         own = tf.constant(digests, tf.float32)
         of_chief = reduce(own * float(self.is_chief), self.size, 'Id', self.timeout, CHIEF_KEY)
         differences = reduce(tf.to_float(tf.not_equal(of_chief, own)), self.size, 'Id', key=COMPARE_KEY)
@@ -111,9 +111,9 @@ class Cluster:
         except tf.errors.DeadlineExceededError as error:
             raise WorkerLost(f'worker {self.index} of {self.size} waited {self.timeout} s for a worker that did not '
                              'start: start all workers') from error
-        different = [name for name, count in zip(facts, counts, strict=True) if count > 0]
+        different = [name for name, count in zip(compared, counts, strict=True) if count > 0]
         if different:
-            raise UserError(f'the workers have different {" and ".join(different)}: use the same for all workers')
+            raise UserError(f'the workers have different {" and ".join(different)}: use the same on all workers')
 
     def broadcast(self, sess, step, variables):
         """Assign the chief's values to variables on all workers, and return the chief's step."""
@@ -164,7 +164,7 @@ def reduce(tensor, size, final_op, timeout=0, key=None):
 
 
 def all_reduce_mean(tensor, size):
-    """Return the mean of a float32 tensor over all workers, as part of the training step. It is differentiable."""
+    """Return the mean of a float32 tensor over all workers, for the training step. The mean is differentiable."""
     chain = tf.get_collection_ref('all_reduce')
     # Each reduction waits for the previous one, so that the order is the same on all workers.
     with (tf.control_dependencies(chain[-1:]),

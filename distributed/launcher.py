@@ -1,4 +1,4 @@
-"""Select the workers that train together. TF_CONFIG lists them, or --workers starts them on this machine."""
+"""Read the list of workers from TF_CONFIG, or start workers on this machine for --workers."""
 
 import contextlib
 import ctypes
@@ -17,11 +17,11 @@ from options import UserError
 SIGNALS = signal.SIGINT, signal.SIGTERM
 EXIT_LOST = 138  # exit code of a worker that has lost another worker; Kubeflow restarts such a worker
 MAX_STARTS = 4
-PR_SET_PDEATHSIG = 1  # of prctl(2)
+PR_SET_PDEATHSIG = 1  # an operation of prctl(2)
 
 
 class WorkerLost(Exception):
-    """Another worker has ended or did not start. The text is one line."""
+    """Another worker has ended or did not start. The message is one line."""
 
 
 ##################################################################################
@@ -29,7 +29,7 @@ class WorkerLost(Exception):
 ##################################################################################
 
 def read_task():
-    """Read from TF_CONFIG the workers and the number of this process among them.
+    """Read the addresses of all workers, and the number of this worker, from TF_CONFIG.
 
     Returns:
         (addresses, index): 'host:port' of each worker, the chief's first, and the number of this worker. ((), 0) if
@@ -65,7 +65,7 @@ def read_task():
 
 
 def check_address(address):
-    """Raise UserError if an address in TF_CONFIG is not a text of the form host:port."""
+    """Raise UserError if an address in TF_CONFIG is not a string of the form host:port."""
     match = re.fullmatch(r'[^\s/]+:([0-9]{1,5})', str(address))
     if not match or not 0 < int(match[1]) < 65536:
         raise UserError(f'TF_CONFIG lists the address {address}, which is not of the form host:port: correct it')
@@ -101,12 +101,12 @@ def wait_for_chief(address, timeout):
 ##################################################################################
 
 def start_workers(count, timeout, options):
-    """Run this program's command as count workers. If a worker is lost, restart all workers.
+    """Run the command line of this process in count workers. If a worker is lost, restart all workers.
 
     Args:
         count: number of workers.
         timeout: seconds that the workers wait for each other.
-        options: a list of words to append to the command.
+        options: a list of arguments to append to the command line.
 
     Returns:
         The exit code of a worker that failed, 128 + n after signal n, EXIT_LOST if MAX_STARTS starts were not
@@ -135,9 +135,15 @@ def start_workers(count, timeout, options):
 
 
 def run_workers(count, timeout, options, received):
-    """Run the workers once and return their exit codes. Arguments are as in start_workers and wait_for_workers.
+    """Run the workers once and return their exit codes.
 
     Worker 0 prints its errors directly. Other errors are printed at the end unless worker 0 failed with the same code.
+
+    Args:
+        count: number of workers.
+        timeout: seconds that the workers wait for each other.
+        options: a list of arguments to append to the command line.
+        received: the list to which the signals of this process are appended. They are forwarded to the workers.
     """
     addresses = free_addresses(count)
     with contextlib.ExitStack() as stack:
@@ -147,7 +153,7 @@ def run_workers(count, timeout, options, received):
             workers.append(start_worker(addresses, index, options, error_file))
             stack.callback(workers[-1].kill)
         exit_codes = wait_for_workers(workers, received, timeout)
-        # Exit codes of workers whose errors worker 0 or start_workers reports.
+        # Errors with these exit codes are reported by worker 0 or by start_workers.
         reported = {exit_codes[0], EXIT_LOST, *(128 + number for number in SIGNALS)}
         for code, error_file in zip(exit_codes[1:], error_files, strict=True):
             if code > 0 and code not in reported:
@@ -157,20 +163,20 @@ def run_workers(count, timeout, options, received):
 
 
 def free_addresses(count):
-    """Return the addresses of count free ports of this machine."""
+    """Return the addresses of count free ports on this machine."""
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(('127.0.0.1', 0))) for _ in range(count)]
         return [f'127.0.0.1:{server.getsockname()[1]}' for server in servers]
 
 
 def start_worker(addresses, index, options, error_file):
-    """Start this program's command as worker number index.
+    """Run the command line of this process as worker number index.
 
     The worker gets an equal share of the cores, and GPU number index if there is one.
 
     Args:
         addresses: 'host:port' of each worker.
-        options: a list of words to append to the command.
+        options: a list of arguments to append to the command line.
         error_file: the file for the worker's standard error, or None to inherit standard error.
 
     Returns:
@@ -186,7 +192,7 @@ def start_worker(addresses, index, options, error_file):
         os.sched_setaffinity(0, share)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a worker must not outlive this process
 
-    # In its own session, because this process forwards Ctrl-C. Otherwise a worker would receive Ctrl-C twice.
+    # The worker runs in its own session. Otherwise it would receive Ctrl-C twice, because this process forwards it.
     return subprocess.Popen(
         [sys.executable, *sys.argv, *options], preexec_fn=prepare, start_new_session=True, stderr=error_file,
         env={**os.environ, 'TF_CONFIG': json.dumps(task), 'CUDA_VISIBLE_DEVICES': gpus[index % len(gpus)]})
@@ -198,8 +204,8 @@ def wait_for_workers(workers, received, timeout):
     Args:
         workers: a list of subprocess.Popen.
         received: the list to which the signals of this process are appended. They are forwarded to the workers.
-        timeout: seconds that the workers wait for each other. After one fails, the others are killed after this time
-            and 10 s more, in which they can report the failure.
+        timeout: seconds that the workers wait for each other. Once a worker fails, the others have this time plus 10 s
+            to report the failure. Then they are killed.
     """
     deadline, forwarded = None, 0
     while any(worker.poll() is None for worker in workers):

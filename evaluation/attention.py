@@ -13,14 +13,14 @@ FIGURE_ROWS = 4  # images per layer in the figure
 
 
 def real_images(config, count, dataset=None):
-    """Return the first images of the test split, [count, H, W, C] in [0, 1].
+    """Return the first count images of the test split, [count, H, W, C] in [0, 1].
 
     Args:
         config: the Config of a run.
-        dataset: a Dataset, or None to load the data set of the config.
+        dataset: a Dataset, or None to load the data set that the config names.
 
     Returns:
-        None if the data set cannot be loaded or has fewer test images.
+        The images, or None if the data set cannot be loaded or has fewer than count test images.
     """
     if dataset is None:
         try:
@@ -39,7 +39,7 @@ def layer_maps(model, z, labels, real):
     Args:
         z: [N, z_dim], the generator's input.
         labels: [N], or None if the model is not conditional.
-        real: images [N, H, W, C] for the discriminator, or None for the generated images.
+        real: real images [N, H, W, C] for the discriminator. If None, the discriminator gets the generated images.
     """
     map_tensors = {network: [layer.attention_map for layer in layers] for network, layers in model.layers.items()}
     generated, generator_maps = model.fetch([model.fake_images, map_tensors['generator']], z, labels)
@@ -57,11 +57,12 @@ def layer_maps(model, z, labels, real):
 
 
 def take_snapshot(model, real, epoch, step):
-    """Return a snapshot for the attention page. The generator's z are those of the training grids.
+    """Return a snapshot for the attention page, with the same z as the sample grids during training.
 
     Args:
-        real: as in layer_maps.
-        epoch: counted from 1, or 0 if unknown.
+        real: SNAPSHOT_IMAGES real images [N, H, W, C] for the discriminator. If None, it gets the generated images.
+        epoch: number of completed epochs; 0 if unknown.
+        step: number of completed training steps.
     """
     config = model.config
     if config.conditional:
@@ -75,7 +76,11 @@ def take_snapshot(model, real, epoch, step):
 
 
 def attention_sections(model, z):
-    """Return the sections of draw_attention for the networks of --attention_of, with one image per z [N, z_dim]."""
+    """Return one section for draw_attention per attention layer of the networks that --attention_of selects.
+
+    Args:
+        z: [N, z_dim]. Each section has one image per z.
+    """
     real = real_images(model.config, len(z))
     titles = {'generator': 'Generator, on its own images',
               'discriminator': f'Discriminator, on {"generated images" if real is None else "real test images"}'}
@@ -88,7 +93,7 @@ def attention_sections(model, z):
 
 
 def write_attention_figure(model, step, seed, suffix=''):
-    """Write the figure of the attention maps, unless the networks of --attention_of have no attention layer."""
+    """Write the attention figure, unless the networks that --attention_of selects have no attention layer."""
     sections = attention_sections(model, model.draw_z(FIGURE_ROWS, seed, Stream.FIGURE_Z))
     if sections:
         figure = draw_attention(sections, f'{model.run.name}, step {step}: attention of the framed positions')
@@ -99,8 +104,8 @@ def write_attention_page(run, snapshot=None, suffix=''):
     """Write the attention page of a run if there are any snapshots.
 
     Args:
-        snapshot: shown with the snapshots that training has saved. It replaces the saved snapshot of the same step, but
-            keeps the saved epoch.
+        snapshot: a snapshot to show with those that training has saved, or None. It replaces the saved snapshot of the
+            same step, but keeps the saved epoch.
     """
     if snapshot is None:
         snapshots, left_out = read_snapshots(run.snapshots)

@@ -58,7 +58,7 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     """
     images, labels = dataset.train
     shape = images.shape[1:]
-    # density_coverage compares with the 5th nearest neighbour of each training image.
+    # density_coverage needs the 5th nearest neighbour of each training image.
     require_samples(len(images), 6, 'the classifier cannot be trained', 'add training images')
     num_classes = len(dataset.class_names) if dataset.class_names else ROTATIONS
     suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
@@ -87,7 +87,7 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
 
 
 def restore_classifier(sess, saver, folder, digest):
-    """Restore the classifier in a folder and return True. Return False if it is damaged or has another digest."""
+    """Restore the classifier from a folder. Return whether it exists, is undamaged and has this digest."""
     trained_on = pathlib.Path(folder, 'trained_on')
     try:
         if not trained_on.exists() or trained_on.read_text() != digest:

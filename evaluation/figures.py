@@ -1,6 +1,6 @@
 """Figures of a run: training curves, attention maps, nearest neighbours, and the animation of the sample grids.
 
-Axes are placed by explicit coordinates, because the automatic layouts of matplotlib differ by fractions of a pixel
+Axes are placed at explicit coordinates, because the automatic layouts of matplotlib differ by fractions of a pixel
 between runs.
 """
 
@@ -21,7 +21,7 @@ from PIL import Image
 from utils import atomic_write
 
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
-ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # of the figure of attention maps, in inches
+ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
 MAX_FRAMES = 150
 MAX_FRAME_SIZE = 800  # pixels of the longer side
@@ -38,7 +38,7 @@ def save_figure(figure, path):
 
 
 def write_animation(folder, prefix):
-    """Write the grids <prefix>_train_<epoch>_<step>.png in a folder, in this order, as <prefix>_progress.gif.
+    """Write the grids <prefix>_train_<epoch>_<step>.png of a folder, in training order, as <prefix>_progress.gif.
 
     If there are many grids, only some are used. Large grids are scaled down, and damaged ones are skipped.
     """
@@ -67,7 +67,7 @@ def draw_curves(rows, output="D's mean probability that an image is real"):
     """Draw the history of a run: losses, gradient penalty, D's output, gammas and Fréchet distance.
 
     Args:
-        rows: [{column: text}], as from read_history; a missing value is ''.
+        rows: the rows that read_history returns, [{column: string}]; a missing value is ''.
         output: title of the panel of the columns d_real and d_fake.
     """
     columns = list(rows[0]) if rows else []
@@ -101,7 +101,7 @@ def draw_curves(rows, output="D's mean probability that an image is real"):
 
 
 def gamma_labels(columns):
-    """Return the labels of the gammas among the columns of a history, as {'g_gamma_2': 'generator 2'}."""
+    """Return the labels of the gamma columns of a history, for example {'g_gamma_2': 'generator 2'}."""
     networks = {'g': 'generator', 'd': 'discriminator'}
     matches = [re.fullmatch('([gd])_gamma(.*)', column) for column in columns]
     return {match[0]: networks[match[1]] + match[2].replace('_', ' ') for match in matches if match}
@@ -154,7 +154,12 @@ def draw_attention(sections, title):
 
 
 def sizes_in_pixels(images_shape, maps_shape):
-    """Return the (height, width) of a position and that of a key; see draw_attention for the shapes."""
+    """Return the (height, width) of a position and that of a key.
+
+    Args:
+        images_shape: (K, H, W, C).
+        maps_shape: (K, rows, columns, key rows, key columns).
+    """
     _, height, width, _ = images_shape
     _, rows, columns, key_rows, key_columns = maps_shape
     position_size = height // rows, width // columns
@@ -163,7 +168,11 @@ def sizes_in_pixels(images_shape, maps_shape):
 
 
 def draw_colour_bars(figure, colour_scales):
-    """Draw one colour bar per number of keys at the bottom of a figure; colour_scales: {number of keys: map}."""
+    """Draw one colour bar per number of keys at the bottom of a figure.
+
+    Args:
+        colour_scales: {number of keys: a map drawn with this scale}.
+    """
     height = figure.get_figheight()
     for number, (num_keys, colour_scale) in enumerate(colour_scales.items(), 1):
         bottom = COLOUR_BAR_HEIGHT * (len(colour_scales) - number) + 0.5
@@ -196,7 +205,7 @@ def choose_queries(mask, grid):
     """Choose the positions whose attention is drawn, by the amount of foreground in their pixels.
 
     Args:
-        mask: [H, W] in [0, 1], as from foreground.
+        mask: [H, W] in [0, 1], the result of foreground.
         grid: rows and columns of the positions.
 
     Returns:
@@ -276,7 +285,7 @@ def draw_neighbours(images, neighbours, title):
 ##################################################################################
 
 def write_title(figure, title, fontsize):
-    """Write a title at the top of a figure, and make the figure taller by the extra lines of a long title.
+    """Write a title at the top of a figure, and make the figure taller if the title needs more than one line.
 
     Returns:
         The added height in inches.

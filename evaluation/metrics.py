@@ -11,7 +11,7 @@ from evaluation.classifier import ROTATIONS, load_classifier, require_samples, r
 
 SUBSET = 5000  # images of each set that precision, recall, density and coverage use
 BLOCK = 1000  # features or images that are processed at once; bounds the memory
-BLOCK_PIXELS = 1000 * 28 * 28  # the same in nearest_neighbours, where images may be large
+BLOCK_PIXELS = 1000 * 28 * 28  # pixels per block in nearest_neighbours, where images may be large
 
 
 ##################################################################################
@@ -21,13 +21,14 @@ BLOCK_PIXELS = 1000 * 28 * 28  # the same in nearest_neighbours, where images ma
 def frechet_distance(a, b):
     """Return the Fréchet distance between Gaussians fitted to features a [N, D] and b [M, D]; 0 is best.
 
-    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with means m and covariances C (Heusel et al. 2017, eq. 6). It is
-    also finite for singular covariances.
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with means m and covariances C (Heusel et al. 2017, eq. 6). The
+    result is finite even if a covariance is singular.
     """
     require_samples(min(len(a), len(b)), 2, 'the Fréchet distance cannot be computed')
     a, b = a.astype(np.float64), b.astype(np.float64)
     cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
-    # With R^2 = C_a, the root of the symmetric R C_b R has the same trace and is never complex.
+    # With R^2 = C_a, the root of the symmetric matrix R C_b R is never complex. Its trace equals that of
+    # (C_a C_b)^(1/2).
     values, vectors = linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     values = linalg.eigvalsh(root @ cov_b @ root)
@@ -106,7 +107,7 @@ def class_accuracy(probabilities, labels):
 def frechet_within_classes(features, labels, train_features, train_labels):
     """Return the mean over the classes of the Fréchet distance to the training images of the same class.
 
-    Classes with fewer than two images on either side are left out. Return None if no class remains.
+    Classes with fewer than two images in either set are left out. Return None if no class remains.
     """
     counts, train_counts = np.bincount(labels), np.bincount(train_labels)
     classes = [label for label in range(min(len(counts), len(train_counts)))
@@ -122,7 +123,7 @@ def frechet_within_classes(features, labels, train_features, train_labels):
 ##################################################################################
 
 class Scores(NamedTuple):
-    """The result of evaluate_samples: {name: number or list} of the samples and of the real test split."""
+    """The scores of the samples and of the real test split, each as {name: number or list}."""
     generated: dict
     real: dict
     classifier_accuracy: float  # on the real test split
@@ -188,7 +189,7 @@ def evaluate_samples(samples, labels, dataset_name, dataset, checkpoint_dir):
 
 
 def feature_scores(features, train_features, test_features):
-    """Return the scores {name: number} of a set of images, generated or real, that need no classes."""
+    """Return the scores {name: number} that need no classes, for a set of generated or real images."""
     subset, train_subset = features[:SUBSET], train_features[:SUBSET]
     precision, recall = precision_recall(train_subset, subset)
     density, coverage = density_coverage(train_subset, subset)
@@ -199,7 +200,7 @@ def feature_scores(features, train_features, test_features):
 
 
 def prediction_scores(probabilities):
-    """Return the scores {name: number or list} of a set of images that need only the predicted classes."""
+    """Return the scores {name: number or list} that need only the predicted probabilities [N, K]."""
     score, deviation = classifier_score(probabilities)
     histogram = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)  # [K]
     return {
@@ -209,7 +210,7 @@ def prediction_scores(probabilities):
 
 
 def class_scores(features, probabilities, labels, train_features, train_labels):
-    """Return the scores {name: number} of a set of images with labels [N]."""
+    """Return the scores {name: number} that need the labels [N] of the images."""
     scores = {'class_accuracy': class_accuracy(probabilities, labels)}
     distance = frechet_within_classes(features, labels, train_features, train_labels)
     if distance is not None:

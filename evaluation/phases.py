@@ -1,7 +1,7 @@
 """The phases test, eval and export.
 
-Each phase restores a checkpoint, as SAGAN.load does, and raises UserError if the checkpoint does not exist. seed is the
-seed of z. The same seed writes the same files.
+Each phase restores a checkpoint ('latest', 'best' or a step), and raises UserError if the checkpoint does not exist.
+seed is the seed of z: the same seed gives the same files.
 """
 
 from datasets import load_dataset
@@ -15,12 +15,12 @@ from storage.run import checkpoint_steps
 from tf1 import one_line, tf
 from utils import Stream, atomic_folder, make_folder, write_json
 
-MIN_FRECHET_IMAGES = 2048  # with fewer, the Fréchet distance depends on the number of images
+MIN_FRECHET_IMAGES = 2048  # with fewer, Fréchet distances are too large
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # generated images in the figure, and nearest training images of each
 
 
 def test(model, seed=0, checkpoint='latest'):
-    """Write test_num grids of sample_num images, the figures, the attention page, and --export single images."""
+    """Write test_num grids of sample_num images, the figures, the attention page, and the single images of --export."""
     step = restore(model, checkpoint)
     config, suffix = model.config, file_suffix(model, checkpoint, seed)
     make_folder(model.run.results)
@@ -40,10 +40,10 @@ def test(model, seed=0, checkpoint='latest'):
 
 
 def evaluate(model, seed=0, checkpoint='latest'):
-    """Score eval_num images and the real test split, and draw the nearest training images.
+    """Score eval_num images and the real test split, and draw some images with their nearest training images.
 
     Raises:
-        UserError: if the data set is missing or has other classes.
+        UserError: if the data set is missing, or if its classes differ from those of a conditional run.
     """
     step = restore(model, checkpoint)
     config, suffix = model.config, file_suffix(model, checkpoint, seed)
@@ -129,7 +129,7 @@ def file_suffix(model, checkpoint, seed=0):
 def check_classes(model, dataset):
     """Raise UserError if a conditional model was trained on classes that differ from those of a Dataset."""
     class_names, names = list(model.config.class_names), list(dataset.class_names)
-    numbers = [str(number) for number in range(len(names))]  # if the config.json of the run has no names
+    numbers = [str(number) for number in range(len(names))]  # the class names of a run whose config.json has none
     if model.config.conditional and class_names not in (names, numbers):
         raise UserError(f'{model.run.name} was trained on the classes {", ".join(class_names)}, but the data set has '
                         f'{", ".join(names) or "none"}: restore the data set')

@@ -60,7 +60,7 @@ function selectedLayer() {
   return layersOf(view.network)[view.layer];
 }
 
-// Return the array of a kind of the selected layer, or undefined if there is none.
+// Return the array <kind>_<i> of the selected layer i, or undefined if the layer has no such array.
 function layerArray(kind) {
   return arrays[`${kind}_${layers.indexOf(selectedLayer())}`];
 }
@@ -187,7 +187,7 @@ function drawImage(canvas, snapshot, image, scale, gray) {
   return context;
 }
 
-// Draw the map of the selected position over the image, in gray. Return the context of the canvas.
+// Draw the map of the selected position over a gray version of the image. Return the context of the canvas.
 function drawMap(canvas, snapshot, weights, scale) {
   const grid = mapGrid(), span = cellSpan(grid), {positions} = selectedLayer();
   const context = drawImage(canvas, snapshot, view.image, scale, true);
@@ -242,7 +242,7 @@ function renderScaleLabels(top) {
   element('scale-max').textContent = percent(top);
   label.style.left = '';
   label.style.right = '';
-  if (left > 101) {  // more than rounding
+  if (left > 101) {  // more than 100, to allow for rounding
     label.textContent = `${text} (off the scale)`;
     label.style.right = '0';
   } else if (left > 50) {
@@ -286,7 +286,7 @@ function percent(weight) {
   return `${value.toPrecision(2)}\u00a0%`;
 }
 
-// An unknown epoch is 0.
+// Epoch 0 means that the epoch is unknown.
 function snapshotName(i) {
   const {epoch, step} = snapshots[i];
   return epoch ? `epoch ${epoch}` : `step ${step}`;
@@ -326,7 +326,7 @@ function renderText(weights) {
   element('omitted').textContent = omittedWeights();
 }
 
-// Describe the largest weight, which is in this cell. It is undefined if all weights are 0.
+// Describe the largest weight. cell is its index, or undefined if all weights are 0.
 function largestWeight(position, key, weights, cell) {
   if (cell === undefined) return `all recorded weights of ${key} are 0`;
   const name = cellName(cell, mapGrid()), weight = percent(weights[cell]);
@@ -341,7 +341,7 @@ function omittedWeights() {
   const count = layerArray('keys').shape[3];
   if (view.direction === 'looked') return `Only the ${count} largest weights of each position are recorded.`;
   const sum = rest.values[offset(rest, view.snapshot, view.image, view.position)];
-  return `All weights below the ${count} largest add up to ${percent(sum)}.`;
+  return `All weights except the ${count} largest add up to ${percent(sum)}.`;
 }
 
 // ---- Rendering
@@ -554,7 +554,7 @@ async function start() {
     readAddress();
   } catch (error) {
     element('error').textContent =
-      `The page cannot be shown (${error.message}): open an undamaged copy in a browser of 2024 or later`;
+      `The page cannot be shown (${error.message}): open an undamaged copy in a browser from 2024 or later`;
     element('error').hidden = false;
   }
 }

@@ -73,7 +73,7 @@ def pack_arrays(all_arrays, num_images):
     """
     array_index, data = {}, b''
     for name, last in all_arrays[-1].items():
-        if all(np.array_equal(arrays[name], last) for arrays in all_arrays):  # real images
+        if all(np.array_equal(arrays[name], last) for arrays in all_arrays):  # for example, real images
             stacked = last[None, :num_images]  # [1, num_images, ...]
         else:
             stacked = np.stack([arrays[name][:num_images] for arrays in all_arrays])  # [snapshots, num_images, ...]

@@ -1,4 +1,4 @@
-"""Attention snapshots: where each attention layer looks on a few images, recorded in one file per epoch.
+"""Attention snapshots: where each attention layer looks in a few images, recorded in one file per epoch.
 
 A snapshot is a pair (metadata, arrays). metadata holds epoch, step, real (whether the discriminator looks at real
 images) and layers: one {network, positions, keys, gamma} per attention layer, where positions and keys are
@@ -28,7 +28,7 @@ SNAPSHOT_IMAGES = 8  # per network
 MAX_DENSE_POSITIONS = 256
 TOP_KEYS = 32
 PAGE_BYTES = 10e6  # size limit of the page
-MIN_SNAPSHOTS = 4  # the size limit never leaves fewer on a page
+MIN_SNAPSHOTS = 4  # the size limit never reduces a page to fewer
 BASE64_GROWTH = 4 / 3
 
 # One attention layer on K images: images [K, H, W, C] in [0, 1], maps [K, rows, columns, key rows, key columns].
@@ -41,7 +41,7 @@ def make_snapshot(layers, epoch, step, real):
     Args:
         layers: list of LayerMaps, one per attention layer.
         epoch: number of completed epochs; 0 if unknown.
-        step: training step.
+        step: number of completed training steps.
         real: whether the discriminator looks at real images.
     """
     layer_metadata, arrays = [], {}
@@ -89,7 +89,7 @@ def snapshot_paths(folder):
 def read_snapshots(folder, *keep_steps):
     """Read the snapshots in a folder, sorted by step, up to the number that fits on a page.
 
-    Every other snapshot is left out until the rest fits. Damaged files are reported and left out.
+    Every other snapshot is left out, repeatedly, until the rest fits. Damaged files are reported and left out.
 
     Args:
         keep_steps: steps that are never left out.

@@ -359,7 +359,7 @@ def test_workers_with_different_options_are_rejected(start_worker, tmp_path):
     workers = [start_worker(ports, 0, '--name', 'different'),
                start_worker(ports, 1, '--name', 'different', '--attention', 'none')]
     for worker in workers:
-        one_line_error(finish(worker), 'the workers have different options: use the same for all workers')
+        one_line_error(finish(worker), 'the workers have different options: use the same on all workers')
     assert not (tmp_path / 'checkpoint' / 'different' / 'SAGAN').exists()
 
 

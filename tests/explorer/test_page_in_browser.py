@@ -337,7 +337,7 @@ def test_page_reports_the_sum_of_weights_that_are_not_recorded(open_page, large_
     path, layers = large_layers
     rest = np.sort(layers[0].maps[0, 0, 0].ravel())[:-32].sum()
     assert open_page(path, '#place=1,1').text('omitted') == (
-        f'All weights below the 32 largest add up to {100 * rest:.0f} %.')
+        f'All weights except the 32 largest add up to {100 * rest:.0f} %.')
 
 
 def test_page_reports_that_a_column_is_incomplete(open_page, large_layers):
