@@ -1,7 +1,7 @@
 """The Self-Attention GAN (Zhang et al. 2018, arXiv:1805.08318): its default network, training and sampling.
 
-The article is the TensorFlow 1 tutorial "SAGAN on MNIST", which the default network and options come from. The paper is
-Zhang et al.
+In this repository, "the article" is the TensorFlow 1 tutorial "SAGAN on MNIST", the source of the default network and
+options. "The paper" is Zhang et al.
 """
 
 import contextlib
@@ -39,8 +39,8 @@ from training.progress import ProgressBar
 from training.stop import Stop
 from utils import Stream, draw_labels, draw_z, grid_size, make_folder, show_all_variables, to_uint8
 
-SAMPLE_PIXELS = 512 * 28 * 28  # pixels that one call of the sampling graph computes
-STATISTICS_BATCHES = 12  # of sample_batch images, from which the statistics of the averaged weights are computed
+SAMPLE_PIXELS = 512 * 28 * 28  # maximal number of pixels per call of the sampling graph
+STATISTICS_BATCHES = 12  # batches of images for the batch norm statistics of the averaged weights
 
 
 class SAGAN:
@@ -49,13 +49,14 @@ class SAGAN:
     Args:
         sess: a TensorFlow session.
         image_shape: (H, W, C), or None for the shape of the data set.
-        classes: names or number of the classes, or None for the classes of the data set. Your own images have no
-            classes by default.
+        classes: the class names, or the number of classes. None selects the classes of a built-in data set, and no
+            classes for your own images.
         cluster: the Cluster of the workers that train together, or None to train in this process alone.
-        options: saved options of options.py, by name. Omitted options have the article's values.
+        options: options of options.py that are saved with a run, as keyword arguments. Omitted options have the
+            article's values.
 
     Raises:
-        TypeError: if an option is unknown.
+        TypeError: if an option is unknown, or if network is not the network of this class.
         UserError: if options contradict each other.
     """
 
@@ -79,7 +80,7 @@ class SAGAN:
                             'omit --conditional')
         self.target_class = target_class(config)
         self.objective = OBJECTIVES[config.gan_type]
-        # A penalty applies to each image alone. Batch norm would make each logit depend on the whole batch.
+        # A gradient penalty is defined per image, but batch norm makes each logit depend on the whole batch.
         self.d_norm = not config.sn and self.objective.penalty is None
         self.run = Run(config)
         self.model_dir = self.run.name
@@ -91,7 +92,7 @@ class SAGAN:
     def generator(self, z, is_training=True, reuse=False, labels=None, sync=None):
         """Return images [B, H, W, C] in [0, 1] for z [B, z_dim] and, if conditional, labels [B].
 
-        sync is as in ops.bn.
+        sync is the Cluster whose workers share the batch, or None. Batch norm uses the statistics of the whole batch.
         """
         height, width, channels = self.config.image_shape
         batch_size, sn, num_classes = tf.shape(z)[0], self.config.sn, self.config.num_classes
@@ -111,7 +112,9 @@ class SAGAN:
             return tf.nn.sigmoid(x)  # [B, 28, 28, 1]
 
     def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
-        """Judge images x [B, H, W, C] in [0, 1] and, if conditional, their labels [B]. sync is as in ops.bn.
+        """Judge images x [B, H, W, C] in [0, 1] and, if conditional, their labels [B].
+
+        sync is the Cluster whose workers share the batch, or None. Batch norm uses the statistics of the whole batch.
 
         Returns:
             (probability [B, 1], logit [B, 1], features [B, 1024]). probability is sigmoid(logit). It is the probability
@@ -141,12 +144,15 @@ class SAGAN:
     def build_model(self):
         """Build the graph: the training step, the networks for sampling, and the savers.
 
-        Sets the placeholders inputs [B, H, W, C], z [B, z_dim], labels [B] and z_labels [B], step, and lr_scale. labels
-        and z_labels are None unless the model is conditional. step is the number of steps before this one. lr_scale is
-        a multiplier of both learning rates.
+        Sets these placeholders:
+            inputs: real images [B, H, W, C] in [0, 1].
+            z: noise [B, z_dim].
+            labels, z_labels: the classes [B] of inputs and of z, or None unless the model is conditional.
+            step: number of steps before this one.
+            lr_scale: factor of both learning rates.
 
         Raises:
-            UserError: if the graph already has networks.
+            UserError: if the graph already has a generator.
         """
         if tf.global_variables('generator/'):
             raise UserError('this graph already has a generator: call tf.reset_default_graph(), then create a new '
@@ -171,10 +177,12 @@ class SAGAN:
     def build_training_step(self):
         """Build the training step.
 
-        Sets d_step, which updates D on (inputs, G(z)). Sets train_step, which runs d_step, updates G through the
-        updated D on the same z, then updates the moving average of G. Sets losses, {name: scalar}, and gammas, {column
-        of the history: scalar}. Fetching g_loss runs d_step, because g_loss is the loss under the updated D. Sets
-        batch_number, a placeholder that seeds the noise of a penalty.
+        Sets these operations, tensors and placeholders:
+            d_step: updates D on inputs and G(z).
+            train_step: runs d_step, updates G through the updated D on the same z, then updates G's moving averages.
+            losses: {name: scalar}. Fetching g_loss runs d_step, because G's loss is computed with the updated D.
+            gammas: {column of the history: scalar}.
+            batch_number: placeholder for the number of the batch, counted from 0. It seeds the noise of a penalty.
         """
         config, cluster = self.config, self.cluster
         gradients = BFLOAT16_GRADIENTS if config.precision == 'bfloat16' else {}
@@ -184,7 +192,7 @@ class SAGAN:
             fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
             _, real_logit, _ = self.discriminator(cluster.local_shard(self.inputs), labels=labels, sync=cluster)
-            # Both passes update the same statistics. A fixed order makes runs bit-identical.
+            # Both passes update the same batch norm statistics. A fixed order makes runs bit-identical.
             with tf.control_dependencies([real_logit]):
                 _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=cluster)
             self.batch_number = tf.placeholder_with_default(0, [], name='batch_number')
@@ -196,7 +204,7 @@ class SAGAN:
         with tf.control_dependencies([self.minimize(d_loss, config.d_lr, 'discriminator/')]):
             self.d_step = update_u(tf.global_variables('discriminator/'))
 
-        # Resource variables are read in the order of the graph: these reads come after the update of D.
+        # Reads of resource variables obey control dependencies, so this pass uses the updated D.
         with tf.control_dependencies([self.d_step]), tf.name_scope('training'):
             _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=cluster)
         g_loss = self.objective.g_loss(fake_logit)
@@ -226,15 +234,19 @@ class SAGAN:
 
         if self.objective.penalty is None:
             return {}
-        key = tf.stack([self.config.seed, 2 * self.batch_number])  # a penalty may also use the next number
+        key = tf.stack([self.config.seed, 2 * self.batch_number])  # a penalty may use the next number as a second seed
         return {'d_penalty': self.objective.penalty(logits_of, self.inputs, fake, key, self.cluster)}
 
     def build_sampling(self):
-        """Build G and D for sampling, with is_training=False and the weights to sample with.
+        """Build G and D with is_training=False, for sampling and attention maps.
 
-        Sets fake_images, G(z). Sets layers, {network: its AttentionLayers}, for this G on z and for D on inputs. Sets
-        sampled_gammas, the gammas of these layers. With averaged weights, this G has its own batch norm statistics,
+        If there are averaged weights and --weights is ema, this G uses them. It then has its own batch norm statistics,
         which refresh_statistics computes.
+
+        Sets:
+            fake_images: G(z).
+            layers: {network: its AttentionLayers}, those of G on z and of D on inputs.
+            sampled_gammas: the gammas of these layers, {column of the history: scalar}.
         """
         sampled = {}  # {name of a variable of G: its replacement}
         if self.averages and self.config.weights == 'ema':
@@ -272,8 +284,8 @@ class SAGAN:
         """Train until the last epoch ends. Resume from the newest checkpoint if there is one.
 
         Args:
-            stop: a Stop. Once it is requested, training saves a checkpoint and returns.
-            dataset: a Dataset, or None to load the data set of the options.
+            stop: a Stop, or None. Once stop.requested is set, training saves a checkpoint and returns.
+            dataset: a Dataset, or None to load the data set that the options name.
 
         Raises:
             UserError, OSError: if training fails for a reason that the user can fix.
@@ -313,7 +325,7 @@ class SAGAN:
                   f'Checkpoints: {self.run.folder}\nResults: {self.run.results}')
 
     def config_with(self, dataset):
-        """Return the config with the facts of a Dataset. Raise UserError if the data set does not fit."""
+        """Return the config with the size and class names of a Dataset. Raise UserError if they do not fit."""
         config = self.config
         images = len(dataset.train[0])
         batches_per_epoch(images, config.batch_size, config.dataset_name)
@@ -341,7 +353,7 @@ class SAGAN:
         return self.cluster.broadcast(self.sess, step, tf.global_variables())
 
     def prepare(self, step):
-        """Print the variables or the step to resume from, check the disk space, and create the folders of the run."""
+        """Check the disk space, create the run's folders, and print the networks' sizes or the step to resume from."""
         config = self.config
         self.check_disk_space(step)
         make_folder(self.run.logs)
@@ -368,7 +380,7 @@ class SAGAN:
         self.checkpoints.check_disk_space(growth)
 
     def batches(self, dataset, step):
-        """Return the n_critic batches of a step, as train_batch expects them."""
+        """Return the n_critic batches that train_batch expects. step is the number of steps before this one."""
         config, batches = self.config, []
         for number in range(step * config.n_critic, (step + 1) * config.n_critic):
             images, labels = batch(*dataset.train, config.batch_size, config.seed, number, config.flip)
@@ -414,11 +426,11 @@ class SAGAN:
         self.checkpoints.save(step)
 
     def load(self, checkpoint='latest'):
-        """Restore a checkpoint.
+        """Restore a checkpoint. If it has no averages, they start at the restored weights.
 
         Args:
-            checkpoint: 'latest' (the newest undamaged one), 'best' (the one that --eval_freq kept), or a step. If
-                the checkpoint has no averages, the averages start at the weights.
+            checkpoint: 'latest' (the newest undamaged one), 'best' (the one with the lowest Fréchet distance, saved by
+                a run with --eval_freq), or a step.
 
         Returns:
             (True, step), or (False, 0) if there is no such checkpoint.
@@ -460,7 +472,7 @@ class SAGAN:
         return np.arange(count) % self.config.num_classes
 
     def draw_grid(self, *key):
-        """Return (z, labels, (rows, columns)) for a grid. In a grid of all classes, each row has one z."""
+        """Return (z, labels, (rows, columns)) for a grid. In a grid of all classes, each row repeats one z."""
         count, num_classes = self.config.sample_num, self.config.num_classes
         if not self.config.conditional or self.target_class is not None:
             return self.draw_z(count, *key), self.sampled_labels(count), grid_size(count)
@@ -482,7 +494,7 @@ class SAGAN:
         return pixels
 
     def sample_batches(self, z, labels=None):
-        """Yield the same images as sample, in batches of sample_batch."""
+        """Yield the same images as sample, in batches of at most sample_batch images."""
         if labels is None:
             labels = self.sampled_labels(len(z))
         for start in range(0, len(z), self.sample_batch):
@@ -491,7 +503,7 @@ class SAGAN:
 
     @property
     def sample_batch(self):
-        """The number of images that one call of the sampling graph computes, which bounds the memory."""
+        """The maximal number of images per call of the sampling graph. It bounds the memory that sampling uses."""
         height, width, _ = self.config.image_shape
         return max(1, min(512, SAMPLE_PIXELS // (height * width)))
 
@@ -507,7 +519,7 @@ class SAGAN:
         return self.sess.run(fetches, self.sampling_feed(z, labels))
 
     def sampling_feed(self, z, labels):
-        """Return the feed of the sampling graph; labels are ignored unless the run is conditional."""
+        """Return the feed_dict of the sampling graph. Labels are ignored unless the run is conditional."""
         feed = {self.z: z}
         if self.config.conditional:
             feed[self.z_labels] = labels
@@ -516,9 +528,9 @@ class SAGAN:
     def refresh_statistics(self):
         """Compute the batch norm statistics of the averaged weights from images that these weights generate.
 
-        The computation starts from the averaged moving statistics, which belong to many generators. After load and
-        train_batch, the next sample refreshes the statistics. Call this method after any other change of the weights.
-        Trained and saved values do not change.
+        The averages of the moving statistics mix the statistics of many generators, so they only serve as initial
+        values. The first sampling after load or train_batch calls this method. After any other change of the weights,
+        call it yourself. Trained and saved variables do not change.
         """
         self.sess.run(self.reset_statistics)
         for number in range(STATISTICS_BATCHES):
@@ -530,7 +542,10 @@ class SAGAN:
 
 
 def learning_rate_scale(config, step):
-    """Return the factor of the learning rates. It is 1, but falls to 0 over the second half with --lr_decay linear."""
+    """Return the factor of both learning rates. step is the number of steps before this one.
+
+    The factor is 1. With --lr_decay linear, it falls linearly to 0 over the second half of the steps.
+    """
     if config.lr_decay == 'none':
         return 1.
     return min(1., 2 * (1 - step / config.last_step))
@@ -542,7 +557,7 @@ def target_class(config):
     if not label:
         return None
     if not config.conditional:
-        raise UserError(f'--label {label} requires a run of --conditional true')
+        raise UserError(f'--label {label} requires a run with --conditional true')
     if label in names:
         return names.index(label)
     if label.isascii() and label.isdigit() and int(label) < len(names):

@@ -3,7 +3,7 @@
 import signal
 
 if __name__ == '__main__':
-    # Until training handles signals, they end the program without a traceback. No import can lose a signal.
+    # Until training installs its handlers, Ctrl-C ends the program without a traceback, even during an import.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import contextlib
@@ -57,7 +57,11 @@ def train(typed):
 
 
 def choose_dataset(options):
-    """Find the data set as find_dataset does. Raise UserError if auto selects digits although a run of MNIST exists."""
+    """Make sure that the data set is available. Return its name and a message that reports where it is.
+
+    Raises:
+        UserError: if the data set is not available, or if auto would select digits although there is a run of MNIST.
+    """
     from datasets import find_dataset
     from storage.run import RunNotFound, find_runs
     name, data_dir, checkpoint_dir = options['dataset_name'], options['data_dir'], options['checkpoint_dir']
@@ -71,8 +75,9 @@ def choose_dataset(options):
     except UserError as error:
         if mnist_run is None:
             raise
-        raise UserError(f'{checkpoint_dir} holds {mnist_run}, a run of MNIST, but MNIST is not in {data_dir}: give '
-                        'the --data_dir of MNIST, or train digits with --dataset digits') from error
+        raise UserError(f'{checkpoint_dir} holds {mnist_run}, a run of MNIST, but MNIST is not in {data_dir}: set '
+                        '--data_dir to the folder that contains mnist/, or train on digits with --dataset '
+                        'digits') from error
 
 
 def test(typed):
@@ -96,18 +101,18 @@ def export(typed):
 
 
 def open_run(typed):
-    """Open the model of the trained run that the typed options select."""
+    """Open the model of the trained run that the options on the command line select."""
     run = select_run(typed)
-    # The training schedule does not matter here. Loading determines whether the checkpoint has averages.
+    # The training schedule does not affect sampling. Loading determines whether the checkpoint has averages.
     schedule = {name: ARTICLE[name] for name in options_of('schedule')}
     sampling = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
-    # Samples are computed in float32, as in the SavedModel, whatever the precision of the training.
+    # Samples are computed in float32, as in the SavedModel, whatever the precision of training.
     fixed = {'checkpoint_dir': typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), 'precision': 'float32'}
     return open_model({**run.options, **schedule, **sampling, **fixed}, run.rest.get('class_names'))
 
 
 def select_run(typed):
-    """Return the most recently trained StoredRun that has the typed options, and print its name.
+    """Return the most recently trained StoredRun that has the options on the command line, and print its name.
 
     Raises:
         UserError: if there is no such run.
@@ -124,7 +129,7 @@ def select_run(typed):
     except RunNotFound as error:
         if 'label' not in typed:
             raise
-        raise UserError(f'--label {typed["label"]} requires a run of --conditional true: {error}') from error
+        raise UserError(f'--label {typed["label"]} requires a run with --conditional true: {error}') from error
     report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.rest)
     if others:
         print(f'Run: {run.name}, the latest of {1 + len(others)} matching runs; choose another with --name: '
@@ -136,7 +141,7 @@ def select_run(typed):
 
 @contextlib.contextmanager
 def open_model(options, class_names, *workers):
-    """Open a session with a model whose graph is built. workers holds the arguments of Cluster."""
+    """Open a session and yield a model whose graph is built. workers is passed on to Cluster."""
     import networks
     from distributed.cluster import Cluster
     from tf1 import one_line, tf
@@ -171,7 +176,7 @@ def main():
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)
         os._exit(EXIT_LOST)  # TensorFlow's runtime would wait for the lost worker
-    except BrokenPipeError:  # as in "| head"
+    except BrokenPipeError:  # standard output was closed, as by "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:

@@ -23,7 +23,7 @@ class AttentionLayer(NamedTuple):
 ##################################################################################
 
 def initializer(stddev, normal):
-    """Return normal(stddev=stddev), or the Xavier-uniform initializer (Glorot and Bengio 2010, eq. 16) for None."""
+    """Return normal(stddev=stddev). If stddev is None, return Xavier-uniform (Glorot and Bengio 2010, eq. 16)."""
     return tf.glorot_uniform_initializer() if stddev is None else normal(stddev=stddev)
 
 
@@ -54,7 +54,10 @@ def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='dec
 
     Args:
         output_shape: [B, H*d_h, W*d_w, C']. B may be a tensor, if the batch size is unknown when the graph is built.
-        The other arguments are those of conv2d.
+        k_h, k_w: height and width of the kernel.
+        d_h, d_w: strides.
+        stddev: standard deviation of the initial weights.
+        sn: whether to apply spectral normalization.
 
     Returns:
         A tensor of shape output_shape. Variables: w [k_h, k_w, C', C], biases [C'].
@@ -70,7 +73,12 @@ def deconv2d(x, output_shape, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='dec
 
 
 def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0, sn=False):
-    """Apply a fully connected layer to x [B, D]. stddev and sn are as in conv2d.
+    """Apply a fully connected layer to x [B, D].
+
+    Args:
+        stddev: standard deviation of the initial weights. None selects Xavier-uniform weights.
+        bias_start: initial value of the bias.
+        sn: whether to apply spectral normalization.
 
     Returns:
         [B, output_size]. Variables: Matrix [D, output_size], bias [output_size].
@@ -91,7 +99,10 @@ def matmul(x, w):
 
 @tf.RegisterGradient('MatMulOnAllCores')
 def matmul_gradient(op, dy):
-    """Return the gradients of x [B, D] @ w [D, E] with respect to x and w, given dy [B, E]. They equal TensorFlow's."""
+    """Return the gradients of x [B, D] @ w [D, E] with respect to x and w, given dy [B, E].
+
+    Mathematically, they equal the gradients that TensorFlow defines.
+    """
     x, w = op.inputs
     # oneDNN splits batched products across the cores, but not the product of a few rows with a transposed matrix.
     dx = tf.matmul(dy[None], w[None], transpose_b=True)[0]  # [B, D]
@@ -99,7 +110,12 @@ def matmul_gradient(op, dy):
 
 
 def embedding(labels, num_classes, size, scope='embedding', stddev=0.02, sn=False):
-    """Return a learned vector for each label [B] in 0..num_classes-1. stddev and sn are as in conv2d.
+    """Return a learned vector for each label [B] in 0..num_classes-1.
+
+    Args:
+        size: length of a vector.
+        stddev: standard deviation of the initial weights. None selects Xavier-uniform weights.
+        sn: whether to apply spectral normalization.
 
     Returns:
         [B, size]. Variable: w [num_classes, size].
@@ -134,8 +150,8 @@ def spectral_norm(w, axis=-1):
     """Divide a weight by an estimate of its spectral norm (Miyato et al. 2018, arXiv:1802.05957, algorithm 1).
 
     The norm is the largest singular value of w as a matrix with one column per output channel. The estimate takes one
-    step of power iteration from the variable u [1, C]. Its gradient treats u and v as constants. The next value of u
-    goes into a graph collection: see update_u.
+    step of power iteration from the variable u [1, C]. The gradient treats both singular vectors as constants. The next
+    value of u is added to a graph collection, from which update_u takes it.
 
     Args:
         axis: the axis of the output channels: -1, or 2 for the weight of a transposed convolution.
@@ -162,9 +178,9 @@ def spectral_norm_matmul(x, w):
 
 
 def singular_vectors(matrix):
-    """Return the variable u [1, C] of the current scope, and v [1, K], the next estimate of the other singular vector.
+    """Return estimates of the singular vectors of a matrix [K, C]: the variable u [1, C], and v [1, K] computed from u.
 
-    matrix is [K, C]. v is a constant for the gradient.
+    u belongs to the current variable scope. The gradient treats v as a constant.
     """
     u = tf.get_variable('u', [1, matrix.shape.as_list()[1]], initializer=tf.random_normal_initializer(),
                         trainable=False)
@@ -214,7 +230,7 @@ def bn(x, is_training, scope, labels=None, num_classes=0, sync=None):
             mean and unbiased variance. If False, the moving values normalize the channel and do not change.
         labels: [B] in 0..num_classes-1, for one beta and gamma per class (Dumoulin et al. 2017, arXiv:1610.07629,
             eq. 5).
-        sync: the Cluster whose workers share the batch. The mean and variance are then those of the whole batch.
+        sync: the Cluster whose workers share the batch, or None. The mean and variance are those of the whole batch.
 
     Returns:
         A tensor of the same shape. Variables: beta and gamma, [C] or [num_classes, C]; moving_mean and
@@ -298,9 +314,10 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
     instead of 1x1 convolutions.
 
     Args:
+        is_training: whether batch norm uses and updates the statistics of the batch. A Python bool.
         norm: whether to use batch norm.
-        is_training, sync: as in bn.
-        sn: as in conv2d.
+        sn: whether to apply spectral normalization.
+        sync: the Cluster whose workers share the batch, or None. Batch norm uses the statistics of the whole batch.
 
     Returns:
         A tensor of the same shape. The attention map beta [B, N, N], N = H*W, is the tensor <scope>/attention_map:0.
@@ -324,8 +341,8 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
 def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=False, sync=None):
     """Apply self-attention as in the code of Zhang et al. 2018, but with biases. The arguments are those of attention.
 
-    The convolutions are 1x1 and have no batch norm. Each key and value is pooled from 2 x 2 positions, so the attention
-    map is [B, N, M] with M = ceil(H/2) * ceil(W/2).
+    The convolutions are 1x1 and have no batch norm, so norm and sync have no effect. Each key and value is
+    pooled from 2 x 2 positions, so the attention map is [B, N, M] with M = ceil(H/2) * ceil(W/2).
 
     Returns:
         A tensor of the same shape. Variables: those of f_conv, g_conv, h_conv, attn_conv, and gamma [1].

@@ -1,4 +1,4 @@
-"""The options, each declared once in OPTIONS, with the parser, the config and the run's name that they define."""
+"""The command-line options, each declared once in OPTIONS, and what they define: parser, config and run name."""
 
 import argparse
 import dataclasses
@@ -10,11 +10,11 @@ GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'
 ATTENTION_BLOCKS = 'article', 'paper', 'none'
 # The heights and widths that each network supports. A tuple lists the sides of square images.
 IMAGE_SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
-MAX_PIXELS = 512 ** 2 - 1  # with more, a layer of the article's network has 2**31 weights, too many for TensorFlow
+MAX_PIXELS = 512 ** 2 - 1  # at 512 x 512, the article's network has 2**31 weights in a layer, too many for TensorFlow
 
 
 class UserError(Exception):
-    """A mistake that the user can fix. Its text is one line: what failed (cause): how to fix it."""
+    """A mistake that the user can fix. The message is one line: what failed (cause): how to fix it."""
 
 
 ##################################################################################
@@ -25,7 +25,7 @@ class OptionType(NamedTuple):
     """The values that an option accepts."""
     metavar: str  # as --help shows it
     description: str  # completes "'x' is not ..."
-    parse: Any  # text -> value; raises ValueError for other texts
+    parse: Any  # string -> value; raises ValueError for any other string
 
 
 def integer(low, high=1000000):
@@ -68,7 +68,7 @@ def choice(*values):
 
 
 def matching(metavar, description, pattern):
-    """Return the type of a text that matches a regular expression as a whole."""
+    """Return the type of a string that matches a regular expression from start to end."""
     def parse_text(text):
         if not re.fullmatch(pattern, text):
             raise ValueError
@@ -77,18 +77,18 @@ def matching(metavar, description, pattern):
 
 
 def parse_boolean(text):
-    """Return the value of true or false."""
+    """Return True for true and False for false, in upper or lower case."""
     return choice('true', 'false').parse(text.lower()) == 'true'
 
 
 def parse_attention(text):
-    """Return the name of an attention block. true stands for article and false for none, as in older commands."""
+    """Return the name of an attention block. For older commands, true stands for article and false for none."""
     name = {'true': 'article', 'false': 'none'}.get(text.lower(), text)
     return choice(*ATTENTION_BLOCKS).parse(name)
 
 
 def parse_checkpoint(text):
-    """Return latest, best or the number of a step."""
+    """Return 'latest', 'best' or the number of a step."""
     if text in ('latest', 'best'):
         return text
     return integer(0, 10**12).parse(text)
@@ -118,7 +118,7 @@ RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that 
 
 
 class Option(NamedTuple):
-    """An option. It is typed as --name, without a trailing _name, and read as config.name."""
+    """An option. The command line has --name, without a trailing _name. The code reads config.name."""
     name: str
     default: Any
     type: OptionType
@@ -135,22 +135,23 @@ GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 # training  changes what is trained; part of the run's name unless it has the article's value
 # schedule  may change when a run resumes
 # sampling  may change when a trained run is sampled
-# location  where files are
+# location  names a folder
 OPTIONS = {
     'command': [
         Option('phase', 'train', choice('train', 'test', 'eval', 'export'), 'run',
                'train, draw samples, compute scores, or write a SavedModel'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'checkpoint that test, eval and export restore; best is the one that --eval_freq kept'),
+               'checkpoint that test, eval and export restore; best is the one with the best score (see --eval_freq)'),
         Option('recipe', 'article', choice('article', 'paper'), 'run',
                "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
                'normalization, classes, learning rates and z'),
-        Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval sample'),
+        Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
         Option('workers', 1, integer(1, 64), 'several machines', 'processes on this machine that train together'),
         Option('patience', 60, integer(1, 86400), 'several machines', 'seconds to wait for a missing worker')],
     'identity': [
         Option('dataset_name', 'auto', DATASET, 'data',
-               'auto is mnist if present or downloadable, else the built-in digits; FOLDER: your own images'),
+               'auto is mnist if it is present or can be downloaded, else the built-in digits; FOLDER holds your own '
+               'images'),
         Option('batch_size', 64, integer(1), 'data', 'images per step'),
         Option('z_dim', 62, integer(1), 'network', 'length of the noise vector')],
     'training': [
@@ -179,12 +180,13 @@ OPTIONS = {
                {'dcgan': '_dcgan', 'resnet': '_resnet'}),
         Option('ch', 64, multiple_of_8(8, 1024), 'network', 'base number of channels of dcgan and resnet'),
         Option('img_size', 0, integer(0, 508), 'data',
-               "height and width in pixels; 0 is the data set's own, 64 for your own images"),
-        Option('c_dim', 0, choice(0, 1, 3), 'data', "channels; 0 is the data set's own, 3 for your own images"),
+               "height and width in pixels; 0 means the data set's own size, 64 for your own images"),
+        Option('c_dim', 0, choice(0, 1, 3), 'data',
+               "channels; 0 means the data set's own number, 3 for your own images"),
         Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'})],
     'schedule': [
         Option('epoch', 20, integer(1), 'run', 'epochs; a larger number continues a finished run'),
-        Option('iteration', 0, integer(0), 'run', 'steps per epoch; 0 is one pass over the data'),
+        Option('iteration', 0, integer(0), 'run', 'steps per epoch; 0 means one pass over the data'),
         Option('ema', 0.999, number(0, 1), 'objective',
                "decay of the moving average of the generator's weights; 0 turns it off"),
         Option('print_freq', 50, integer(1), 'output', 'steps between printed losses'),
@@ -228,18 +230,18 @@ RECIPES = {'article': {}, 'paper': {
     'network': 'resnet', 'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004,
     'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal', 'conditional': None, 'img_size': None}}
 
-# (height = width, channels) of the images of each data set. Your own images are converted to OWN_SHAPE.
+# (height = width, channels) of the images of each data set. By default, your own images are converted to OWN_SHAPE.
 SHAPES = {'auto': (28, 1), 'mnist': (28, 1), 'fashion-mnist': (28, 1), 'digits': (28, 1), 'cifar10': (32, 3)}
 OWN_SHAPE = 64, 3
 
 
 def flag(name):
-    """Return an option as it is typed."""
+    """Return an option as it is written on the command line."""
     return '--' + name.removesuffix('_name')
 
 
 def as_typed(value):
-    """Return a value as it is typed."""
+    """Return a value as it is written on the command line."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -254,11 +256,11 @@ DESCRIPTION = '''Self-Attention GAN. Train on MNIST, then draw samples:
 
 
 def parse(arguments=None):
-    """Parse a command line and return the options that were typed, {option: value}.
+    """Parse a command line and return the options given on it, {option: value}.
 
     Args:
-        arguments: a list of words, or None for the command line of this program. --help, or no word at all, prints the
-            usual commands and all options, and exits.
+        arguments: a list of words, or None for the command line of this program. If the list is empty or contains
+            --help, the usual commands and all options are printed, and the program exits.
 
     Raises:
         UserError: if an option is unknown or does not accept its value.
@@ -285,7 +287,7 @@ def parse(arguments=None):
 
 
 def argument_type(option):
-    """Return the parser of an option's text, with the errors that argparse expects."""
+    """Return a function that parses the value of an option and raises the error that argparse expects."""
     def parse_text(text):
         try:
             return option.type.parse(text)
@@ -298,17 +300,18 @@ def argument_type(option):
 # The config
 ##################################################################################
 
-@dataclasses.dataclass(frozen=True)  # without it, the subclass would accept new attributes
+@dataclasses.dataclass(frozen=True)  # otherwise the class would accept new attributes
 class Config(dataclasses.make_dataclass('Values', [*SAVED, 'image_shape', 'class_names', 'images'], frozen=True)):
-    """Every saved option of a run and the facts of its data set.
+    """The saved options of a run and the properties of its data set.
 
-    The facts are image_shape (H, W, C), class_names (a tuple, empty without classes) and images (the size of the
-    training split, None if unknown). It is immutable: dataclasses.replace(config, epoch=3) returns a changed copy.
+    The properties are image_shape (H, W, C), class_names (a tuple, empty if there are no classes) and images (the size
+    of the training split, or None if unknown). A Config is immutable: dataclasses.replace(config, epoch=3) returns a
+    changed copy.
     """
 
     @property
     def num_classes(self):
-        """The number of classes; 0 without classes."""
+        """The number of classes, or 0 if the data set has no classes."""
         return len(self.class_names)
 
     @property
@@ -325,12 +328,13 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, 'image_shape', 'class
 
 
 def resolve(typed):
-    """Return the options of a new run, {option: value}: the typed value, else the recipe's, else the article's.
+    """Return the options of a new run, {option: value}.
 
-    conditional may be None, which make_config resolves.
+    A value comes from the command line, else from the recipe, else from the article. conditional may be None, which
+    make_config resolves.
 
     Args:
-        typed: options as parse returns them.
+        typed: the options given on the command line, as parse returns them.
     """
     options = {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **RECIPES[typed.get('recipe', 'article')],
                **{name: value for name, value in typed.items() if name in SAVED}}
@@ -344,7 +348,7 @@ def complete_options(options):
     """Return all saved options, {option: value}. Options that are not given have the article's values.
 
     Args:
-        options: {option: value}. Names may be as typed, without a trailing _name.
+        options: {option: value}. Names may lack a trailing _name, as on the command line.
 
     Raises:
         TypeError: if an option is unknown.
@@ -375,7 +379,11 @@ def make_config(options, image_shape=None, class_names=(), images=None):
 
 
 def normalized(name, value):
-    """Return a value in the type of its option: a float for 1, an attention block for True, a text for label 7."""
+    """Convert a value to the type of its option.
+
+    An integer becomes a float if the option is a float. A bool for attention becomes the name of a block. A label
+    becomes a string.
+    """
     if name == 'label':
         return str(value)
     if name == 'attention' and isinstance(value, bool):
@@ -386,7 +394,7 @@ def normalized(name, value):
 
 
 def native_shape(dataset_name):
-    """Return (height = width, channels) of a data set's images by default."""
+    """Return the default (height = width, channels) of a data set's images."""
     return SHAPES.get(dataset_name, OWN_SHAPE)
 
 
@@ -401,7 +409,7 @@ def shape_of(options):
 
 
 def with_native_shape_as_0(options):
-    """Return options with img_size and c_dim set to 0 if they are the data set's own, because the run is the same."""
+    """Return options in which img_size and c_dim are 0 if they equal the data set's own, as both mean the same run."""
     size, channels = native_shape(options['dataset_name'])
     changes = {}
     if options.get('img_size') == size:
@@ -417,12 +425,12 @@ def check_image_size(network, height, width):
     must_be_square = isinstance(sizes, tuple)
     if must_be_square:
         supported = height == width and height in sizes
-        requirement = ', '.join(map(str, sizes)) + ' pixels'
+        requirement = f'square images of {" or ".join(map(str, sizes))} pixels'
     else:
         supported = height in sizes and width in sizes and height * width <= MAX_PIXELS
-        requirement = f'multiples of {sizes.step} pixels, fewer than 512 x 512 in total'
+        requirement = f'a height and width that are multiples of {sizes.step}, and fewer than 512 x 512 pixels'
     if not supported:
-        raise UserError(f'--network {network} requires images of {requirement}, not {height} x {width}: choose another '
+        raise UserError(f'--network {network} requires {requirement}, not {height} x {width}: choose another '
                         '--img_size or --network')
 
 
@@ -438,14 +446,14 @@ def check_worker_share(batch_size, workers):
 ##################################################################################
 
 def as_folder(text):
-    """Return text with underscores for the characters that TensorFlow reads as a pattern in a checkpoint's path."""
+    """Return text with underscores in place of the characters that TensorFlow reads as a pattern in a path."""
     return re.sub(r'[][*?\\]', '_', text)
 
 
 def run_name(options):
     """Return the name of a run's folder.
 
-    Runs that train differently have different names, unless their values differ only beyond six digits.
+    Runs that train differently have different names, unless their values differ only beyond six significant digits.
     """
     if options['name']:
         return options['name']
@@ -487,7 +495,7 @@ def check_saved_options(values, path):
 ##################################################################################
 
 def options_page():
-    """Return docs/options.md. Update it with: python options.py > docs/options.md"""
+    """Return the text of docs/options.md. Update the file with: python options.py > docs/options.md"""
     lines = ['# Options', '', 'This page is generated from [options.py](../options.py): `python options.py > '
              'docs/options.md`.']
     for group in GROUPS:

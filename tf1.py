@@ -1,10 +1,10 @@
-"""TensorFlow in graph mode, without its start-up messages, and its errors as one line."""
+"""Import TensorFlow in graph mode without its start-up messages, and shorten its error messages to one line."""
 
 import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')  # otherwise TensorFlow imports Keras, which is not used here
-# TensorFlow's libraries write to the file descriptor before they read any setting.
+# TensorFlow's libraries write to file descriptor 2 before they read any setting.
 stderr = os.dup(2)
 with open(os.devnull, 'w') as devnull:
     os.dup2(devnull.fileno(), 2)

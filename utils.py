@@ -74,7 +74,7 @@ def atomic_write(path):
         os.replace(part, path)
     except OSError as error:
         if error.errno and not error.filename:
-            error.filename = str(path)  # a write to a full disk leaves it empty
+            error.filename = str(path)  # a failed write to a full disk does not set filename
         raise
     finally:
         pathlib.Path(part).unlink(missing_ok=True)
@@ -94,7 +94,10 @@ def atomic_folder(path):
 
 
 def is_abandoned(part):
-    """Return whether a temporary file of atomic_write is left over, from an ended process or this one."""
+    """Return whether no other running process is writing a temporary file.
+
+    The process ID is part of the name that atomic_write chooses. A file without an ID counts as abandoned.
+    """
     writer = re.search(r'\.(\d+)\.part$', str(part))
     return not writer or int(writer[1]) == os.getpid() or not os.path.exists(f'/proc/{writer[1]}')
 
@@ -139,7 +142,7 @@ def grid_size(count):
 
 
 def merge(images, size):
-    """Lay out images [N, H, W, C] row by row on a grid of size (rows, columns).
+    """Lay out images [N, H, W, C] row by row in a grid of size (rows, columns).
 
     Returns:
         The grid [rows*H, columns*W, C]. Cells without an image are 0.
@@ -168,11 +171,11 @@ def save_images(images, size, path):
 ##################################################################################
 
 def show_all_variables(variables, path):
-    """Print the numbers of variables and parameters of each network, and write the whole table to a text file.
+    """Print how many variables and parameters each network has, and list all variables in a text file.
 
     Args:
         variables: a list of TensorFlow variables, named <network>/...
-        path: the file of the table, with the name, shape and number of parameters of each variable.
+        path: path of the text file, which has the name, shape and number of parameters of each variable.
     """
     rows, totals = [], {}
     for variable in variables:

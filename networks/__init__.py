@@ -8,7 +8,7 @@ NETWORKS = {network.kind: network for network in (SAGAN, DCGAN, ResNet)}
 
 
 def build(sess, network='article', **options):
-    """Return the model of this name with its graph built. Arguments and errors are those of SAGAN."""
+    """Return a model of the named network, with its graph built. The other arguments and the errors are SAGAN's."""
     model = NETWORKS[network](sess, network=network, **options)
     model.build_model()
     return model

@@ -4,7 +4,7 @@ from ops import ATTENTIONS, bn, conv2d, deconv2d, linear, lrelu, projection
 from SAGAN import SAGAN
 from tf1 import tf
 
-ATTENTION_SIZES = {32: (8, 16), 64: (16, 32), 128: (16, 32)}  # {image size: sizes of the maps of G with attention}
+ATTENTION_SIZES = {32: (8, 16), 64: (16, 32), 128: (16, 32)}  # {image size: sizes of G's feature maps with attention}
 
 
 class DCGAN(SAGAN):
@@ -16,7 +16,10 @@ class DCGAN(SAGAN):
     kind = 'dcgan'
 
     def generator(self, z, is_training=True, reuse=False, labels=None, sync=None):
-        """As in SAGAN. Starting at 4 x 4, each layer doubles the size and halves the channels, down to ch."""
+        """Return images [B, H, W, C] in [0, 1], as SAGAN.generator does.
+
+        Starting at 4 x 4, each layer doubles the size and halves the channels, down to ch.
+        """
         config = self.config
         size, _, channels = config.image_shape
         width, sn = config.ch * size // 8, config.sn  # 64 px: 8 * ch
@@ -38,7 +41,10 @@ class DCGAN(SAGAN):
             return (tf.nn.tanh(x) + 1) / 2  # [B, 64, 64, C]
 
     def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
-        """As in SAGAN. The features [B, D] are the last map, summed over positions. Only attention has batch norm."""
+        """Return (probability, logit, features), as SAGAN.discriminator does.
+
+        The features [B, D] are the last feature map, summed over positions. Only the attention layers have batch norm.
+        """
         config = self.config
         side, width, sn = config.image_shape[0], config.ch, config.sn
         with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):

@@ -4,8 +4,9 @@ from ops import ATTENTIONS, avg_pool, bn, conv2d, linear, projection, upsample
 from SAGAN import SAGAN
 from tf1 import tf
 
-# {image size: blocks}. generator: the channels of each map, in units of ch, starting at 4 x 4. discriminator: the
-# channels and the size of the output of each block. attention: the size of the maps with attention.
+# {image size: blocks}. generator: the channels of each feature map, in units of ch, starting at 4 x 4. discriminator:
+# the channels, in units of ch, and the size of each block's output. attention: the size of the feature maps with
+# attention.
 BLOCKS = {
     32: {'generator': (4, 4, 4, 4), 'discriminator': ((2, 16), (2, 8), (2, 8), (2, 8)), 'attention': 16},
     64: {'generator': (16, 8, 4, 2, 1), 'discriminator': ((1, 32), (2, 16), (4, 8), (8, 4), (16, 4)), 'attention': 32},
@@ -22,7 +23,7 @@ class ResNet(SAGAN):
     kind = 'resnet'
 
     def generator(self, z, is_training=True, reuse=False, labels=None, sync=None):
-        """As in SAGAN."""
+        """Return images [B, H, W, C] in [0, 1], as SAGAN.generator does."""
         config = self.config
         size, _, channels = config.image_shape
         first, *widths = BLOCKS[size]['generator']
@@ -43,7 +44,10 @@ class ResNet(SAGAN):
             return (tf.nn.tanh(x) + 1) / 2  # [B, 64, 64, C]
 
     def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
-        """As in SAGAN. The features [B, D] are the last map, summed over positions. Only attention has batch norm."""
+        """Return (probability, logit, features), as SAGAN.discriminator does.
+
+        The features [B, D] are the last feature map, summed over positions. Only the attention layers have batch norm.
+        """
         config = self.config
         size, sn = config.image_shape[0], config.sn
         blocks = BLOCKS[size]['discriminator']
@@ -76,7 +80,7 @@ def up_block(x, channels, name, norm, sn):
     with tf.variable_scope(name):
         y = conv(upsample(tf.nn.relu(norm(x, 'bn1'))), channels, 3, 'conv1', sn)  # [B, 2H, 2W, channels]
         y = conv(tf.nn.relu(norm(y, 'bn2')), channels, 3, 'conv2', sn)
-        # A 1x1 convolution commutes with upsampling. Before upsampling it costs a quarter.
+        # A 1x1 convolution commutes with upsampling. Applied first, it costs a quarter as much.
         return y + upsample(conv(x, channels, 1, 'shortcut', sn))
 
 

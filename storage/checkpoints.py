@@ -16,7 +16,8 @@ class Checkpoints:
     Args:
         sess: the session of the graph.
         folder: the path of the folder.
-        averages: variables that are moving averages. If a checkpoint lacks them, they start at the averaged variables.
+        averages: the moving averages of variables. If a checkpoint lacks an average, it starts at the value of its
+            variable.
         keep: number of newest checkpoints to keep.
     """
 
@@ -81,7 +82,8 @@ class Checkpoints:
         """Restore a checkpoint.
 
         Args:
-            checkpoint: 'latest' (the newest undamaged one), 'best' (the newest), or a step.
+            checkpoint: 'latest' (the newest undamaged one), 'best' (the newest, in the folder of the best checkpoint),
+                or a step.
 
         Returns:
             (step, whether the checkpoint has the averages), or None if there is no such checkpoint.
@@ -100,7 +102,7 @@ class Checkpoints:
             try:
                 return step, self.restore(self.path(step))
             except tf.errors.OpError as error:
-                if checkpoint_steps(self.folder) != existing:  # a training run has replaced it meanwhile
+                if checkpoint_steps(self.folder) != existing:  # a training run has replaced it in the meantime
                     return self.load(checkpoint)
                 fallback = '' if step == steps[-1] else ': falling back to the previous one'
                 print(f'{self.path(step)} is damaged ({one_line(error)}){fallback}')

@@ -1,4 +1,4 @@
-"""The history of a run: a CSV file with one row per printed step."""
+"""The history of a run: a CSV file with one row for each step that is printed or scored."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ def read_history(path):
 
 
 def is_number(text):
-    """Return whether a text is a number or '', which stands for a missing value."""
+    """Return whether text is a number or '', which stands for a missing value."""
     if text == '':
         return True
     with contextlib.suppress(ValueError):

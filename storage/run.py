@@ -24,8 +24,8 @@ from options import (
 from utils import is_abandoned, make_folder, write_json
 
 MODEL = 'SAGAN'  # the names of a run's files start with it
-FACTS = 'images', 'class_names', 'image_shape'  # of the data set, in config.json
-MAX_LISTED = 3  # maximal number of runs that a message lists
+DATASET_PROPERTIES = 'images', 'class_names', 'image_shape'  # keys of config.json
+MAX_LISTED = 3  # maximal number of runs in a message
 
 
 class RunNotFound(UserError):
@@ -54,7 +54,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self):
-        """Hold the lock of the run, which allows one writer. Remove files that killed processes left half-written.
+        """Hold the lock of the run, which allows one writer. Remove the partial files of killed processes.
 
         The operating system releases the lock when the process ends.
 
@@ -82,10 +82,10 @@ class Run:
     def check_config(self, config):
         """Check that the run in the folder, if it has checkpoints, was trained with this config.
 
-        Prints unknown keys of its config.json and a changed number of images.
+        Print unknown keys of config.json, and the number of images if it has changed.
 
         Raises:
-            UserError: if it was trained with other options or classes, or if its config.json is damaged.
+            UserError: if the run was trained with other options or classes, or if its config.json is damaged.
         """
         if not os.path.exists(self.config_path) or not checkpoint_steps(f'{self.folder}/{MODEL}'):
             return
@@ -142,8 +142,8 @@ def read_config(path):
 
 
 def report_unknown_keys(path, rest):
-    """Print the keys of a config.json that are neither options nor facts of the data set."""
-    unknown = ', '.join(sorted(set(rest) - set(FACTS)))
+    """Print the keys of a config.json that are neither options nor properties of the data set."""
+    unknown = ', '.join(sorted(set(rest) - set(DATASET_PROPERTIES)))
     if unknown:
         print(f'{path} has unknown keys, which are ignored: {unknown}')
 
@@ -164,13 +164,16 @@ class StoredRun(NamedTuple):
 
 
 def find_runs(checkpoint_dir, wanted):
-    """Return the trained runs in checkpoint_dir that have the wanted options, as StoredRuns, last trained first.
+    """Return the trained runs in checkpoint_dir that have the wanted options, most recently trained first.
 
-    An option that config.json lacks has the article's value. Runs of older repositories have no config.json: the
-    folder's name gives the data set, batch size and z_dim.
+    An option that config.json lacks has the article's value. Runs of older code have no config.json; their folder's
+    name gives the data set, batch size and z_dim.
 
     Args:
         wanted: {option: value}.
+
+    Returns:
+        A list of StoredRuns, never empty.
 
     Raises:
         RunNotFound: if no run matches.

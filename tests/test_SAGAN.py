@@ -676,7 +676,7 @@ def test_conditional_requires_classes(sess):
 
 
 def test_label_requires_a_conditional_run(sess):
-    with pytest.raises(UserError, match='--label 3 requires a run of --conditional true'):
+    with pytest.raises(UserError, match='--label 3 requires a run with --conditional true'):
         SAGAN(sess, label='3')
 
 

@@ -562,7 +562,7 @@ def test_select_run_requires_classes_for_a_label(tmp_path, typed):
 
 def test_label_without_a_conditional_run_is_refused(run_main, tmp_path):
     write_fake_run(tmp_path, RUN)
-    one_line_error(run_main('--phase', 'test', '--label', 7), '--label 7 requires a run of --conditional true', RUN)
+    one_line_error(run_main('--phase', 'test', '--label', 7), '--label 7 requires a run with --conditional true', RUN)
 
 
 @pytest.mark.parametrize('phase', ['test', 'eval', 'export'])

@@ -115,7 +115,7 @@ def test_image_size_is_refused_before_images_are_prepared(run_main, tmp_path):
     make_images(tmp_path / 'data' / 'own', count=1)
     before = snapshot(tmp_path)
     one_line_error(run_main(*CONDITIONAL, '--img_size', 48),
-                   '--network dcgan requires images of 32, 64, 128 pixels, not 48 x 48')
+                   '--network dcgan requires square images of 32 or 64 or 128 pixels, not 48 x 48')
     assert snapshot(tmp_path) == before
 
 
@@ -283,7 +283,7 @@ def test_eval_without_classes_lists_the_scores_that_need_them(paper_scores):
 @pytest.mark.slow
 def test_label_without_classes_is_refused(unlabelled, paper_run, run_main_in):
     one_line_error(run_main_in(unlabelled, '--phase', 'test', '--label', '1'),
-                   '--label 1 requires a run of --conditional true')
+                   '--label 1 requires a run with --conditional true')
 
 
 ##################################################################################

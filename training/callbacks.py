@@ -22,7 +22,8 @@ SCORES = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifi
 class Callback:
     """An action after training steps. A subclass overrides the methods that it needs.
 
-    The methods get the model, the SAGAN that is trained, with its config, run and session.
+    The model that the methods receive is the SAGAN in training, with its config, run and session. step is the number
+    of steps taken so far, so the first step is 1.
     """
 
     activity = ''  # shown by the progress bar while on_step runs
@@ -31,7 +32,7 @@ class Callback:
         """Prepare for training to continue after this step."""
 
     def is_due(self, model, step, is_last):
-        """Return whether on_step runs after this step. is_last is whether training ends after it."""
+        """Return whether on_step runs after this step. is_last reports whether training ends after this step."""
         return True
 
     def on_step(self, model, step, values):
@@ -71,7 +72,7 @@ def default_callbacks(dataset, scorer, progress):
 
     Args:
         dataset: the Dataset to train on.
-        scorer: a function as load_scorer returns it, or None without --eval_freq.
+        scorer: the function that load_scorer returns, or None if --eval_freq is 0.
         progress: the ProgressBar.
     """
     summaries = Summaries()
@@ -88,7 +89,7 @@ def running(callbacks, model, step, progress):
 
     Yields:
         A function (step, values, is_last) that runs the callbacks that are due. If a callback fails, the others still
-        run. A UserError or an error of the operating system is raised after them; any other error is printed.
+        run. A UserError or an error of the operating system is raised after all have run. Any other error is printed.
     """
     def run_due(step, values, is_last):
         failure = None
@@ -131,7 +132,7 @@ class Scores(Callback):
 
 
 class BestCheckpoint(Callback):
-    """Save a checkpoint if its Fréchet distance is the lowest of the run."""
+    """Save a checkpoint if the Fréchet distance of its samples is the lowest of the run."""
 
     activity = 'saving'
 
@@ -181,7 +182,7 @@ class Summaries(Callback):
 
     def start(self, model, step):
         self.writer = tf.summary.FileWriter(model.run.logs, model.sess.graph)
-        # TensorBoard discards the values that an interrupted run wrote after this step.
+        # This event makes TensorBoard discard the values that an interrupted run wrote after this step.
         self.writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
     def is_due(self, model, step, is_last):
@@ -202,7 +203,7 @@ class Summaries(Callback):
 
 
 class TrainGrid(Callback):
-    """Write a grid of samples of fixed z every --sample_freq steps, also for TensorBoard.
+    """Write a grid of samples of fixed z every --sample_freq steps, and add it to the summaries.
 
     The first grid is written no later than the first checkpoint, so that a stopped run has a grid.
     """

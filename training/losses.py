@@ -81,7 +81,7 @@ def uniform_noise(shape, key):
 
 
 def interpolate(real, fake, key, cluster):
-    """Return random points [B, H, W, C] on the lines between real and fake images. Arguments are those of wgan_gp."""
+    """Return random points [B, H, W, C] between real and fake images. The arguments are those of wgan_gp."""
     t = cluster.local_shard(uniform_noise([tf.shape(real)[0], 1, 1, 1], key))
     real = cluster.local_shard(real)
     return real + t * (fake - real)
@@ -91,7 +91,7 @@ def wgan_gp(logits_of, real, fake, key, cluster):
     """Return the gradient penalty of Gulrajani et al. 2017 (arXiv:1704.00028), eq. 3, without the weight lambda.
 
     Args:
-        logits_of: as in gradient_norm.
+        logits_of: function from images [B, H, W, C] to logits [B, 1]. It must not use batch norm.
         real: the real images of the whole batch, in [0, 1].
         fake: the generated images of this worker.
         key: the seed of the random numbers, two integers.
@@ -103,7 +103,7 @@ def wgan_gp(logits_of, real, fake, key, cluster):
 def wgan_lp(logits_of, real, fake, key, cluster):
     """Return the one-sided penalty of Petzka et al. 2018 (arXiv:1709.08894), eq. 8, without the weight lambda.
 
-    Arguments are those of wgan_gp.
+    The arguments are those of wgan_gp.
     """
     return tf.reduce_mean(tf.nn.relu(gradient_norm(logits_of, interpolate(real, fake, key, cluster)) - 1) ** 2)
 
@@ -111,7 +111,7 @@ def wgan_lp(logits_of, real, fake, key, cluster):
 def dragan(logits_of, real, fake, key, cluster):
     """Return the penalty of Kodali et al. 2017 (arXiv:1705.07215), with the noise of the authors' code.
 
-    Arguments are those of wgan_gp.
+    The arguments are those of wgan_gp.
     """
     deviation = tf.math.reduce_std(real)
     shape = tf.shape(real)

@@ -1,4 +1,4 @@
-"""Numerical precision: sessions that compute in bfloat16, and gradients of convolutions that are fast in it."""
+"""Numerical precision: sessions that compute in bfloat16, and convolution gradients that are fast in bfloat16."""
 
 import os
 import pathlib
@@ -53,7 +53,10 @@ def kernel_gradient(x, dy, w, strides):
 
 @tf.RegisterGradient('Conv2DInBfloat16')
 def conv2d_gradient(op, dy):
-    """Return the gradients of a Conv2D with respect to its inputs, given dy at its output. They equal TensorFlow's."""
+    """Return the gradients of a convolution with respect to its inputs, given dy [B, H', W', D] at its output.
+
+    Mathematically, they equal the gradients that TensorFlow defines.
+    """
     x, w = op.inputs
     strides = op.get_attr('strides')
     return tf.nn.conv2d_backprop_input(tf.shape(x), w, dy, strides, 'SAME'), kernel_gradient(x, dy, w, strides)
@@ -61,7 +64,10 @@ def conv2d_gradient(op, dy):
 
 @tf.RegisterGradient('Conv2DBackpropInputInBfloat16')
 def deconv2d_gradient(op, dy):
-    """Return the gradients of a transposed convolution with respect to its inputs, given dy at its output."""
+    """Return the gradients of a transposed convolution with respect to its inputs, given dy [B, H, W, C] at its output.
+
+    Mathematically, they equal the gradients that TensorFlow defines.
+    """
     _, w, x = op.inputs  # the first input is the shape of the output
     strides = op.get_attr('strides')
     return None, kernel_gradient(dy, x, w, strides), tf.nn.conv2d(dy, w, strides, 'SAME')

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from training.callbacks import SCORES, Callback, epoch_and_index, is_recorded
 
-# Fits into 80 columns and shows the remaining time of the whole run.
+# Fits in 80 columns and shows the remaining time of the whole run.
 BAR = '{desc} {percentage:.0f}%|{bar}| {remaining} left, {rate_noinv_fmt}{postfix}'
 
 

@@ -4,7 +4,7 @@ import signal
 
 
 class Stop:
-    """The request to stop training after the current step.
+    """A request to stop training after the current step.
 
     As a context manager, it records signals instead of letting them end the process.
 

@@ -191,9 +191,9 @@ def test_docs_list_the_parameters_of_the_networks(kind, size, ch):
 ##################################################################################
 
 @pytest.mark.parametrize('kind, shape, message', [
-    ('dcgan', (28, 28, 1), 'dcgan requires images of 32, 64, 128 pixels, not 28 x 28: choose another --img_size'),
-    ('resnet', (32, 64, 1), 'resnet requires images of 32, 64, 128 pixels, not 32 x 64'),
-    ('article', (30, 28, 1), 'multiples of 4 pixels, fewer than 512 x 512 in total, not 30 x 28'),
+    ('dcgan', (28, 28, 1), 'square images of 32 or 64 or 128 pixels, not 28 x 28: choose another --img_size'),
+    ('resnet', (32, 64, 1), 'resnet requires square images of 32 or 64 or 128 pixels, not 32 x 64'),
+    ('article', (30, 28, 1), 'multiples of 4, and fewer than 512 x 512 pixels, not 30 x 28'),
     ('article', (512, 512, 1), 'not 512 x 512')])
 def test_network_refuses_images_of_other_sizes(sess, kind, shape, message):
     with pytest.raises(UserError, match=message):
