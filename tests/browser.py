@@ -12,7 +12,7 @@ from selenium.webdriver.chrome.service import Service
 from explorer.snapshots import LayerMaps
 
 GRID = 4, 6  # rows and columns of positions
-SHIFT = 8  # in the first layer of hand-made maps, position i looks at position i + SHIFT alone
+SHIFT = 8  # in the first layer of hand-made maps, position i looks only at position i + SHIFT
 
 
 def is_installed():
@@ -38,11 +38,11 @@ def chromium():
 def make_layers(seed, grid=GRID, keys=None, pixels=2, channels=1, count=3):
     """Return two layers of a generator and one of a discriminator, on random images.
 
-    On GRID, each position of the first layer looks at one position alone. All other maps are random.
+    If the grid is GRID, each position of the first layer looks at exactly one position. All other maps are random.
 
     Args:
         grid: rows and columns of positions.
-        keys: rows and columns of keys, those of the positions by default.
+        keys: rows and columns of keys. By default, they are those of the positions.
         pixels: height and width of a position.
         count: number of images.
     """
@@ -65,7 +65,7 @@ class Page:
         self.driver = driver
         driver.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', {
             'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False})
-        driver.get('about:blank')  # otherwise a new address of the same file would not load it again
+        driver.get('about:blank')  # otherwise, a new fragment of the same URL would not reload the page
         driver.get_log('browser')
         driver.get_log('performance')
         driver.get(f'file://{path}{address}')
@@ -94,13 +94,13 @@ class Page:
         self.settle()
 
     def press(self, keys, css='#image'):
-        """Press keys one after another while an element has the focus."""
+        """Focus an element and press keys one after another."""
         self.driver.execute_script('document.querySelector(arguments[0]).focus()', css)
         webdriver.ActionChains(self.driver).send_keys(keys).perform()
         self.settle()
 
     def point(self, row, column, click=False):
-        """Move the mouse to the middle of a position of GRID, which counts from 0."""
+        """Move the mouse to the center of a position of GRID. Rows and columns count from 0."""
         image = self.find('#image')
         x = ((column + 0.5) / GRID[1] - 0.5) * image.size['width']
         y = ((row + 0.5) / GRID[0] - 0.5) * image.size['height']
@@ -127,7 +127,7 @@ class Page:
         self.settle()
 
     def address(self):
-        """Return the address, with its #, once the page has written it."""
+        """Return the part of the address from the # onward, once the page has written it."""
         self.wait_until('location.hash === `#${address()}`')
         return self.driver.execute_script('return location.hash')
 
@@ -149,7 +149,7 @@ class Page:
         return image[row_height // 2::row_height, column_width // 2::column_width]
 
     def errors(self):
-        """Return the messages of the console and the message of the page."""
+        """Return the messages in the console of the browser and the error message on the page."""
         messages = [entry['message'] for entry in self.driver.get_log('browser')]
         if self.find('#error').is_displayed():
             messages.append(self.text('error'))

@@ -24,7 +24,7 @@ from tf1 import tf
 
 @pytest.fixture
 def sess():
-    """A session on its own graph. Its random numbers are the same in each run of a test."""
+    """A session with its own graph. Its random numbers are the same in every run of a test."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(0)
         yield session
@@ -32,7 +32,7 @@ def sess():
 
 @pytest.fixture(scope='session')
 def small_data(tmp_path_factory):
-    """A data_dir with 300 + 100 digits under the name of mnist. Tests that change it take a copy."""
+    """A data_dir with 300 training and 100 test digits, named mnist. Tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp('data')
     (folder / 'mnist').mkdir()
     make_digits(str(folder / 'mnist'), train=300, test=100)
@@ -47,7 +47,7 @@ def few_statistics(monkeypatch):
 
 @pytest.fixture
 def start_main(tmp_path):
-    """A function that starts main.py in an empty folder and returns the process. Its outputs are pipes."""
+    """A function that starts main.py in an empty folder and returns the process, whose stdout and stderr are pipes."""
     def start(*options, **kwargs):
         return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
@@ -77,7 +77,7 @@ def run_main(tmp_path, monkeypatch, capfd):
 
 @pytest.fixture
 def build_model(sess, tmp_path, small_data, few_statistics):
-    """A function that builds a SAGAN with its folders below tmp_path and its variables at their initial values."""
+    """A function that builds a SAGAN with its folders under tmp_path and its variables at their initial values."""
     def build(**options):
         folders = {'checkpoint_dir': str(tmp_path / 'checkpoint'), 'result_dir': str(tmp_path / 'results'),
                    'log_dir': str(tmp_path / 'log'), 'data_dir': str(small_data)}
@@ -91,7 +91,10 @@ def build_model(sess, tmp_path, small_data, few_statistics):
 
 @pytest.fixture(scope='session')
 def run_main_in():
-    """Like run_main, for fixtures of a wider scope. The first argument of the function is the folder."""
+    """A function that runs main.main in a given folder, in this process, for fixtures of a wider scope than run_main.
+
+    It returns (exit code, standard output, standard error).
+    """
     def run(folder, *options):
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, tf.Graph().as_default(), \
@@ -112,7 +115,7 @@ def run_main_in():
 
 @pytest.fixture(autouse=True)
 def free_sessions(request):
-    """After a slow test, delete its sessions, which hold up to 300 MB each and refer to themselves."""
+    """Free the sessions of a slow test. Each holds up to 300 MB and is part of a reference cycle."""
     yield
     if request.node.get_closest_marker('slow'):
         gc.collect()

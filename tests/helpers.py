@@ -13,11 +13,11 @@ from utils import draw_z
 ROOT = pathlib.Path(__file__).parents[1]
 MAIN = ROOT / 'main.py'
 README = ROOT / 'README.md'
-SMALL = 12, 16, 1  # an image_shape that is quick to compute
+SMALL = 12, 16, 1  # a small image_shape, on which networks are fast
 
 
 def one_line_error(result, *words):
-    """The program reports a user error in one line on standard error, with exit code 2 and without a traceback."""
+    """Assert that the program reported a user error that contains words: one line on standard error, exit code 2."""
     code, _, err = result
     assert code == 2, err
     assert err.startswith('main.py: ') and err.count('\n') == 1, err
@@ -26,12 +26,16 @@ def one_line_error(result, *words):
 
 
 def snapshot(folder):
+    """Return {path: digest} of all files in a folder."""
     return {path.relative_to(folder): hashlib.blake2b(path.read_bytes()).digest()
             for path in folder.rglob('*') if path.is_file()}
 
 
 def numpy_conv2d(x, w, biases, stride):
-    """SAME convolution of x [B, H, W, C] with w [k, k, C, D]: a correlation, padded less before than after."""
+    """Return the SAME convolution of x [B, H, W, C] with w [k, k, C, D].
+
+    It is a correlation. If the padding is odd, the extra row or column is at the end.
+    """
     pads = []
     for size in x.shape[1:3]:
         total = max((-(-size // stride) - 1) * stride + len(w) - size, 0)
@@ -43,6 +47,7 @@ def numpy_conv2d(x, w, biases, stride):
 
 
 def numpy_bn(x, values, name, is_training):
+    """Return the batch norm of x [B, ..., C]. Its variables are in values, {name: value}."""
     axes = tuple(range(x.ndim - 1))
     mean, variance = ((x.mean(axes), x.var(axes)) if is_training else
                       (values[name + '/moving_mean'], values[name + '/moving_variance']))
@@ -50,7 +55,7 @@ def numpy_bn(x, values, name, is_training):
 
 
 def images_and_z(model, count, step=0):
-    """The feed of a training step, with images cropped to the model's image_shape."""
+    """Return the feed of a training step on `count` digits, cropped to the model's image_shape."""
     (images, _), _ = load_mnist('mnist', model.config.data_dir)
     height, width, _ = model.config.image_shape
     return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,

@@ -255,7 +255,7 @@ def test_train_step_updates_g_through_the_updated_d(two_loops):
 def test_train_step_moves_the_weights_as_the_two_call_loop_does(two_loops):
     for name, expected in two_loops.expected_weights.items():
         if name.endswith(('w', 'Matrix', 'gamma', 'beta')):
-            # On average, because Adam turns the rounding of a gradient near 0 into a whole step of a single weight.
+            # Compare means: Adam turns the rounding error of a gradient near 0 into a full step of that weight.
             distance = abs(two_loops.weights[name] - two_loops.initial[name]).mean()
             assert distance > 0 and abs(two_loops.weights[name] - expected).mean() < 0.1 * distance, name
 
@@ -265,7 +265,8 @@ def test_train_step_moves_the_weights_as_the_two_call_loop_does(two_loops):
 def test_kernel_gradients_are_convolutions_only_in_bfloat16(sess, precision, operations):
     """D on real images, D on G(z) and G have five convolutions each.
 
-    D has another pass on G(z), whose gradients to kernels are not computed: only G learns from it.
+    D has another pass on G(z), from which only G learns. Its kernel gradients are in the graph in either precision, but
+    nothing uses them.
     """
     model = SAGAN(sess, image_shape=SMALL, precision=precision)
     model.build_model()
@@ -279,7 +280,7 @@ def test_kernel_gradients_are_convolutions_only_in_bfloat16(sess, precision, ope
 
 @pytest.fixture(scope='module')
 def averaged(small_data):
-    """A model after 20 steps with --ema 0.6: the warm-up of the decay, then the full decay."""
+    """A model after 20 steps with --ema 0.6. The decay warms up first, then stays at 0.6."""
     with open_article(batch_size=4, ema=0.6, data_dir=str(small_data)) as model:
         variables = [v for v in model.g_variables if not v.op.name.endswith(('Adam', 'Adam_1'))]
         start = model.sess.run(variables)
@@ -381,7 +382,7 @@ def test_sampling_uses_the_averages_and_their_statistics(sampled_and_loaded, ind
 
 
 def train_with_averages(data_dir, **options):
-    """Return the variables other than averages after 4 steps, and samples."""
+    """Train for 4 steps. Return all variables except the averages, and samples."""
     with open_article(data_dir=str(data_dir), **options) as model:
         for step in range(4):
             model.train_batch([list(images_and_z(model, 16, step).values())[:2]], step)
@@ -465,7 +466,7 @@ def test_train_batch_raises_user_error_if_a_loss_is_not_finite(tiny):
 
 @pytest.mark.parametrize('name, rate', [('generator/g_dc2/w', 0.001), ('discriminator/d_fc2/Matrix', 0.0002)])
 def test_train_batch_scales_the_learning_rates(tiny, name, rate):
-    """Adam's first step is the learning rate, whatever the gradient."""
+    """Adam's first step is as large as the learning rate, whatever the gradient."""
     variable = variables_by_name()[name]
     before = tiny.sess.run(variable)
     tiny.train_batch(batch_of(tiny), 0, lr_scale=0.5)
@@ -592,7 +593,7 @@ def test_draw_grid_has_a_row_per_z_and_a_column_per_class(conditional):
 
 @pytest.fixture
 def batch_model(sess):
-    """A function that returns a model whose batches are drawn, but not built."""
+    """A function that returns a model without a graph, which is enough to draw batches."""
     return lambda **options: SAGAN(sess, image_shape=SMALL, classes=10, batch_size=8, **options)
 
 
@@ -626,7 +627,7 @@ def test_batches_keep_each_image_with_its_label(batch_model, dataset):
         assert label in train_labels[(train_images == np.round(255 * image)).all((1, 2, 3))]
 
 
-def test_batches_of_a_step_are_the_next_n_critic(batch_model, dataset):
+def test_batches_of_a_step_are_the_next_n_critic_batches(batch_model, dataset):
     single = batch_model()
     expected = [*single.batches(dataset, 2), *single.batches(dataset, 3)]
     for batch, other in zip(batch_model(n_critic=2).batches(dataset, 1), expected, strict=True):
@@ -705,7 +706,7 @@ def train_tiny(model, stop=None):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """A run of two epochs of three steps: what it printed, its folders and its last variables."""
+    """A run of two epochs of three steps: what it printed, its folders and its final variables."""
     with open_tiny(tmp_path_factory.mktemp('finished'), attention='paper') as model:
         output = train_tiny(model)
         yield SimpleNamespace(model=model, run=model.run, output=output,
@@ -734,7 +735,7 @@ def test_train_prints_where_the_files_are(finished):
     assert finished.output.endswith(f'Checkpoints: {finished.run.folder}\nResults: {finished.run.results}\n')
 
 
-def test_train_takes_the_facts_of_the_data_set_into_the_config(finished):
+def test_train_adds_the_properties_of_the_data_set_to_the_config(finished):
     assert finished.model.config.images == 20
 
 
@@ -746,7 +747,7 @@ def test_train_of_a_complete_run_reports_it(finished):
 
 @pytest.fixture(scope='module')
 def interrupted(tmp_path_factory):
-    """The same run, stopped after its first step and resumed."""
+    """A run like that of the fixture finished, but stopped after its first step and resumed."""
     with open_tiny(tmp_path_factory.mktemp('interrupted'), attention='paper') as model:
         stop = Stop()
         stop.receive(15, None)
@@ -757,7 +758,7 @@ def interrupted(tmp_path_factory):
                               variables=model.sess.run(variables_by_name()))
 
 
-def test_train_stops_after_the_step_in_which_a_signal_came(interrupted):
+def test_train_stops_after_the_step_in_which_a_signal_arrives(interrupted):
     assert interrupted.stop.requested == 15
     assert 'Stopped at step 1 of 6 after ' in interrupted.first_output
 
@@ -770,13 +771,13 @@ def test_train_resumes_from_the_newest_checkpoint(interrupted):
     assert interrupted.second_output.startswith('Resuming at step 1 of 6\n')
 
 
-def test_resumed_run_ends_with_the_bits_of_an_unbroken_one(finished, interrupted):
+def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(finished, interrupted):
     assert_same_bits(interrupted.variables, finished.variables)
 
 
 @pytest.fixture(scope='module')
 def decayed(tmp_path_factory):
-    """A run with --lr_decay linear whose learning rates are 0: the calls of lr_scale, and what it printed."""
+    """A run with --lr_decay linear and learning rates of 0: the calls of learning_rate_scale, and the printed lines."""
     calls = []
 
     def record(config, step):
@@ -825,7 +826,7 @@ def test_train_that_diverges_keeps_the_earlier_checkpoints(tmp_path):
 ##################################################################################
 
 def train_scored(model, epoch, scores, eval_freq=2):
-    """Train to the end of an epoch. The scorer returns the given Fréchet distances in turn."""
+    """Train until `epoch` epochs are complete. The scorer returns the given Fréchet distances in turn."""
     scores = iter(scores)
 
     def scorer(pixels):

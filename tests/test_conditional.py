@@ -23,12 +23,12 @@ def test_labels_add_the_projection_to_the_logit(sess, rng):
     np.testing.assert_allclose(logit - plain_logit, (features * vectors).sum(1, keepdims=True), rtol=1e-3, atol=1e-3)
 
 
-HALVES = [np.s_[:6], np.s_[6:], np.s_[:, :6], np.s_[:, 6:]]  # above, below, left, right
+HALVES = [np.s_[:6], np.s_[6:], np.s_[:, :6], np.s_[:, 6:]]  # top, bottom, left, right
 
 
 @pytest.fixture(scope='module')
 def halves_model():
-    """A model trained on four classes of images: bright above, below, on the left or on the right."""
+    """A model trained on four classes of images: bright at the top, at the bottom, on the left or on the right."""
     with tf.Graph().as_default(), tf.Session() as sess:
         model = SAGAN(sess, image_shape=(12, 12, 1), classes=4, batch_size=32, conditional=True, g_lr=0.002)
         model.build_model()

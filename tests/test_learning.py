@@ -32,11 +32,11 @@ def learned(tmp_path_factory, small_data):
                                results=sorted(os.listdir(model.run.results)))
 
 
-def test_training_starts_at_the_loss_of_a_guess(learned):
+def test_training_starts_at_the_loss_of_random_guessing(learned):
     assert learned.rows[0]['d_loss'] == pytest.approx(2 * np.log(2), abs=0.1)
 
 
-def test_training_moves_the_losses_off_those_of_a_guess(learned):
+def test_training_moves_the_losses_away_from_random_guessing(learned):
     assert abs(learned.late['d_loss'] - 2 * np.log(2)) > 0.1
     assert abs(learned.late['g_loss'] - np.log(2)) > 0.1
 
@@ -49,7 +49,7 @@ def test_training_opens_the_attention_gate(learned):
     assert learned.late['g_gamma'] != 0
 
 
-def test_training_brings_the_mean_of_the_samples_to_that_of_the_data(learned, small_data):
+def test_training_moves_the_mean_of_the_samples_to_that_of_the_data(learned, small_data):
     (images, _), _ = load_mnist('mnist', str(small_data))
     assert abs(learned.before.mean() - 0.5) < 0.05
     assert learned.after.mean() == pytest.approx(images.mean() / 255, abs=0.1)

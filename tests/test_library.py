@@ -64,7 +64,7 @@ def test_unknown_option_is_a_type_error(sess):
 
 
 @pytest.mark.parametrize('typed, name', [({'dataset': 'fashion-mnist'}, 'dataset_name'), ({'z': 'normal'}, 'z_name')])
-def test_option_may_be_named_as_it_is_typed(sess, typed, name):
+def test_option_may_have_its_name_on_the_command_line(sess, typed, name):
     value, = typed.values()
     assert getattr(SAGAN(sess, **typed).config, name) == value
 
@@ -76,7 +76,7 @@ def test_label_may_be_a_name_or_a_number(sess, label, number):
 
 @pytest.fixture(scope='module')
 def notebook(tmp_path_factory, small_data):
-    """The names that the lines of docs/attention.md define. In the run that they load, G draws white images."""
+    """The names that the code in docs/attention.md defines. In the run that it loads, G draws white images."""
     lines = (ROOT / 'docs' / 'attention.md').read_text().split('```python\n')[1].split('```')[0]
     assert len(re.findall('^(?!import|from).+', lines, re.M)) == 5
     names = {}
@@ -94,13 +94,13 @@ def notebook(tmp_path_factory, small_data):
 
 
 @pytest.mark.slow
-def test_notebook_of_the_docs_loads_the_run_and_samples(notebook):
+def test_notebook_in_the_docs_loads_the_run_and_samples(notebook):
     assert notebook['images'].shape == (4, 28, 28, 1)
     np.testing.assert_allclose(notebook['images'], 1 / (1 + np.exp(-7)), atol=5e-3)
 
 
 @pytest.mark.slow
-def test_notebook_of_the_docs_reads_an_attention_map(notebook):
+def test_notebook_in_the_docs_reads_an_attention_map(notebook):
     np.testing.assert_allclose(notebook['maps'].sum(-1), 1, rtol=1e-5)
 
 
@@ -135,7 +135,7 @@ class TwoLayers(SAGAN):
 
 @pytest.fixture(scope='module')
 def two_layers(tmp_path_factory, small_data):
-    """A TwoLayers that was trained for two steps and tested."""
+    """A TwoLayers model after two training steps and test()."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp('two_layers'))
         with open_model(TwoLayers, batch_size=4, epoch=1, iteration=2, print_freq=1, sample_num=2, test_num=1,
@@ -156,20 +156,20 @@ def two_layers_sections(two_layers):
 
 
 @pytest.mark.slow
-def test_attention_layers_have_a_column_of_the_history_each(two_layers, two_layers_history):
+def test_each_attention_layer_has_a_column_in_the_history(two_layers, two_layers_history):
     assert list(two_layers.gammas) == ['g_gamma', 'g_gamma_2', 'd_gamma']
     for name, gamma in two_layers.sess.run(two_layers.gammas).items():
         assert float(two_layers_history[-1][name]) == pytest.approx(float(gamma)) != 0
 
 
 @pytest.mark.slow
-def test_attention_layers_have_a_curve_each(two_layers_history):
+def test_each_attention_layer_has_a_curve(two_layers_history):
     labels = {line.get_label() for axis in figures.draw_curves(two_layers_history).axes for line in axis.lines}
     assert {'generator', 'generator 2', 'discriminator'} < labels
 
 
 @pytest.mark.slow
-def test_attention_layers_have_a_section_of_the_figure_each(two_layers_sections):
+def test_each_attention_layer_has_a_section_in_the_figure(two_layers_sections):
     assert [maps.shape for _, _, maps in two_layers_sections] == [
         (3, 7, 7, 4, 4), (3, 14, 14, 7, 7), (3, 7, 7, 7, 7)]
 

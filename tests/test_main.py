@@ -35,7 +35,7 @@ from tf1 import tf
 QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 42,
          '--save_freq', 20, '--sample_num', 5]
 RUN = 'SAGAN_mnist_7_62'
-# The paper's recipe with a smaller network, and some of its options typed differently.
+# The paper's recipe with a smaller network, and with other values for some of its options.
 PAPER = ['--recipe', 'paper', '--network', 'article', '--img_size', 28, '--g_lr', 0.001, '--lr_decay', 'linear']
 PAPER_RUN = 'SAGAN_mnist_7_128_attentionpaper_d_lr0.0004_beta10_lr_decaylinear_gan_typehinge_beta20.9_znormal_sn' \
             '_conditional'
@@ -52,7 +52,7 @@ def start_process(folder, *options):
 
 
 def send_signal_at(process, line, number):
-    """Send a signal to a training once it has printed a line. Return (exit code, rest of its output, errors)."""
+    """Send a signal to a training process once it prints a line. Return (exit code, remaining output, errors)."""
     assert any(line in printed for printed in process.stdout)
     process.send_signal(number)
     out, err = process.communicate(timeout=1000)
@@ -80,7 +80,7 @@ def copy_run(source, target):
 
 
 def write_fake_run(folder, name, trained=0, **config):
-    """Write what find_runs needs: an empty checkpoint of step 1, saved at a time in seconds, and a config."""
+    """Write what find_runs needs: config.json, and an empty checkpoint of step 1 with the timestamp `trained`."""
     checkpoint = folder / 'checkpoint' / name / 'SAGAN' / 'SAGAN.model-1.index'
     checkpoint.parent.mkdir(parents=True)
     checkpoint.touch()
@@ -175,7 +175,7 @@ def test_train_saves_the_optimizers_the_averages_and_the_statistics(finished):
 
 
 @pytest.mark.slow
-def test_train_writes_typed_and_default_options_to_the_config(finished):
+def test_train_writes_given_and_default_options_to_the_config(finished):
     config = json.loads((finished[0] / 'checkpoint' / RUN / 'config.json').read_text())
     assert {'dataset_name': 'mnist', 'batch_size': 7, 'g_lr': 0.001}.items() <= config.items()
 
@@ -214,7 +214,7 @@ def test_summaries_hold_the_graph(events):
 def test_summaries_hold_the_grids(events, finished):
     grids = {event.step: value.image.encoded_image_string for event in events for value in event.summary.value
              if value.tag == 'samples'}
-    files = {20: 'train_00_0020', 42: 'train_00_0042', 84: 'train_01_0042'}  # the first with the first checkpoint
+    files = {20: 'train_00_0020', 42: 'train_00_0042', 84: 'train_01_0042'}  # step 20 has the first checkpoint
     assert grids == {step: (finished[0] / 'results' / RUN / f'SAGAN_{name}.png').read_bytes()
                      for step, name in files.items()}
 
@@ -264,9 +264,9 @@ def test_name_selects_the_run_to_sample(named, run_main_in):
 
 @pytest.fixture(scope='module')
 def interrupted(tmp_path_factory, small_data):
-    """A folder with the run of QUICK, killed, then stopped by SIGTERM, both inside an epoch, and trained to its end.
+    """A folder with the run of QUICK, and (exit code, output, errors) of the three processes that trained it.
 
-    Also (exit code, output, errors) of the killed, of the stopped and of the last process.
+    The first was killed and the second was stopped by SIGTERM, both within an epoch. The third finished the run.
     """
     folder, command = tmp_path_factory.mktemp('interrupted'), ['--data_dir', small_data, *QUICK]
     killed = send_signal_at(start_process(folder, *command), '[ 0] [  30/', signal.SIGKILL)
@@ -322,9 +322,9 @@ def test_larger_epoch_continues_a_complete_run(trained, finished, run_main, few_
 
 @pytest.fixture(scope='module')
 def contested(tmp_path_factory, run_main_in, small_data):
-    """The folder, process id and result of a training that Ctrl-C stopped.
+    """The folder, process id and result of a training process that Ctrl-C stopped.
 
-    Also the result of a second training of the same run, started before Ctrl-C.
+    Also the result of a second process that tried to train the same run before Ctrl-C.
     """
     folder, command = tmp_path_factory.mktemp('contested'), ['--data_dir', small_data, *QUICK]
     first = start_process(folder, *command)
@@ -336,7 +336,7 @@ def contested(tmp_path_factory, run_main_in, small_data):
 
 
 @pytest.mark.slow
-def test_second_training_of_a_run_is_refused(contested):
+def test_second_process_that_trains_a_run_is_refused(contested):
     _, pid, _, second = contested
     one_line_error(second, f'{RUN} is being trained by process {pid} on ', '--name')
 
@@ -355,7 +355,7 @@ def test_ctrl_c_saves_a_checkpoint(contested):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('during_import', [False, True], ids=['before the imports', 'while TensorFlow is imported'])
+@pytest.mark.parametrize('during_import', [False, True], ids=['before the imports', 'while importing TensorFlow'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_signal_during_the_start_ends_the_program_silently(start_main, small_data, number, during_import):
     process = start_main('--data_dir', small_data, *QUICK)
@@ -370,7 +370,7 @@ def test_signal_during_the_start_ends_the_program_silently(start_main, small_dat
 
 @pytest.fixture(scope='module')
 def repaired(finished, tmp_path_factory, run_main_in, small_data):
-    """The folder and the result of a training that found its newest checkpoint damaged."""
+    """The folder and the result of a training process that found the newest checkpoint damaged."""
     folder = tmp_path_factory.mktemp('repaired')
     copy_run(finished[0] / 'checkpoint', folder / 'checkpoint')
     data = folder / 'checkpoint' / RUN / 'SAGAN' / 'SAGAN.model-84.data-00000-of-00001'
@@ -380,7 +380,7 @@ def repaired(finished, tmp_path_factory, run_main_in, small_data):
 
 
 @pytest.mark.slow
-def test_damaged_checkpoint_is_reported_and_the_previous_one_resumed(repaired):
+def test_damaged_checkpoint_is_reported_and_the_previous_one_loaded(repaired):
     _, (code, out, _) = repaired
     assert code == 0 and 'SAGAN.model-84 is damaged' in out and 'Resuming at step 80 of 84' in out
 
@@ -417,7 +417,7 @@ def test_unknown_key_of_a_config_is_reported_once(trained, run_main, few_statist
 
 @pytest.fixture(scope='module')
 def sampled(finished, tmp_path_factory, run_main_in):
-    """A folder with only checkpoints after --phase test, {path: digest} of its results, and the output."""
+    """A folder that held only checkpoints before --phase test, {path: digest} of its results, and the output."""
     folder = tmp_path_factory.mktemp('sampled')
     copy_run(finished[0] / 'checkpoint', folder / 'checkpoint')
     code, out, err = run_main_in(folder, '--phase', 'test', '--test_num', 3)
@@ -427,7 +427,7 @@ def sampled(finished, tmp_path_factory, run_main_in):
 
 @pytest.fixture(scope='module')
 def sampled_otherwise(sampled, run_main_in):
-    """The folder of results after sampling the same run also with raw weights and with other options."""
+    """The results folder after the same run was sampled again, with raw weights and with other options."""
     folder, _, _ = sampled
     for options in (['--weights', 'raw'],
                     ['--sample_seed', 1, '--sample_num', 100, '--export', 2, '--attention_of', 'generator',
@@ -520,7 +520,7 @@ def test_test_refuses_a_checkpoint_of_another_network(finished, run_main, tmp_pa
 
 @pytest.mark.slow
 def test_closed_output_ends_the_program_silently(trained, start_main):
-    """As in "| head"."""
+    """This happens if the output is piped to head."""
     process = start_main('--phase', 'test', '--test_num', 1)
     process.stdout.close()
     assert process.wait(timeout=1000) == 128 + signal.SIGPIPE and process.stderr.read() == ''
@@ -537,7 +537,7 @@ def test_select_run_prints_the_run_trained_last_and_the_others(tmp_path, capsys)
     assert capsys.readouterr().out == 'Run: a, the latest of 3 matching runs; choose another with --name: c, b\n'
 
 
-def test_select_run_chooses_by_typed_options(tmp_path):
+def test_select_run_chooses_by_the_given_options(tmp_path):
     write_fake_run(tmp_path, 'a', trained=2)
     write_fake_run(tmp_path, 'b', trained=1, sn=True)
     assert main.select_run({'checkpoint_dir': str(tmp_path / 'checkpoint'), 'sn': True}).name == 'b'
@@ -592,7 +592,7 @@ def test_damaged_config_is_refused_before_another_run_is_chosen(run_main, tmp_pa
 
 @pytest.fixture(scope='module')
 def scored(finished, tmp_path_factory, run_main_in):
-    """The folder of --phase eval, and its output."""
+    """A folder after --phase eval, and the output."""
     folder = tmp_path_factory.mktemp('scored')
     copy_run(finished[0], folder)
     shutil.rmtree(folder / 'results')
@@ -620,7 +620,7 @@ def test_eval_writes_scores_and_neighbours(scored):
 
 
 @pytest.mark.slow
-def test_eval_writes_the_facts_of_the_scores(scored):
+def test_eval_writes_what_was_scored(scored):
     scores = json.loads((scored[0] / 'results' / RUN / 'SAGAN_scores.json').read_text())
     assert {'step': 84, 'dataset': 'mnist', 'eval_num': 60}.items() <= scores.items()
     assert 0 < scores['classifier_accuracy'] <= 1
@@ -647,7 +647,7 @@ def test_eval_refuses_too_few_samples_before_training_the_classifier(trained, ru
 def paper(tmp_path_factory, run_main_in, small_data):
     """The folder of a run of PAPER, trained for 1 epoch and then to 2 epochs, and the output of the second training.
 
-    An empty checkpoint of the article's run is newer.
+    The folder also holds a newer run with the article's options. Its checkpoint is empty.
     """
     folder = tmp_path_factory.mktemp('paper')
     command = ['--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 7, '--print_freq', 1, '--save_freq', 2,
@@ -676,7 +676,7 @@ def paper_scores(paper, run_main_in):
 
 
 @pytest.mark.slow
-def test_typed_options_override_the_recipe(paper):
+def test_given_options_override_the_recipe(paper):
     config = json.loads((paper[0] / 'checkpoint' / PAPER_RUN / 'config.json').read_text())
     assert config['gan_type'] == 'hinge' and config['g_lr'] == 0.001
 
@@ -687,7 +687,7 @@ def test_recipe_is_not_saved(paper):
 
 
 @pytest.mark.slow
-def test_conditional_training_draws_each_z_as_every_class(paper):
+def test_conditional_training_draws_each_z_in_every_class(paper):
     grid = imageio.imread(paper[0] / 'results' / PAPER_RUN / 'SAGAN_epoch000_test_all_classes.png')
     assert grid.shape == (2 * 28, 10 * 28)  # 15 images, rounded up to whole rows
 
@@ -745,7 +745,7 @@ def test_eval_scores_real_images_better_within_classes(paper_scores):
 
 @pytest.mark.slow
 def test_label_that_is_not_a_class_is_refused(paper, run_main_in):
-    # The conditional run is chosen, although the other was trained last.
+    # The conditional run is chosen, although the other one was trained last.
     one_line_error(run_main_in(paper[0], '--phase', 'test', '--label', 10),
                    '--label 10 is not a class: choose one of 0, 1, 2, ')
 
@@ -787,7 +787,7 @@ def test_help_imports_neither_tensorflow_nor_numpy(tmp_path):
 
 @pytest.fixture(scope='module')
 def terminal_output(tmp_path_factory, small_data):
-    """A function that trains on a terminal of a given size and returns the lines of progress."""
+    """A function that trains in a terminal of a given size and returns the lines of progress."""
     def train(rows, columns):
         folder = tmp_path_factory.mktemp('terminal')
         pid, terminal = pty.fork()
@@ -809,7 +809,7 @@ def terminal_output(tmp_path_factory, small_data):
 
 @pytest.fixture(scope='module')
 def bar(terminal_output):
-    """The progress on a terminal of 80 columns."""
+    """The lines of progress in a terminal with 80 columns."""
     return terminal_output(24, 80)
 
 

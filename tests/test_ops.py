@@ -56,7 +56,7 @@ LAYERS = {  # name: (layer of x [B, 8, 12, 16], shape of its output without B)
 @pytest.mark.parametrize('batch_size', [1, 7])
 @pytest.mark.parametrize('is_known', [True, False], ids=['known', 'unknown'])
 @pytest.mark.parametrize('name', LAYERS)
-def test_layer_output_has_its_static_and_dynamic_shape(sess, name, is_known, batch_size):
+def test_layer_output_has_the_expected_static_and_dynamic_shape(sess, name, is_known, batch_size):
     layer, shape = LAYERS[name]
     x = tf.placeholder(tf.float32, [batch_size if is_known else None, 8, 12, 16])
     y = layer(x)
@@ -117,7 +117,7 @@ def initial_values(sess):
 def test_conv2d_weights_start_normal_and_truncated_at_two_deviations(initial_values):
     w = initial_values['conv2d/w']
     assert abs(w).max() <= 0.04
-    assert w.std() == pytest.approx(0.02 * 0.8796, rel=0.01)  # deviation of a normal distribution truncated at 2
+    assert w.std() == pytest.approx(0.02 * 0.8796, rel=0.01)  # the deviation of a standard normal truncated at 2
 
 
 @pytest.mark.parametrize('name', ['deconv2d/w', 'linear/Matrix'])
@@ -197,7 +197,7 @@ def test_linear_gradients_equal_numpy(sess, rng):
 
 
 @pytest.mark.parametrize('order', [1, 2])
-def test_matmul_gradient_equals_tensorflows(sess, rng, order):
+def test_matmul_gradient_equals_that_of_tensorflow(sess, rng, order):
     """Order 2 is the gradient of the gradient, which penalties need."""
     x, w = tf.constant(rng.normal(size=[7, 5])), tf.constant(rng.normal(size=[5, 4]))
 
@@ -321,7 +321,7 @@ def test_sync_bn_normalizes_a_shard_by_the_statistics_of_the_whole_batch(sess, s
     np.testing.assert_allclose(sess.run(y), numpy_bn(x, values, 'bn', True)[:4], atol=1e-4)
 
 
-def test_sync_bn_reduces_the_means_of_its_shard_and_of_its_square(sess, sync_bn):
+def test_sync_bn_reduces_the_mean_and_the_mean_of_squares_of_its_shard(sess, sync_bn):
     _, x, cluster, _ = sync_bn
     mean, mean_of_squares = sess.run(cluster.tensors)
     np.testing.assert_allclose(mean, x[:4].mean((0, 1, 2)), rtol=1e-5)
@@ -496,7 +496,7 @@ def test_attention_gamma_has_a_gradient_at_0(sess, rng):
     assert abs(sess.run(gradient)) > 0.1
 
 
-def test_attention_in_inference_treats_each_image_alone(sess, rng):
+def test_attention_in_inference_treats_images_independently(sess, rng):
     x = tf.placeholder(tf.float32, [None, 4, 4, 16])
     y = attention(x, is_training=False)
     randomize(sess, rng)

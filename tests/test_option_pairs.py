@@ -1,4 +1,4 @@
-"""Every pair of values of the options that change the graph occurs in a run, which resumes bit-identically."""
+"""Runs that cover every pair of values of the options that change the graph. Each run resumes bit-identically."""
 
 import itertools
 
@@ -25,7 +25,7 @@ for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['a
         case[name] = COMBINED[name][int(bit)]
     ARTICLE_CASES.append(case)
 
-# The other networks with half of the values each, and with the other half.
+# Two cases for each of the other networks, which differ in most options.
 OTHER_CASES = [
     dict(network='dcgan', gan_type='wgan-gp', attention='article', sn=False, conditional=True, n_critic=1,
          precision='float32', ema=0.9),
@@ -41,13 +41,13 @@ FAST_CASE = CASES.index(dict(gan_type='wgan-lp', attention='none', sn=False, con
 
 
 @pytest.mark.parametrize('one, other', list(itertools.combinations(COMBINED, 2)))
-def test_cases_combine_every_two_values(one, other):
+def test_cases_cover_every_pair_of_values(one, other):
     pairs = {(case[one], case[other]) for case in ARTICLE_CASES}
     assert pairs == set(itertools.product(COMBINED[one], COMBINED[other]))
 
 
 class Trained:
-    """Two training steps with some options, and the second step again from the checkpoint of the first."""
+    """Two training steps with the given options, and the second step repeated from the checkpoint after the first."""
 
     def __init__(self, options):
         shape = (32, 32, 3) if 'network' in options else (4, 4, 1)
@@ -68,7 +68,7 @@ class Trained:
             self.repeated_step = self.second_step(model, dataset)
 
     def second_step(self, model, dataset):
-        """Return the losses, the variables and samples of the second step."""
+        """Train the second step. Return its losses, and the variables and samples after it."""
         losses = model.train_batch(model.batches(dataset, 1), 1)
         variables = model.sess.run({v.op.name: v for v in tf.global_variables()})
         return losses, variables, model.sample(model.draw_z(3, 1))

@@ -43,13 +43,13 @@ FOLDERS = [name for name, option in ALL.items() if option.type in (options.FOLDE
 
 
 def valid_text(name):
-    """Return a text that the option accepts."""
+    """Return a string that the option accepts."""
     special = {'name': 'some-text', 'label': '7', **dict.fromkeys(FOLDERS, 'some-text')}
     return special.get(name, as_typed(DEFAULTS[name]))
 
 
 @pytest.mark.parametrize('name', ALL)
-def test_parse_returns_the_typed_option_alone(name):
+def test_parse_returns_only_the_given_option(name):
     assert list(parse([f'{flag(name)}={valid_text(name)}'])) == [name]
 
 
@@ -69,7 +69,7 @@ def test_parse_without_options_prints_the_usual_commands_and_exits(capsys):
 
 @pytest.mark.parametrize('name', ALL)
 @pytest.mark.parametrize('text', ['', '1\0'])
-def test_parse_refuses_an_invalid_text(name, text):
+def test_parse_refuses_an_invalid_string(name, text):
     with pytest.raises(UserError, match=flag(name)):
         parse([f'{flag(name)}={text}'])
 
@@ -160,7 +160,7 @@ def test_docs_list_the_options():
 ##################################################################################
 
 def resolved(**typed):
-    """Return the Config of a new run of the digits, which have classes, as main.py makes it."""
+    """Return the Config that main.py makes for a new run on the digits, which have classes."""
     return make_config(complete_options(resolve({'dataset_name': 'digits', **typed})), class_names=['a', 'b'])
 
 
@@ -172,7 +172,7 @@ def test_resolve_drops_the_options_of_a_command():
     assert resolve({'phase': 'train', 'workers': 2, 'recipe': 'article'}) == resolve({})
 
 
-def test_resolve_prefers_a_typed_option_to_the_recipe():
+def test_resolve_prefers_a_given_option_to_the_recipe():
     assert resolve({'recipe': 'paper', 'g_lr': 0.5, 'sn': False}).items() >= {'g_lr': 0.5, 'sn': False}.items()
 
 
@@ -198,11 +198,11 @@ def test_paper_recipe_is_conditional_if_there_are_classes(class_names, condition
     assert config.conditional is conditional
 
 
-def test_typed_conditional_overrides_the_recipe():
+def test_given_conditional_overrides_the_recipe():
     assert resolved(recipe='paper', conditional=False).conditional is False
 
 
-def test_resolve_replaces_a_typed_native_size_with_0():
+def test_resolve_replaces_a_given_native_size_with_0():
     assert resolve({'dataset_name': 'digits', 'img_size': 28, 'c_dim': 1}) == resolve({'dataset_name': 'digits'})
 
 
@@ -247,7 +247,7 @@ def test_article_trains_on_mnist():
 
 
 @pytest.mark.parametrize('typed, name, value', [('dataset', 'dataset_name', 'digits'), ('z', 'z_name', 'normal')])
-def test_complete_options_accepts_names_as_typed(typed, name, value):
+def test_complete_options_accepts_names_of_the_command_line(typed, name, value):
     assert complete_options({typed: value}) == {**ARTICLE, name: value}
 
 
@@ -287,7 +287,7 @@ def test_config_replace_returns_a_changed_copy():
     assert vars(changed) == {**vars(config), 'epoch': 3}
 
 
-def test_config_has_the_facts_of_the_data_set():
+def test_config_has_the_properties_of_the_data_set():
     config = config_of((12, 16, 1), ['a', 'b'], 300)
     assert (config.image_shape, config.class_names, config.images) == ((12, 16, 1), ('a', 'b'), 300)
 
@@ -377,7 +377,7 @@ def test_run_name(given, name):
 # The options in config.json
 ##################################################################################
 
-def test_check_saved_options_returns_a_written_config_as_it_was():
+def test_check_saved_options_returns_a_written_config_unchanged():
     written = json.loads(json.dumps({**ARTICLE, 'image_shape': [28, 28, 1], 'from_the_future': 3}))
     assert check_saved_options(written, '') == (ARTICLE, {'image_shape': [28, 28, 1], 'from_the_future': 3})
 

@@ -22,7 +22,7 @@ def as_matrix(w, axis):
 
 
 def power_step(w, u):
-    """Return (v [K], sigma, the next u [1, C]) of one step of power iteration of w [K, C] from u [1, C]."""
+    """Take a step of power iteration on w [K, C] from u [1, C]. Return (v [K], sigma, the next u [1, C])."""
     v = w @ u[0] / np.linalg.norm(w @ u[0])
     sigma = np.linalg.norm(v @ w)
     return v, sigma, (v @ w / sigma)[None]
@@ -37,7 +37,7 @@ parametrize_weights = pytest.mark.parametrize('shape, axis', WEIGHTS.values(), i
 
 
 def weight_of_norm_3(rng, shape, axis):
-    """Return a random weight with the singular values 3, 2, 1 and 0.5."""
+    """Return a random weight whose singular values are 3, 2, 1 and then 0.5."""
     channels = shape[axis]
     matrix_shape = np.prod(shape) // channels, channels
     left, singular_values, right = np.linalg.svd(rng.normal(size=matrix_shape), full_matrices=False)
@@ -56,7 +56,7 @@ def test_spectral_norm_converges_to_the_largest_singular_value(rng, shape, axis,
         normalized = spectral_norm(tf.constant(w, tf.float32), axis)
         step = update_u(tf.global_variables())
         sess.run(tf.global_variables_initializer())
-        for _ in range(40):  # the error of sigma falls by (2 / 3) ** 2 per step
+        for _ in range(40):  # each step multiplies the error of sigma by (2 / 3) ** 2
             sess.run(step)
         np.testing.assert_allclose(sess.run(normalized), w / 3, rtol=1e-4, atol=1e-6)
 
@@ -72,7 +72,7 @@ def test_spectral_norm_takes_one_step_of_power_iteration(sess, rng, shape, axis)
 
 @parametrize_weights
 def test_spectral_norm_gradient_treats_u_and_v_as_constants(sess, rng, shape, axis):
-    """Against differences of <factor, w / (v w u)> along random directions of w."""
+    """Compare with finite differences of <factor, w / (v w u)> along random directions of w."""
     w, factor = rng.normal(size=[2, *shape])
     inputs = tf.constant(w, tf.float32)
     gradient, = tf.gradients(spectral_norm(inputs, axis) * tf.constant(factor, tf.float32), inputs)
@@ -265,15 +265,15 @@ def test_discriminators_with_sn_have_no_batch_norm(networks):
 
 
 @pytest.mark.parametrize('options', [dict(sn=True), dict(gan_type='wgan-gp'), dict(gan_type='dragan')], ids=str)
-def test_discriminator_with_sn_or_a_penalty_treats_each_image_alone(sess, rng, options):
-    assert treats_each_image_alone(SAGAN.SAGAN(sess, image_shape=SMALL, **options), rng)
+def test_discriminator_with_sn_or_a_penalty_treats_images_independently(sess, rng, options):
+    assert treats_images_independently(SAGAN.SAGAN(sess, image_shape=SMALL, **options), rng)
 
 
-def test_discriminator_with_batch_norm_does_not_treat_each_image_alone(sess, rng):
-    assert not treats_each_image_alone(SAGAN.SAGAN(sess, image_shape=SMALL), rng)
+def test_discriminator_with_batch_norm_does_not_treat_images_independently(sess, rng):
+    assert not treats_images_independently(SAGAN.SAGAN(sess, image_shape=SMALL), rng)
 
 
-def treats_each_image_alone(model, rng):
+def treats_images_independently(model, rng):
     """Return whether the logits of a batch are those of its images one by one."""
     images = rng.random([6, *SMALL])
     x = tf.placeholder(tf.float32, [None, *SMALL])
@@ -288,8 +288,11 @@ def treats_each_image_alone(model, rng):
 ##################################################################################
 
 @pytest.fixture(scope='module')
-def trained_model(tmp_path_factory, small_data):
-    """A conditional SAGAN with sn and a gradient penalty, with its initial values in checkpoint 0."""
+def shared_model(tmp_path_factory, small_data):
+    """A conditional SAGAN with sn and a gradient penalty. Checkpoint 0 holds its initial values.
+
+    Tests use the fixture model.
+    """
     with tf.Graph().as_default(), tf.Session() as sess:
         model = SAGAN.SAGAN(sess, image_shape=SMALL, classes=10, batch_size=8, sn=True, conditional=True,
                             gan_type='wgan-gp', checkpoint_dir=str(tmp_path_factory.mktemp('checkpoint')))
@@ -300,11 +303,11 @@ def trained_model(tmp_path_factory, small_data):
 
 
 @pytest.fixture
-def model(trained_model, few_statistics):
-    """The trained_model at its initial values, in its graph."""
-    with trained_model.sess.graph.as_default():
-        trained_model.load(0)
-        yield trained_model
+def model(shared_model, few_statistics):
+    """The model at its initial values, with its graph as the default."""
+    with shared_model.sess.graph.as_default():
+        shared_model.load(0)
+        yield shared_model
 
 
 def random_feed(model, rng):
@@ -325,7 +328,7 @@ def test_d_step_moves_the_u_of_the_discriminator_by_one_step(model, rng):
 
 @pytest.mark.slow
 def test_train_step_moves_every_u_by_one_step(model, rng):
-    """Four passes through D read its u. Each u is updated with the weights before the update."""
+    """Four passes through D read its u. Each u is updated once, from the weights before the step."""
     before = weights_and_u(trained_values(model.sess))
     model.sess.run(model.train_step, random_feed(model, rng))
     for scope, (_, u) in weights_and_u(trained_values(model.sess)).items():
@@ -362,7 +365,7 @@ def test_spectral_norms_stay_near_1_in_training(model, rng):
     for step in range(8):
         model.sess.run(model.train_step, {**random_feed(model, rng), model.step: step})
     for scope, (w, u) in weights_and_u(trained_values(model.sess)).items():
-        gram = w.T @ w if w.shape[1] < w.shape[0] else w @ w.T  # its eigenvalues are faster than the SVD of w
+        gram = w.T @ w if w.shape[1] < w.shape[0] else w @ w.T  # its eigenvalues take less time than the SVD of w
         norm = np.sqrt(np.linalg.eigvalsh(gram)[-1])
         assert norm / power_step(w, u)[1] == pytest.approx(1, rel=0.02), scope
 
@@ -384,8 +387,7 @@ def test_sampling_leaves_every_variable_alone(model):
 
 @pytest.mark.slow
 def test_averaged_weights_are_sampled_with_a_u_of_their_own(model, rng, monkeypatch):
-    """The sampled u starts at the average of u and takes one step of power iteration of the averaged weights per
-    batch."""
+    """The sampled u starts at the average of u. Each batch moves it by one step on the averaged weights."""
     for step in range(5):
         model.sess.run(model.train_step, {**random_feed(model, rng), model.step: step})
     monkeypatch.setattr(SAGAN, 'STATISTICS_BATCHES', 3)

@@ -37,7 +37,7 @@ def test_draw_z_is_uniform_by_default():
     assert z.mean() == pytest.approx(0, abs=0.01) and z.var() == pytest.approx(1 / 3, abs=0.01)
 
 
-def test_draw_z_is_standard_normal_if_asked():
+def test_draw_z_is_standard_normal_if_requested():
     z = utils.draw_z(1000, 62, 0, distribution='normal')
     assert z.mean() == pytest.approx(0, abs=0.02) and z.var() == pytest.approx(1, abs=0.03)
     assert (np.abs(z) < 1).mean() == pytest.approx(0.6827, abs=0.01)

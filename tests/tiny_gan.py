@@ -1,4 +1,4 @@
-"""A small model and a small data set, for tests that need some model but not the article's."""
+"""A small model and a small data set, for tests that do not need the article's network."""
 
 import contextlib
 
@@ -11,7 +11,7 @@ from tf1 import tf
 
 
 class TinyGAN(SAGAN):
-    """Two layers and an attention layer per network, which are quick to build and to train."""
+    """Networks of two layers and an attention layer each, which are quick to build and to train."""
 
     def generator(self, z, is_training=True, reuse=False, labels=None, sync=None):
         height, width, channels = self.config.image_shape
@@ -45,7 +45,7 @@ def open_model(network=SAGAN, **options):
 
 
 def folders_in(path):
-    """Return the options that put all files of a run below path."""
+    """Return the options that put all files of a run under path."""
     return {'checkpoint_dir': str(path / 'checkpoint'), 'result_dir': str(path / 'results'),
             'log_dir': str(path / 'logs')}
 

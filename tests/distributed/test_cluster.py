@@ -1,4 +1,4 @@
-"""Training with two workers equals training with one process, and stops or resumes if a worker is lost."""
+"""Two workers train the same weights as one process. If a worker is lost, they stop or resume."""
 
 import json
 import os
@@ -164,7 +164,7 @@ def worker_environment(ports, index):
 
 @pytest.fixture(scope='module')
 def start():
-    """A function that starts a Python script in a folder and returns the process. Its outputs are pipes."""
+    """A function that starts a Python script in a folder and returns the process, whose stdout and stderr are pipes."""
     processes = []
 
     def start_script(script, *options, cwd, environment):
@@ -279,19 +279,19 @@ def read_weights(folder, name, step):
 
 @pytest.fixture(scope='module')
 def launched(start, tmp_path_factory, small_data):
-    """Two runs of --workers 2, 'unbroken' and 'broken', whose worker 1 is killed after step 7.
+    """Two runs with --workers 2, 'uninterrupted' and 'interrupted'. Worker 1 of the second is killed after step 7.
 
-    Returns (their folder, result of unbroken, result of broken).
+    Returns (their folder, result of the first, result of the second).
     """
     folder = tmp_path_factory.mktemp('launched')
     options = [*SMALL, '--data_dir', small_data, '--workers', 2, '--iteration', 12, '--save_freq', 5, '--n_critic', 2,
                '--gan_type', 'wgan-gp', '--sn', 'true', '--conditional', 'true', '--attention', 'paper',
                '--flip', 'true']
-    unbroken, broken = (start(MAIN, *options, '--name', name, cwd=folder, environment=dict(os.environ))
-                        for name in ('unbroken', 'broken'))
-    wait_for_step(broken, 7)
-    os.kill(children(broken)[1], signal.SIGKILL)
-    return folder, finish(unbroken), finish(broken)
+    uninterrupted, interrupted = (start(MAIN, *options, '--name', name, cwd=folder, environment=dict(os.environ))
+                                  for name in ('uninterrupted', 'interrupted'))
+    wait_for_step(interrupted, 7)
+    os.kill(children(interrupted)[1], signal.SIGKILL)
+    return folder, finish(uninterrupted), finish(interrupted)
 
 
 @pytest.mark.slow
@@ -321,25 +321,25 @@ def test_workers_restart_after_the_loss_of_a_worker(launched):
 
 
 @pytest.mark.slow
-def test_restarted_workers_train_the_bits_of_an_unbroken_run(launched):
+def test_restarted_workers_reach_the_bits_of_an_uninterrupted_run(launched):
     folder, *_ = launched
-    expected, weights = read_weights(folder, 'unbroken', 12), read_weights(folder, 'broken', 12)
+    expected, weights = (read_weights(folder, name, 12) for name in ('uninterrupted', 'interrupted'))
     assert weights.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(weights[name], value, err_msg=name)
 
 
 @pytest.mark.slow
-def test_restarted_workers_write_the_history_of_an_unbroken_run(launched):
+def test_restarted_workers_write_the_history_of_an_uninterrupted_run(launched):
     results = launched[0] / 'results'
-    expected = (results / 'unbroken' / 'SAGAN_history.csv').read_bytes()
+    expected = (results / 'uninterrupted' / 'SAGAN_history.csv').read_bytes()
     assert expected.count(b'\n') == 1 + 12
-    assert (results / 'broken' / 'SAGAN_history.csv').read_bytes() == expected
+    assert (results / 'interrupted' / 'SAGAN_history.csv').read_bytes() == expected
 
 
 @pytest.mark.slow
 def test_signal_to_one_worker_stops_all_and_saves(start_worker, tmp_path):
-    """Also in bfloat16, with residual blocks and with a penalty that depends on the whole batch."""
+    """The run uses bfloat16, residual blocks and a penalty that depends on the whole batch."""
     ports = free_ports()
     options = ['--iteration', 2000, '--precision', 'bfloat16', '--gan_type', 'dragan', '--network', 'resnet', '--name',
                'stopped']

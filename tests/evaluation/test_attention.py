@@ -71,7 +71,7 @@ def test_real_images_are_none_without_a_data_set(model):
     assert real_images(dataclasses.replace(model.config, data_dir='none'), 3) is None
 
 
-def test_real_images_are_none_if_the_test_split_has_fewer(model):
+def test_real_images_are_none_if_the_test_split_is_too_small(model):
     assert real_images(model.config, 9, random_dataset((28, 28, 1), test=8)) is None
 
 
@@ -162,7 +162,7 @@ def test_take_snapshot_records_epoch_step_and_the_kind_of_images(model, has_real
 def test_take_snapshot_of_a_conditional_model_shows_each_z_in_each_class(tmp_path):
     with open_model(TinyGAN, image_shape=(8, 8, 1), attention='paper', conditional=True, classes=3,
                     **folders_in(tmp_path)) as model:
-        # One beta per class, so that the class is visible.
+        # Different betas make the classes visible in the images.
         beta = model.averages[[v.op.name for v in model.g_variables].index('generator/g_bn1/beta')]
         beta.load(np.random.default_rng(0).normal(size=[3, 8]), model.sess)
         _, arrays = take_snapshot(model, None, 2, 30)
@@ -204,7 +204,7 @@ def test_write_attention_page_shows_the_snapshots_of_training(run):
     assert snapshots_on(run.result_path('explorer.html')) == [(1, 10), (2, 20)]
 
 
-def test_write_attention_page_sorts_another_snapshot_in(run):
+def test_write_attention_page_inserts_another_snapshot_by_its_step(run):
     write_snapshot(run.snapshots, snapshot_of(1, 10))
     write_snapshot(run.snapshots, snapshot_of(2, 20))
     write_attention_page(run, snapshot_of(0, 15), '_step15')

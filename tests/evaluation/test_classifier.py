@@ -140,7 +140,7 @@ def test_load_classifier_learns_digits(small_data, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ['classifier_mnist']
 
 
-def test_load_classifier_reports_quarters_of_the_training(tmp_path, monkeypatch, capsys):
+def test_load_classifier_reports_its_progress_in_quarters(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(classifier, 'EPOCHS', 4)
     monkeypatch.setattr(classifier, 'MIN_STEPS', 1)
     load_classifier('own', shaded_dataset(), str(tmp_path))

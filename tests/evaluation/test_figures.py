@@ -160,7 +160,7 @@ def one_hot_attention(sess):
 
 @pytest.fixture
 def one_hot_figure(one_hot_attention, monkeypatch):
-    """Draw this map, with QUERY as the first query."""
+    """Draw the map of one_hot_attention, with QUERY as the first query."""
     monkeypatch.setattr(figures, 'choose_queries', lambda mask, grid: {
         'a': QUERY, 'b': (0, 0), 'c': KEY, 'd': (1, 1)})
     return figures.draw_attention([('section', np.zeros([1, 12, 16, 1]), one_hot_attention)], 'title')
@@ -201,7 +201,7 @@ def test_draw_attention_survives_nan():
 
 @pytest.fixture(scope='module')
 def pooled():
-    """Draw maps of 7 x 7 positions over 4 x 4 keys of 8 x 8 pixels; half of the last keys is outside the image.
+    """Draw maps of 7 x 7 positions over 4 x 4 keys of 8 x 8 pixels. The last keys lie half outside the image.
 
     Returns:
         The figure and the weights of its four queries.
@@ -340,6 +340,6 @@ def test_draw_neighbours_draws_each_image_before_its_neighbours():
         np.testing.assert_allclose(axis.images[0].get_array(), pixels[index] / 255)
 
 
-def test_draw_neighbours_takes_a_title_that_looks_like_a_formula():
+def test_draw_neighbours_accepts_a_title_that_looks_like_a_formula():
     pixels = np.zeros([1, 8, 8, 1], np.uint8)
     figures.draw_neighbours(pixels, pixels[:, None], 'a$\\foo$').savefig(io.BytesIO())

@@ -145,7 +145,7 @@ def test_density_coverage_on_a_line():
 
 
 def ten_modes(rng):
-    """Return real points [400, 16] and fake points [400, 16] of the same 10 modes, and the modes of either."""
+    """Return real points [400, 16] and fake points [400, 16] of the same 10 modes, and the mode of each point."""
     centers, modes = rng.normal(size=[10, 16]) * 30, np.arange(400) % 10
     return *(centers[modes] + rng.normal(size=[400, 16]) for _ in range(2)), modes
 
@@ -160,7 +160,7 @@ def test_precision_recall_of_distant_sets_is_0(rng):
     assert precision_recall(real, real + 1000) == (0, 0)
 
 
-def test_precision_recall_drops_in_recall_if_modes_are_missing(rng):
+def test_precision_recall_loses_only_recall_if_modes_are_missing(rng):
     real, fake, modes = ten_modes(rng)
     precision, recall = precision_recall(real, fake)
     half_precision, half_recall = precision_recall(real, fake[modes < 5])
@@ -237,7 +237,7 @@ CLASS_SCORES = {'class_accuracy', 'frechet_within_classes'}
 
 
 def shaded_images(count, rng, directions=None):
-    """Return images [count, 12, 12, 1] that get brighter downwards, rotated by directions, numbers of quarter turns."""
+    """Return images [count, 12, 12, 1] that get brighter downwards, rotated by these numbers of quarter turns."""
     shade = np.linspace(0, 200, 12)[:, None, None] + rng.integers(0, 50, [count, 12, 12, 1])
     directions = np.zeros(count, int) if directions is None else directions
     return np.stack([np.rot90(image, direction) for image, direction in zip(shade, directions, strict=True)]
@@ -288,7 +288,7 @@ def test_evaluate_samples_leaves_class_scores_out_without_labels(loaded):
 
 
 def test_evaluate_samples_returns_the_accuracy_of_the_classifier(evaluated):
-    """The accuracy is that of rotations if there are no classes."""
+    """Without classes, it is the accuracy of predicted rotations."""
     _, scores = evaluated
     assert scores.classifier_accuracy > 0.9
 
@@ -299,7 +299,7 @@ def test_evaluate_samples_scores_noise_worse_than_real_images(evaluated):
     assert scores.generated['precision'] < 0.5 * scores.real['precision']
 
 
-def test_evaluate_samples_has_no_distance_of_the_test_split_to_itself(evaluated):
+def test_evaluate_samples_gives_the_test_split_a_distance_of_0_to_itself(evaluated):
     _, scores = evaluated
     assert scores.real['frechet_to_test'] == pytest.approx(0, abs=1e-3)
 
@@ -375,7 +375,7 @@ def test_print_scores_reports_what_is_missing_without_classes(capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith('Not computed, because the data set has no classes')
 
 
-def test_print_scores_labels_carry_the_limits(capsys):
+def test_print_scores_prints_the_limits_in_the_labels(capsys):
     values = {'classifier_score': 1, 'class_entropy': 1, 'precision': 1, 'class_histogram': [1] * 10}
     metrics.print_scores(values, values, tuple('0123456789'), 10000)
     out = capsys.readouterr().out

@@ -25,7 +25,7 @@ GRIDS = ['SAGAN_test_000.png', 'SAGAN_test_001.png']
 
 @pytest.fixture(scope='module', autouse=True)
 def quick():
-    """One batch of statistics, and a classifier trained for few steps."""
+    """One batch of statistics, and a classifier that is trained for a few steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'STATISTICS_BATCHES', 1)
         patch.setattr('evaluation.classifier.MIN_STEPS', 3)
@@ -151,7 +151,7 @@ def test_evaluate_writes_what_was_scored(evaluated):
     assert scores == {'step': 3, 'weights': 'ema', 'seed': 0, 'dataset': 'mnist', 'eval_num': 20}
 
 
-def test_evaluate_writes_the_same_scores_of_generated_and_real_images(evaluated):
+def test_evaluate_writes_the_same_kinds_of_scores_for_generated_and_real_images(evaluated):
     assert 'frechet_to_test' in evaluated.scores['generated']
     assert evaluated.scores['generated'].keys() == evaluated.scores['real'].keys()
 

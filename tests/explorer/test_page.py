@@ -15,9 +15,9 @@ from explorer.page import write_page
 from explorer.snapshots import make_snapshot
 
 
-def element(html, kind):
+def element(html, attributes):
     """Return the text of the script element with these attributes."""
-    return re.search(f'<script{kind}>(.*?)</script>', html, re.DOTALL)[1]
+    return re.search(f'<script{attributes}>(.*?)</script>', html, re.DOTALL)[1]
 
 
 def page_metadata(html):
@@ -72,7 +72,7 @@ def test_page_escapes_its_title(html):
     assert page_metadata(text)['title'] == '</script><b> ${data}'
 
 
-def test_page_allows_its_own_script_only(html):
+def test_page_allows_only_its_own_script(html):
     text = html(*snapshots_of(1))
     digest = base64.b64encode(hashlib.sha256(element(text, '').encode()).digest()).decode()
     assert f"default-src 'none'; script-src 'sha256-{digest}'" in text
@@ -89,12 +89,12 @@ def test_page_shows_fewer_images_above_the_limit(html, monkeypatch):
     assert page_array(text, 'shares_0').shape[1] == 1
 
 
-def test_page_shows_one_image_if_even_that_exceeds_the_limit(html, monkeypatch):
+def test_page_shows_one_image_even_if_it_exceeds_the_limit(html, monkeypatch):
     monkeypatch.setattr(page, 'PAGE_BYTES', 1)
     assert page_metadata(html(*snapshots_of(1)))['num_images'] == 1
 
 
-def test_page_leaves_out_snapshots_of_other_shapes_than_the_last(html):
+def test_page_leaves_out_snapshots_whose_shapes_differ_from_the_last(html):
     other = make_snapshot(make_layers(1, grid=(5, 7)), 3, 99, True)
     metadata = page_metadata(html(*snapshots_of(1, 2), other, left_out=4))
     assert [snapshot['step'] for snapshot in metadata['snapshots']] == [99]

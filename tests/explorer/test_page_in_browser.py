@@ -22,7 +22,7 @@ GRIDS = [(GRID, GRID), ((5, 7), (3, 4)), ((17, 16), (17, 16))]  # dense, pooled 
 
 @pytest.fixture(scope='module')
 def driver():
-    """Chromium."""
+    """The driver of a running Chromium."""
     if not is_installed():
         message = 'Chromium or chromedriver is not installed: apt-get install chromium chromium-driver'
         if os.environ.get('SAGAN_BROWSER'):
@@ -34,7 +34,7 @@ def driver():
 
 @pytest.fixture
 def open_page(driver):
-    """Return a function that opens a page. At the end, the last page must not have reported an error."""
+    """Return a function that opens a page. The test fails if the last page reports an error."""
     pages = []
 
     def open_in_browser(path, address='', width=1000):
@@ -178,13 +178,13 @@ def test_page_reports_snapshots_that_were_left_out(page):
     ('', ']', 'epoch 5, generator:'),
     ('#epoch=1', ']', 'epoch 2, generator:'),
     ('#epoch=1', '[', 'epoch 1, generator:')])
-def test_shortcut(open_page, path, address, keys, start):
+def test_shortcut_selects_a_network_or_a_snapshot(open_page, path, address, keys, start):
     page = open_page(path, address)
     page.press(keys)
     assert page.text('status').startswith(start)
 
 
-def test_network_buttons(page):
+def test_network_button_selects_a_network(page):
     page.click('input[value=discriminator]')
     assert page.text('status').startswith('epoch 5, discriminator:')
 
@@ -244,7 +244,7 @@ def open_map(open_page, tmp_path):
     return open_in_browser
 
 
-def test_position_at_which_no_position_looks(open_map):
+def test_status_reports_a_position_at_which_no_position_looks(open_map):
     page = open_map(np.eye(24)[0], '#place=2,2&by=looked')
     assert page.text('status') == 'epoch 1, generator: all recorded weights of row 2, column 2 are 0'
     assert page.text('top') == ''
@@ -278,7 +278,7 @@ def test_scale_reports_that_uniform_attention_exceeds_it(open_map):
     assert page.text('uniform') == 'uniform: 4.2 % (off the scale)'
 
 
-def test_gamma_of_the_snapshot(page):
+def test_gamma_is_that_of_the_snapshot(page):
     assert page.text('gamma-value') == 'epoch 5: gamma 0.500'
 
 
@@ -300,7 +300,7 @@ def test_snapshot_without_an_epoch_is_named_by_its_step(open_page, tmp_path):
 
 # ---- Weights
 
-def test_rows_of_the_map(open_page, random_maps):
+def test_map_shows_rows_of_the_recorded_map(open_page, random_maps):
     path, _, _, layer = random_maps
     page = open_page(path, '#network=discriminator&image=2')
     weights, tolerance = recorded_map(layer, 1)
@@ -308,7 +308,7 @@ def test_rows_of_the_map(open_page, random_maps):
     assert (abs(rows - weights) <= tolerance).all()
 
 
-def test_columns_of_the_map(open_page, random_maps):
+def test_map_shows_columns_of_the_recorded_map(open_page, random_maps):
     path, grid, keys, layer = random_maps
     page = open_page(path, '#network=discriminator&image=2&by=looked')
     weights, tolerance = recorded_map(layer, 1)
@@ -477,6 +477,6 @@ def test_page_follows_the_color_scheme(open_page, path, emulate, scheme):
     assert (background == light) == (scheme == 'light')
 
 
-def test_play_is_hidden_if_motion_is_to_be_reduced(open_page, path, emulate):
+def test_play_is_hidden_if_reduced_motion_is_preferred(open_page, path, emulate):
     emulate(prefers_reduced_motion='reduce')
     assert not open_page(path).find('#play').is_displayed()

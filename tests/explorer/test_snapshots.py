@@ -45,7 +45,7 @@ def steps_of(read):
     return [metadata['step'] for metadata, _ in read]
 
 
-def test_make_snapshot_records_weights_in_255_steps_of_the_largest():
+def test_make_snapshot_records_weights_in_255ths_of_the_largest():
     layer = random_layer(0)
     _, arrays = make_snapshot([layer], 1, 10, True)
     maps = flat_maps(layer)
@@ -66,7 +66,7 @@ def test_make_snapshot_keeps_the_32_largest_weights_of_a_large_map():
     assert (np.sort(arrays['keys_0'], 2) == np.sort(largest, 2)).all()
 
 
-def test_make_snapshot_orders_weights_of_a_large_map_like_their_keys():
+def test_make_snapshot_keeps_weights_of_a_large_map_in_the_order_of_their_keys():
     layer = random_layer(0, grid=(17, 16))
     _, arrays = make_snapshot([layer], 1, 10, True)
     maps = flat_maps(layer)
@@ -85,7 +85,7 @@ def test_make_snapshot_keeps_all_weights_of_256_positions():
     assert arrays['shares_0'].shape == (2, 256, 256)
 
 
-def test_make_snapshot_replaces_nan_by_0():
+def test_make_snapshot_replaces_nan_with_0():
     layer = random_layer(0)
     metadata, arrays = make_snapshot([layer._replace(gamma=np.nan, maps=np.full_like(layer.maps, np.nan))], 1, 10, True)
     assert metadata['layers'][0]['gamma'] == 0
@@ -125,7 +125,7 @@ def test_snapshot_paths_are_sorted_by_step(tmp_path):
     assert list(snapshot_paths(tmp_path).items()) == [(step, tmp_path / f'{step}.npz') for step in (9, 10, 100)]
 
 
-def test_read_snapshots_leaves_out_every_other_one_above_the_limit(tmp_path, monkeypatch):
+def test_read_snapshots_leaves_out_every_other_snapshot_above_the_limit(tmp_path, monkeypatch):
     size = write_steps(tmp_path, range(1, 14))
     monkeypatch.setattr(snapshots, 'PAGE_BYTES', size * 7.5 * 4 / 3)
     read, left_out = read_snapshots(tmp_path)
@@ -141,7 +141,7 @@ def test_read_snapshots_never_leaves_out_requested_steps(tmp_path, monkeypatch):
     assert left_out == 5
 
 
-def test_read_snapshots_keeps_four_above_the_limit(tmp_path, monkeypatch):
+def test_read_snapshots_keeps_at_least_four(tmp_path, monkeypatch):
     write_steps(tmp_path, range(1, 17))
     monkeypatch.setattr(snapshots, 'PAGE_BYTES', 1)
     assert steps_of(read_snapshots(tmp_path)[0]) == [4, 8, 12, 16]
@@ -206,11 +206,11 @@ def training_options(small_data, few_statistics):
 
 
 @pytest.mark.slow
-def test_resumed_run_leaves_the_snapshots_and_page_of_an_unbroken_run(run_main, tmp_path, training_options):
+def test_resumed_run_has_the_snapshots_and_page_of_an_uninterrupted_run(run_main, tmp_path, training_options):
     assert run_main(*training_options, '--epoch', 3, '--name', 'whole')[0] == 0
     assert run_main(*training_options, '--epoch', 1, '--name', 'parts')[0] == 0
     whole, parts = (tmp_path / 'results' / name for name in ('whole', 'parts'))
-    # A snapshot that is newer than the checkpoint, as after a kill.
+    # After a kill, a snapshot may be newer than the checkpoint.
     shutil.copy(parts / 'SAGAN_maps' / '2.npz', parts / 'SAGAN_maps' / '8.npz')
     assert run_main(*training_options, '--epoch', 3, '--name', 'parts')[0] == 0
     assert list(snapshot_paths(whole / 'SAGAN_maps')) == [2, 4, 6]

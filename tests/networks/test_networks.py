@@ -44,7 +44,7 @@ def convolve(x, values, name, stride=1):
 
 
 def deconvolve(x, values, name):
-    """A transposed convolution with a 4x4 kernel and stride 2, by its definition."""
+    """Return the transposed convolution of x with a 4x4 kernel and stride 2, by its definition."""
     w = values[f'{name}/w']  # [4, 4, C', C]
     batch_size, height, width, _ = x.shape
     y = np.zeros([batch_size, 2 * height + 2, 2 * width + 2, w.shape[2]])
@@ -110,7 +110,7 @@ def test_up_block_equals_numpy(sess, rng):
 @pytest.mark.parametrize('downsample', [True, False])
 @pytest.mark.parametrize('is_first', [True, False])
 def test_down_block_equals_numpy(sess, rng, is_first, downsample):
-    """The shortcut starts before the relu: x has both signs."""
+    """The shortcut starts before the relu, which matters because x has both signs."""
     x = rng.normal(size=[2, 4, 4, 3])
     y = down_block(tf.constant(x, tf.float32), 5, 'block', is_first, downsample, sn=False)
     values = randomize(sess, rng)
@@ -134,7 +134,7 @@ def test_network_equals_numpy(sess, rng, kind, numpy_network):
 # Shapes and sizes
 ##################################################################################
 
-ATTENTION_MAPS = {  # (network, image size): (size, channels) of the maps with attention in G, and in D, at ch 8
+ATTENTION_MAPS = {  # (network, image size): (size, channels) of the maps with attention in G and in D, if ch is 8
     ('dcgan', 32): ([(8, 16), (16, 8)], [(8, 16), (4, 32)]),
     ('dcgan', 64): ([(16, 16), (32, 8)], [(8, 32), (4, 64)]),
     ('dcgan', 128): ([(16, 32), (32, 16)], [(8, 64), (4, 128)]),
@@ -153,7 +153,7 @@ def conditional_networks(request, sess):
     return kind, size, images, model.discriminator(images, is_training=False, labels=labels)
 
 
-def test_network_outputs_have_their_shapes(conditional_networks):
+def test_network_outputs_have_the_expected_shapes(conditional_networks):
     _, size, images, (probability, logit, features) = conditional_networks
     assert images.shape.as_list()[1:] == [size, size, 3]
     assert probability.shape.as_list()[1:] == logit.shape.as_list()[1:] == [1]
@@ -170,7 +170,7 @@ def test_network_has_attention_on_the_documented_maps(conditional_networks):
 
 
 @pytest.mark.parametrize('kind', ['dcgan', 'resnet'])
-def test_batch_norm_is_in_the_generator_alone_unless_attention_has_it(sess, kind):
+def test_discriminator_has_batch_norm_only_in_attention(sess, kind):
     model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8)
     model.discriminator(model.generator(tf.zeros([2, 62])))
     norms = {v.op.name.rsplit('/', 1)[0] for v in tf.global_variables('discriminator/')
@@ -204,7 +204,7 @@ def test_article_network_accepts_a_long_side(sess):
     assert NETWORKS['article'](sess, image_shape=(1024, 8, 1)).config.image_shape == (1024, 8, 1)
 
 
-def test_network_takes_the_shape_of_the_data_set(sess):
+def test_network_has_the_shape_of_the_data_set_by_default(sess):
     assert NETWORKS['resnet'](sess, dataset_name='cifar10').config.image_shape == (32, 32, 3)
 
 

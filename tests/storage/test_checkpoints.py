@@ -18,7 +18,7 @@ DATA = 'data-00000-of-00001'
 
 
 def make_checkpoints(sess, folder, keep=3):
-    """Return the Checkpoints of the graph of a weight [3], which starts at 0, and its moving average."""
+    """Return the Checkpoints of a graph with a weight [3], which starts at 0, and its moving average."""
     weight = tf.get_variable('weight', [3], initializer=tf.zeros_initializer(), use_resource=True)
     ema = tf.train.ExponentialMovingAverage(0.5)
     ema.apply([weight])
@@ -201,7 +201,7 @@ def replaced(sess, tmp_path, monkeypatch):
     return checkpoints
 
 
-def test_load_restores_a_checkpoint_that_replaces_the_newest_meanwhile(replaced, sess):
+def test_load_restores_a_checkpoint_that_replaces_the_newest_in_the_meantime(replaced, sess):
     assert replaced.load() == (2, True)
     assert first_values(sess) == [2, 20]
 
@@ -296,7 +296,7 @@ def test_load_does_not_see_a_checkpoint_without_its_index(checkpoints, capsys):
 ##################################################################################
 
 def save_graph(folder, **shapes):
-    """Save a checkpoint of step 1 of a graph that has variables of these shapes, all of them 7."""
+    """Save a checkpoint of step 1 of a graph whose variables have these shapes. All values are 7."""
     with tf.Graph().as_default(), tf.Session() as sess:
         for name, shape in shapes.items():
             tf.get_variable(name, shape, initializer=tf.constant_initializer(7), use_resource=True)
@@ -345,7 +345,7 @@ def test_load_without_averages_in_the_graph_reports_none(sess, tmp_path, capsys)
 
 @pytest.fixture(scope='module')
 def built_network(tmp_path_factory, small_data):
-    """A network whose graph is built."""
+    """A network whose graph is built. Tests use the fixture network."""
     with tf.Graph().as_default(), tf.Session() as sess:
         model = SAGAN(sess, image_shape=SMALL, batch_size=8, data_dir=str(small_data),
                       checkpoint_dir=str(tmp_path_factory.mktemp('checkpoint')))

@@ -51,7 +51,7 @@ def test_open_history_leaves_no_other_file(path, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_read_history_returns_texts_by_column(path):
+def test_read_history_returns_strings_by_column(path):
     path.write_text('step,d_loss,g_loss\n50,1.5,\n')
     assert read_history(path) == [{'step': '50', 'd_loss': '1.5', 'g_loss': ''}]
 
@@ -74,7 +74,7 @@ def test_read_history_of_another_file_is_empty(path, content):
 
 
 @pytest.mark.parametrize('value', [0, -1.5, 1e-30, np.float32(0.1), np.nan, -np.inf])
-def test_is_number_accepts_the_text_of_a_number(value):
+def test_is_number_accepts_a_number_as_a_string(value):
     assert is_number(str(value))
 
 
@@ -83,5 +83,5 @@ def test_is_number_accepts_a_missing_value():
 
 
 @pytest.mark.parametrize('text', ['x', '1 2', '"1'])
-def test_is_number_refuses_other_texts(text):
+def test_is_number_refuses_other_strings(text):
     assert not is_number(text)

@@ -15,7 +15,7 @@ from storage.run import Run, RunNotFound, checkpoint_steps, find_runs, list_name
 
 @pytest.fixture
 def config(tmp_path):
-    """The Config of a run below tmp_path."""
+    """The Config of a run under tmp_path."""
     folders = {'checkpoint_dir': str(tmp_path / 'c'), 'result_dir': str(tmp_path / 'r'), 'log_dir': str(tmp_path / 'l')}
     return make_config(complete_options({'name': 'it', **folders}), class_names=['a', 'b'], images=300)
 
@@ -27,7 +27,7 @@ def run(config):
 
 
 def make_run(folder, age=0, config=None):
-    """Make the folder of a run with a checkpoint of step 5 that was trained this many seconds ago."""
+    """Make the folder of a run with a checkpoint of step 5, saved `age` seconds before a fixed time."""
     (folder / 'SAGAN').mkdir(parents=True)
     index = folder / 'SAGAN' / 'SAGAN.model-5.index'
     index.touch()
@@ -192,7 +192,7 @@ def change(run, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_write_config_writes_options_and_facts(trained_run, config):
+def test_write_config_writes_options_and_properties_of_the_data_set(trained_run, config):
     trained_run.write_config(config)
     written = json.loads(pathlib.Path(trained_run.config_path).read_text())
     options = {name: getattr(config, name) for name in ARTICLE}
@@ -207,7 +207,7 @@ def test_write_config_keeps_unknown_keys(trained_run, config):
     assert (written['colour'], written['epoch']) == ('red', 20)
 
 
-def test_write_config_replaces_the_facts_of_the_data_set(trained_run, config):
+def test_write_config_replaces_the_properties_of_the_data_set(trained_run, config):
     trained_run.write_config(config)
     change(trained_run, images=5, class_names=['c'])
     trained_run.write_config(config)
@@ -241,7 +241,7 @@ def test_report_unknown_keys_prints_them_in_one_line(capsys):
     assert capsys.readouterr().out == 'config.json has unknown keys, which are ignored: colour, size\n'
 
 
-def test_report_unknown_keys_is_silent_about_the_facts_of_the_data_set(capsys):
+def test_report_unknown_keys_is_silent_about_the_properties_of_the_data_set(capsys):
     report_unknown_keys('config.json', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a']})
     assert capsys.readouterr().out == ''
 
@@ -318,7 +318,7 @@ def names_of_runs(folder, **wanted):
 
 @pytest.fixture
 def three_runs(tmp_path):
-    """A folder with three runs; the last in the list was trained last."""
+    """A folder with three runs, made in the order in which they were trained."""
     make_run(tmp_path / 'SAGAN_mnist_64_62', 30, {'z_dim': 62, 'seed': 0})
     make_run(tmp_path / 'SAGAN_mnist_64_9', 20, {'z_dim': 9, 'seed': 0})
     make_run(tmp_path / 'SAGAN_mnist_64_9_seed1', 10, {'z_dim': 9, 'seed': 1})
@@ -331,7 +331,7 @@ def three_runs(tmp_path):
     ({'z_dim': 62}, ['SAGAN_mnist_64_62']),
     ({'z_dim': 9, 'seed': 0}, ['SAGAN_mnist_64_9']),
     ({'name': 'SAGAN_mnist_64_9'}, ['SAGAN_mnist_64_9'])])
-def test_find_runs_returns_matching_runs_last_trained_first(three_runs, wanted, names):
+def test_find_runs_returns_matching_runs_most_recently_trained_first(three_runs, wanted, names):
     assert names_of_runs(three_runs, **wanted) == names
 
 
@@ -357,7 +357,7 @@ def test_find_runs_ignores_runs_without_a_checkpoint(three_runs):
     assert len(names_of_runs(three_runs)) == 3
 
 
-def test_find_runs_ignores_folders_of_something_else(three_runs):
+def test_find_runs_ignores_folders_that_are_not_runs(three_runs):
     (three_runs / 'classifier_mnist').mkdir()
     make_run(three_runs / 'stranger')  # neither a config.json nor a name in the format of older repositories
     assert len(names_of_runs(three_runs)) == 3
@@ -405,7 +405,7 @@ def test_find_runs_treats_the_native_image_size_as_0(tmp_path, saved, wanted):
 
 @pytest.fixture
 def one_damaged(tmp_path):
-    """A folder with the run a and the run b, whose config.json is damaged."""
+    """A folder with the runs a and b. The config.json of b is damaged."""
     make_run(tmp_path / 'a', 10, {})
     make_run(tmp_path / 'b', 0)
     (tmp_path / 'b' / 'config.json').write_text('{"epoch": ')

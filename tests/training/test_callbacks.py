@@ -115,7 +115,7 @@ def test_running_passes_the_step_before_training_to_start():
 
 
 @pytest.mark.parametrize('step, is_last', [(3, False), (4, True)])
-def test_running_tells_is_due_whether_the_step_is_the_last(step, is_last):
+def test_running_passes_is_due_whether_the_step_is_the_last(step, is_last):
     callback = mock.create_autospec(Callback, instance=True, activity='')
     run_steps([callback], [3, 4])
     assert mock.call('model', step, is_last) in callback.is_due.call_args_list
@@ -138,7 +138,7 @@ def test_running_shows_the_activity_of_a_callback_that_is_due():
     assert progress.show.call_args_list == [mock.call('drawing')]
 
 
-def test_running_reports_a_callback_that_fails_in_one_line(capsys):
+def test_running_reports_a_failing_callback_in_one_line(capsys):
     run_steps([Recorder('a', [], 'on_step', ValueError('no\nsuch colour'))], [7])
     assert capsys.readouterr().out == 'Recorder failed at step 7: such colour\n'
 
@@ -176,7 +176,7 @@ def test_running_raises_after_all_callbacks_have_run(error):
     assert calls == ['a.start', 'b.start', 'a.on_step', 'b.on_step', 'b.close', 'a.close']
 
 
-def test_running_reports_an_oserror_that_is_not_of_the_system(capsys):
+def test_running_reports_an_oserror_without_an_error_number(capsys):
     run_steps([Recorder('a', [], 'on_step', OSError('unknown image format'))], [1])
     assert capsys.readouterr().out == 'Recorder failed at step 1: unknown image format\n'
 
@@ -241,7 +241,7 @@ def folders_in(path):
 
 
 def config_of(path='.', **options):
-    """Return the Config of a run below path. It has 2 epochs of 12 steps."""
+    """Return the Config of a run under path. It has 2 epochs of 12 steps."""
     return make_config(complete_options({'epoch': 2, 'iteration': 12, **folders_in(path), **options}), SMALL)
 
 
@@ -334,7 +334,7 @@ def test_scores_adds_the_scores_of_samples_to_the_values(stub):
 
 
 def saved_as_best(stub, start_step, *distances):
-    """Return the steps that BestCheckpoint saves for the Fréchet distances after steps 12, 24, ..."""
+    """Return the steps that BestCheckpoint saves if these are the Fréchet distances after steps 12, 24, ..."""
     callback = BestCheckpoint()
     callback.start(stub, start_step)
     for number, distance in enumerate(distances, 1):
@@ -419,7 +419,7 @@ def test_history_is_on_disk_after_each_step(stub):
 
 
 @pytest.mark.parametrize('callback', [History(), Summaries()])
-def test_callbacks_that_were_not_started_close(callback):
+def test_callbacks_that_were_not_started_can_be_closed(callback):
     callback.close()
 
 
@@ -509,7 +509,7 @@ def before_grid(monkeypatch, action):
 
 
 @pytest.mark.slow
-def test_training_saves_a_checkpoint_although_the_results_were_removed(model, monkeypatch):
+def test_training_saves_a_checkpoint_even_if_the_results_were_removed(model, monkeypatch):
     before_grid(monkeypatch, lambda step: shutil.rmtree(model.run.results, ignore_errors=True))
     with pytest.raises(OSError, match='SAGAN_train_00_0002.png'):
         model.train(dataset=dataset_of())
@@ -539,7 +539,7 @@ def test_training_does_not_recreate_a_run_folder_that_was_moved_away(model, tmp_
 
 @pytest.mark.slow
 def test_training_does_not_save_weights_that_are_not_finite(model, monkeypatch):
-    """The losses of the last step are still finite; the checkpoint before it stays the newest."""
+    """The losses of the last step are still finite. The checkpoint before it remains the newest."""
     train_batch = model.train_batch
 
     def train_and_poison(batches, step, lr_scale):

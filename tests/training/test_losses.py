@@ -57,7 +57,7 @@ def test_losses_equal_their_closed_forms(sess, name):
 
 @pytest.mark.parametrize('term', range(3), ids=['d_real', 'd_fake', 'g'])
 @pytest.mark.parametrize('name', OBJECTIVES)
-def test_loss_gradients_equal_differences_of_their_closed_forms(sess, name, term):
+def test_loss_gradients_equal_finite_differences_of_their_closed_forms(sess, name, term):
     logits = tf.constant(LOGITS, tf.float32)
     gradient, = tf.gradients(losses_of(name, logits, logits)[term], logits)
     closed_form = CLOSED_FORMS[name][term]
@@ -69,7 +69,7 @@ def test_sigmoid_loss_of_large_logits_is_finite(sess):
     assert sess.run(losses.sigmoid_loss(tf.constant([[-1000.]]), 1.)) == pytest.approx(1000)
 
 
-def test_probability_is_set_for_the_cross_entropy_losses_alone():
+def test_probability_is_set_only_for_the_cross_entropy_losses():
     assert {name for name, objective in OBJECTIVES.items() if objective.probability} == {'gan', 'dragan'}
 
 
@@ -95,7 +95,7 @@ def linear_penalty(name, w):
     ('wgan-gp', 0.3, 0.49), ('wgan-gp', 2.5, 2.25), ('wgan-lp', 0.3, 0), ('wgan-lp', 2.5, 2.25),
     ('dragan', 0.3, 0.49), ('dragan', 2.5, 2.25)])
 def test_penalty_of_a_linear_discriminator_equals_its_closed_form(sess, rng, name, norm, expected):
-    """It is (|w| - 1)^2. That of wgan-lp is 0 if |w| < 1."""
+    """The penalty is (|w| - 1)^2, except that the penalty of wgan-lp is 0 if |w| < 1."""
     w = rng.normal(size=SMALL)
     penalty = linear_penalty(name, tf.constant(norm * w / np.linalg.norm(w), tf.float32))
     assert sess.run(penalty) == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -135,7 +135,7 @@ def test_interpolate_depends_on_its_key(sess, interpolation, key, is_same):
 
 @pytest.fixture
 def dragan(sess, rng):
-    """(real, points, scale): 300 images, the images that dragan makes of them, and the scale [300] of the noise."""
+    """(real, points, scale): 300 images, the images that dragan makes from them, and the scale [300] of the noise."""
     real, calls = rng.uniform(0.25, 0.75, [300, *SMALL]).astype(np.float32), []
 
     def logits_of(x):
@@ -144,7 +144,7 @@ def dragan(sess, rng):
 
     losses.dragan(logits_of, tf.constant(real), None, KEY, ONE_WORKER)
     points = sess.run(calls[0])
-    return real, points, (points - real).max((1, 2, 3)) / (0.5 * real.std())  # the largest of 192 pixels is near 1
+    return real, points, (points - real).max((1, 2, 3)) / (0.5 * real.std())  # the largest of 192 noises is near 1
 
 
 def test_dragan_scales_the_noise_of_each_image_by_a_uniform_number(dragan):
@@ -174,7 +174,7 @@ def test_dragan_clips_the_points_to_the_range_of_images(sess):
 
 
 @pytest.mark.parametrize('sn', [False, True])
-def test_penalty_gradient_equals_differences(sess, rng, sn):
+def test_penalty_gradient_equals_finite_differences(sess, rng, sn):
     """Softplus and average pooling have no kinks, so the penalty changes along a direction as its gradient predicts."""
     def logits_of(x):
         with tf.variable_scope('d', reuse=tf.AUTO_REUSE):
@@ -204,8 +204,8 @@ def test_penalty_gradient_equals_differences(sess, rng, sn):
 
 
 @pytest.mark.parametrize('name', PENALTIES)
-def test_penalty_gradient_is_that_with_tensorflows_gradients(sess, rng, name):
-    """Through lrelu, max pooling and attention."""
+def test_penalty_gradient_equals_that_of_tensorflow(sess, rng, name):
+    """The gradient passes through lrelu, max pooling and attention."""
     model = SAGAN(sess, image_shape=SMALL, gan_type=name, attention='paper')
 
     def gradients(reuse):

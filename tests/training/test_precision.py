@@ -50,7 +50,7 @@ CONVOLUTIONS = [(8, 8, 5, 2), (7, 9, 4, 2), (6, 5, 4, 1), (9, 7, 3, 3)]
 
 @pytest.mark.parametrize('height, width, kernel, stride', CONVOLUTIONS)
 @pytest.mark.parametrize('kind', ['conv2d', 'deconv2d'])
-def test_bfloat16_gradients_equal_tensorflows(sess, kind, height, width, kernel, stride):
+def test_bfloat16_gradients_equal_those_of_tensorflow(sess, kind, height, width, kernel, stride):
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=[6, height, width, 3]), tf.float32)
 
@@ -72,7 +72,7 @@ def test_bfloat16_gradients_equal_tensorflows(sess, kind, height, width, kernel,
 @pytest.mark.slow
 @pytest.mark.parametrize('name, count', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
 def test_bfloat16_training_computes_kernel_gradients_as_convolutions(sess, name, count):
-    """Five layers each of D, D on G(z) and G. The last pass through D trains only G."""
+    """D on real images, D on G(z) and G have five convolutions each. The last pass through D trains only G."""
     model = SAGAN(sess, precision=name, image_shape=SMALL)
     model.build_model()
     step = tf.graph_util.extract_sub_graph(sess.graph_def, [model.train_step.name])
@@ -80,7 +80,7 @@ def test_bfloat16_training_computes_kernel_gradients_as_convolutions(sess, name,
 
 
 @pytest.mark.slow
-def test_losses_in_bfloat16_are_near_those_in_float32():
+def test_losses_in_bfloat16_are_close_to_those_in_float32():
     """Compare two steps with sn, a penalty, classes and the paper's attention."""
     results = []
     for name in 'float32', 'bfloat16':

@@ -34,7 +34,7 @@ def test_progress_prints_a_line_of_losses(model, capsys):
 def test_progress_prints_steps_per_second_and_the_time_left(model, capsys, monkeypatch):
     times = iter([100., 102.])
     monkeypatch.setattr('training.progress.time.time', lambda: next(times))
-    line, = lines_of(model, [10], capsys)  # the first of 40 steps that this process takes
+    line, = lines_of(model, [10], capsys)  # a step takes 2 s, and 30 of 40 steps are left
     assert line.endswith(', 0.50 steps/s, 01:00 left')
 
 
@@ -60,5 +60,5 @@ def test_progress_prints_no_activity(model, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_progress_that_was_not_started_closes():
+def test_progress_that_was_not_started_can_be_closed():
     ProgressBar().close()
