@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from datasets import CLASS_NAMES, dataset_digest, load_dataset
+from datasets import CLASS_NAMES, dataset_digest, load_dataset, native_shape, saved_name
 from datasets.batches import batch, batches_per_epoch
 from distributed.cluster import Cluster
 from evaluation import phases
@@ -28,9 +28,18 @@ from ops import (
     projection,
     update_u,
 )
-from options import UserError, check_image_size, check_worker_share, complete_options, make_config, options_of
+from options import (
+    UserError,
+    check_image_size,
+    check_worker_share,
+    complete_options,
+    default_shape,
+    make_config,
+    options_of,
+    shape_of,
+)
 from storage.checkpoints import Checkpoints, not_finite
-from storage.run import MODEL, Run
+from storage.run import MODEL, Run, read_properties
 from tf1 import tf
 from training.callbacks import default_callbacks, running
 from training.losses import OBJECTIVES
@@ -48,28 +57,35 @@ class SAGAN:
 
     Args:
         sess: a TensorFlow session.
-        image_shape: (H, W, C), or None for the shape of the data set.
-        classes: the class names, or the number of classes. None selects the classes of a built-in data set, and no
-            classes for your own images.
+        image_shape: (H, W, C), or None for the shape in the run's config.json, or else that of the data set.
+        classes: the class names, or the number of classes. None selects the classes in the run's config.json, or else
+            those of the data set.
         cluster: the Cluster of the workers that train together, or None to train in this process alone.
         options: options of options.py that are saved with a run, as keyword arguments. Omitted options have the
             article's values.
 
     Raises:
         TypeError: if an option is unknown, or if network is not the network of this class.
-        UserError: if options contradict each other.
+        UserError: if options contradict each other, or if the data set is needed and missing.
     """
 
     kind = 'article'  # the value of --network
 
     def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
+        options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
+        properties = None
+        if options['conditional'] is not None:  # otherwise the run's name depends on the classes
+            properties = read_properties(options)
+        if image_shape is None:
+            image_shape = find_image_shape(options, properties)
         if classes is None:
-            classes = CLASS_NAMES.get(options['dataset_name'], ())
+            classes = find_classes(options, properties, image_shape)
         elif isinstance(classes, int):
             classes = [str(number) for number in range(classes)]
         self.sess, self.cluster = sess, cluster or Cluster()
-        self.config = config = make_config(options, image_shape, classes)
+        reading = (properties or {}).get('reading', ())
+        self.config = config = make_config(options, image_shape, classes, reading=reading)
         if config.network != self.kind:
             raise TypeError(f'{type(self).__name__} is the network {self.kind}, not {config.network}: use '
                             'networks.build')
@@ -292,7 +308,9 @@ class SAGAN:
         """
         start = time.time()
         stop = stop or Stop()
-        dataset = dataset or load_dataset(self.config.dataset_name, self.config.data_dir, self.config.image_shape)
+        if dataset is None:
+            dataset = load_dataset(self.config.dataset_name, self.config.data_dir, self.config.image_shape)
+            print(dataset.description, flush=True)
         self.config = config = self.config_with(dataset)
         lock = self.run.locked() if self.cluster.is_chief else contextlib.nullcontext()
         with lock:
@@ -332,7 +350,8 @@ class SAGAN:
         if config.conditional and len(dataset.class_names) != config.num_classes:
             raise UserError(f'the model has {config.num_classes} classes, but the data set has '
                             f'{len(dataset.class_names)}: choose other classes or another data set')
-        return dataclasses.replace(config, images=images, class_names=tuple(dataset.class_names))
+        return dataclasses.replace(config, images=images, class_names=tuple(dataset.class_names),
+                                   reading=tuple(dataset.reading))
 
     def initialize(self, dataset):
         """Initialize all variables, restore the newest checkpoint if there is one, and return its step, or 0.
@@ -539,6 +558,33 @@ class SAGAN:
                                  Stream.STATISTICS_LABELS, number)
             self.sess.run(self.move_statistics, self.sampling_feed(z, labels))
         self.statistics_are_stale = False
+
+
+def find_image_shape(options, properties):
+    """Return the shape (H, W, C) of a run's images: that in its config.json, or else that of the data set.
+
+    Args:
+        properties: as read_properties returns them. None if there is no config.json.
+    """
+    if properties is None:
+        return shape_of(options, native_shape(options['dataset_name'], options['data_dir']))
+    if 'image_shape' in properties:
+        return properties['image_shape']
+    return shape_of(options, default_shape(options['dataset_name']))  # as before image_shape was saved
+
+
+def find_classes(options, properties, image_shape):
+    """Return the class names of a run: those in its config.json, or else those of the data set.
+
+    The data set is loaded only if a conditional run needs it. Arguments are those of find_image_shape.
+    """
+    if properties and 'class_names' in properties:
+        return properties['class_names']
+    if options['dataset_name'] in CLASS_NAMES:
+        return CLASS_NAMES[options['dataset_name']]
+    if options['conditional'] is False:
+        return ()
+    return load_dataset(options['dataset_name'], options['data_dir'], tuple(image_shape)).class_names
 
 
 def learning_rate_scale(config, step):

@@ -19,35 +19,42 @@ from options import (
     UserError,
     check_image_size,
     check_worker_share,
+    default_shape,
     flag,
     options_of,
     parse,
     resolve,
+    resolve_shape,
     shape_of,
 )
 
 
 def train(typed):
     """Train a new run, or resume it."""
-    from datasets import load_dataset
+    from datasets import load_dataset, native_shape
     from training.stop import Stop
     options, args = resolve(typed), {**DEFAULTS, **typed}
     addresses, index = read_task()
-    check_image_size(options['network'], *shape_of(options)[:2])
     check_worker_share(options['batch_size'], len(addresses) or args['workers'])
+    own_shape = native_shape(options['dataset_name'], options['data_dir'])
+    options = resolve_shape(options, own_shape)
+    image_shape = shape_of(options, own_shape)
+    check_image_size(options['network'], *image_shape[:2])
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 prints for all
-    options['dataset_name'], description = choose_dataset(options)
-    if not addresses or args['workers'] == 1:  # otherwise the parent process has printed it
-        print(description, flush=True)
-    source = options['dataset_name'], options['data_dir'], shape_of(options)
+    options['dataset_name'], message = choose_dataset(options)
+    if message and (not addresses or args['workers'] == 1):  # otherwise the parent process has printed it
+        print(message, flush=True)
+    source = options['dataset_name'], options['data_dir'], image_shape
     if args['workers'] > 1 and not addresses:
         load_dataset(*source, limit=1)  # prepares the user's own images once, before the workers start
         sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={options["dataset_name"]}']))
     if len(addresses) > 1:
         print(f'Training with {len(addresses)} workers', flush=True)
-    dataset, stop = load_dataset(*source), Stop(SIGNALS)
-    with open_model(options, dataset.class_names, addresses, index, args['patience']) as model:
+    dataset = load_dataset(*source)
+    print(dataset.description, flush=True)
+    stop = Stop(SIGNALS)
+    with open_model(options, image_shape, dataset.class_names, addresses, index, args['patience']) as model:
         model.train(stop, dataset)
     if stop.requested is not None:
         sys.exit(128 + stop.requested)
@@ -108,7 +115,8 @@ def open_run(typed):
     sampling = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
     # Samples are computed in float32, as in the SavedModel, whatever the precision of training.
     fixed = {'checkpoint_dir': typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), 'precision': 'float32'}
-    return open_model({**run.options, **schedule, **sampling, **fixed}, run.rest.get('class_names'))
+    image_shape = run.rest.get('image_shape') or shape_of(run.options, default_shape(run.options['dataset_name']))
+    return open_model({**run.options, **schedule, **sampling, **fixed}, image_shape, run.rest.get('class_names'))
 
 
 def select_run(typed):
@@ -117,6 +125,7 @@ def select_run(typed):
     Raises:
         UserError: if there is no such run.
     """
+    from datasets import saved_name
     from storage.run import RunNotFound, find_runs, list_names, report_unknown_keys
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
     wanted = {**RECIPES[typed.get('recipe', 'article')], **typed}
@@ -124,6 +133,8 @@ def select_run(typed):
         wanted['conditional'] = True
     wanted = {name: wanted[name] for name in [*options_of('identity', 'training'), 'name']
               if wanted.get(name) not in (None, 'auto')}
+    if 'dataset_name' in wanted:
+        wanted['dataset_name'] = saved_name(wanted['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
     try:
         run, *others = find_runs(checkpoint_dir, wanted)
     except RunNotFound as error:
@@ -140,7 +151,7 @@ def select_run(typed):
 
 
 @contextlib.contextmanager
-def open_model(options, class_names, *workers):
+def open_model(options, image_shape, class_names, *workers):
     """Open a session and yield a model whose graph is built. workers is passed on to Cluster."""
     import networks
     from distributed.cluster import Cluster
@@ -149,7 +160,7 @@ def open_model(options, class_names, *workers):
     cluster = Cluster(*workers)
     with cluster.session(session_config(options['precision'])) as sess:
         try:
-            yield networks.build(sess, classes=class_names, cluster=cluster, **options)
+            yield networks.build(sess, image_shape=image_shape, classes=class_names, cluster=cluster, **options)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(one_line(error)) from error
 

@@ -95,17 +95,19 @@ def parse_checkpoint(text):
 
 
 def parse_dataset(text):
-    """Return the name of a data set or a folder."""
-    if not text.isprintable() or text.startswith('.') or not 0 < len(text) <= 100 or '/' in text:
+    """Return the name or the path of a data set, without slashes at its end."""
+    name = text.rstrip('/')
+    is_hidden = name.startswith('.') and '/' not in name
+    if not name.isprintable() or is_hidden or not 0 < len(last_component(name)) <= 100:
         raise ValueError
-    return text
+    return name
 
 
 BOOLEAN = OptionType('{true,false}', 'true or false', parse_boolean)
 ATTENTION = OptionType(choice(*ATTENTION_BLOCKS).metavar,
                        f'one of {", ".join(ATTENTION_BLOCKS)}, true (article) or false (none)', parse_attention)
-DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,digits,FOLDER}', 'auto, mnist, fashion-mnist, cifar10, digits, '
-                     'or the name of a folder of images in --data_dir', parse_dataset)
+DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,cifar100,digits,NAME}', 'auto, mnist, fashion-mnist, cifar10, '
+                     'cifar100, digits, the name of a data set in --data_dir, or a path', parse_dataset)
 CHECKPOINT = OptionType('{latest,best,STEP}', 'latest, best or a step', parse_checkpoint)
 CHECKPOINT_FOLDER = matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
@@ -150,8 +152,8 @@ OPTIONS = {
         Option('patience', 60, integer(1, 86400), 'several machines', 'seconds to wait for a missing worker')],
     'identity': [
         Option('dataset_name', 'auto', DATASET, 'data',
-               'auto is mnist if it is present or can be downloaded, else the built-in digits; FOLDER holds your own '
-               'images'),
+               'auto is mnist if it is present or can be downloaded, else the built-in digits; NAME is your own data '
+               'in --data_dir, or a path'),
         Option('batch_size', 64, integer(1), 'data', 'images per step'),
         Option('z_dim', 62, integer(1), 'network', 'length of the noise vector')],
     'training': [
@@ -180,9 +182,9 @@ OPTIONS = {
                {'dcgan': '_dcgan', 'resnet': '_resnet'}),
         Option('ch', 64, multiple_of_8(8, 1024), 'network', 'base number of channels of dcgan and resnet'),
         Option('img_size', 0, integer(0, 508), 'data',
-               "height and width in pixels; 0 means the data set's own size, 64 for your own images"),
+               "height and width in pixels; 0 means the data set's own size, 64 for image folders"),
         Option('c_dim', 0, choice(0, 1, 3), 'data',
-               "channels; 0 means the data set's own number, 3 for your own images"),
+               "channels; 0 means the data set's own number, 3 for image folders"),
         Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'})],
     'schedule': [
         Option('epoch', 20, integer(1), 'run', 'epochs; a larger number continues a finished run'),
@@ -218,6 +220,7 @@ def options_of(*roles):
     return [option.name for role in roles for option in OPTIONS[role]]
 
 
+DATASET_PROPERTIES = 'image_shape', 'class_names', 'images', 'reading'  # saved in config.json, too
 ALL = {option.name: option for role in OPTIONS.values() for option in role}
 DEFAULTS = {name: option.default for name, option in ALL.items()}
 SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  # in config.json
@@ -225,14 +228,15 @@ SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  
 ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist'}
 
 # The values that a recipe sets unless the user sets them. conditional None means true if the data set has classes.
-# img_size None means the data set's own size, but at least 32.
+# img_size None means the data set's own size, or 32 if that is smaller.
 RECIPES = {'article': {}, 'paper': {
     'network': 'resnet', 'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004,
     'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal', 'conditional': None, 'img_size': None}}
 
-# (height = width, channels) of the images of each data set. By default, your own images are converted to OWN_SHAPE.
-SHAPES = {'auto': (28, 1), 'mnist': (28, 1), 'fashion-mnist': (28, 1), 'digits': (28, 1), 'cifar10': (32, 3)}
-OWN_SHAPE = 64, 3
+# (H, W, C) of the images of each built-in data set. By default, image folders are converted to OWN_SHAPE.
+SHAPES = {'auto': (28, 28, 1), 'mnist': (28, 28, 1), 'fashion-mnist': (28, 28, 1), 'digits': (28, 28, 1),
+          'cifar10': (32, 32, 3), 'cifar100': (32, 32, 3)}
+OWN_SHAPE = 64, 64, 3
 
 
 def flag(name):
@@ -301,12 +305,12 @@ def argument_type(option):
 ##################################################################################
 
 @dataclasses.dataclass(frozen=True)  # otherwise the class would accept new attributes
-class Config(dataclasses.make_dataclass('Values', [*SAVED, 'image_shape', 'class_names', 'images'], frozen=True)):
+class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES], frozen=True)):
     """The saved options of a run and the properties of its data set.
 
-    The properties are image_shape (H, W, C), class_names (a tuple, empty if there are no classes) and images (the size
-    of the training split, or None if unknown). A Config is immutable: dataclasses.replace(config, epoch=3) returns a
-    changed copy.
+    The properties are image_shape (H, W, C), class_names (a tuple, empty if there are no classes), images (the size of
+    the training split, or None if unknown) and reading (a tuple, see datasets.dataset.Dataset). A Config is immutable:
+    dataclasses.replace(config, epoch=3) returns a changed copy.
     """
 
     @property
@@ -330,18 +334,32 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, 'image_shape', 'class
 def resolve(typed):
     """Return the options of a new run, {option: value}.
 
-    A value comes from the command line, else from the recipe, else from the article. conditional may be None, which
-    make_config resolves.
+    A value comes from the command line, else from the recipe, else from the article. conditional and img_size may be
+    None, which make_config and resolve_shape resolve.
 
     Args:
         typed: the options given on the command line, as parse returns them.
     """
-    options = {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **RECIPES[typed.get('recipe', 'article')],
-               **{name: value for name, value in typed.items() if name in SAVED}}
+    return {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **RECIPES[typed.get('recipe', 'article')],
+            **{name: value for name, value in typed.items() if name in SAVED}}
+
+
+def resolve_shape(options, native_shape):
+    """Return options with a number as img_size. A size or number of channels that is the data set's own becomes 0.
+
+    Args:
+        options: as resolve returns them.
+        native_shape: (H, W, C) of the images of the data set.
+    """
+    height, width, channels = native_shape
+    changes = {}
     if options['img_size'] is None:
-        size, _ = native_shape(options['dataset_name'])
-        options['img_size'] = max(32, size)
-    return with_native_shape_as_0(options)
+        changes['img_size'] = 0 if min(height, width) >= 32 else max(32, height, width)
+    if options['img_size'] == height == width:
+        changes['img_size'] = 0
+    if options['c_dim'] == channels:
+        changes['c_dim'] = 0
+    return {**options, **changes}
 
 
 def complete_options(options):
@@ -361,21 +379,22 @@ def complete_options(options):
     return {**ARTICLE, **{name: normalized(name, value) for name, value in options.items()}}
 
 
-def make_config(options, image_shape=None, class_names=(), images=None):
+def make_config(options, image_shape=None, class_names=(), images=None, reading=()):
     """Return the Config of a run.
 
     Args:
         options: as complete_options returns them. If conditional is None, it becomes true if there are classes.
-        image_shape: (H, W, C), or None for the shape of the data set.
+        image_shape: (H, W, C), or None for the shape of a built-in data set or of an image folder.
         class_names: names of the classes.
         images: number of training images, or None.
+        reading: see datasets.dataset.Dataset.
     """
     if image_shape is None:
-        image_shape = shape_of(options)
+        image_shape = shape_of(options, default_shape(options['dataset_name']))
     if options['conditional'] is None:
         options = {**options, 'conditional': len(class_names) > 0}
     return Config(**options, image_shape=tuple(image_shape), class_names=tuple(class_names),
-                  images=images)
+                  images=images, reading=tuple(reading))
 
 
 def normalized(name, value):
@@ -393,30 +412,19 @@ def normalized(name, value):
     return value
 
 
-def native_shape(dataset_name):
-    """Return the default (height = width, channels) of a data set's images."""
+def default_shape(dataset_name):
+    """Return the native shape (H, W, C) of a built-in data set, or that of an image folder for any other name."""
     return SHAPES.get(dataset_name, OWN_SHAPE)
 
 
-def shape_of(options):
-    """Return the shape (H, W, C) of a run's images."""
-    size, channels = native_shape(options['dataset_name'])
+def shape_of(options, native_shape):
+    """Return the shape (H, W, C) of a run's images, whose data set has a native shape."""
+    height, width, channels = native_shape
     if options['img_size'] > 0:
-        size = options['img_size']
+        height = width = options['img_size']
     if options['c_dim'] > 0:
         channels = options['c_dim']
-    return size, size, channels
-
-
-def with_native_shape_as_0(options):
-    """Return options in which img_size and c_dim are 0 if they equal the data set's own, as both mean the same run."""
-    size, channels = native_shape(options['dataset_name'])
-    changes = {}
-    if options.get('img_size') == size:
-        changes['img_size'] = 0
-    if options.get('c_dim') == channels:
-        changes['c_dim'] = 0
-    return {**options, **changes}
+    return height, width, channels
 
 
 def check_image_size(network, height, width):
@@ -450,6 +458,11 @@ def as_folder(text):
     return re.sub(r'[][*?\\]', '_', text)
 
 
+def last_component(dataset_name):
+    """Return the last component of the name or path of a data set, without .npz or .zip."""
+    return dataset_name.split('/')[-1].removesuffix('.npz').removesuffix('.zip')
+
+
 def run_name(options):
     """Return the name of a run's folder.
 
@@ -457,7 +470,8 @@ def run_name(options):
     """
     if options['name']:
         return options['name']
-    name = as_folder('SAGAN_{dataset_name}_{batch_size}_{z_dim}'.format(**options))
+    dataset = last_component(options['dataset_name'])
+    name = as_folder(f'SAGAN_{dataset}_{options["batch_size"]}_{options["z_dim"]}')
     for option in OPTIONS['training']:
         value = options[option.name]
         if value != option.default:

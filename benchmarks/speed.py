@@ -20,8 +20,8 @@ from unittest import mock
 
 import numpy as np
 
-from datasets import idx
-from datasets.idx import make_digits
+from datasets import load_dataset
+from datasets.digits import make_digits
 from explorer.page import write_page
 from explorer.snapshots import SNAPSHOT_IMAGES, make_snapshot, read_snapshots, write_snapshot
 from ops import attention
@@ -150,7 +150,7 @@ def whole_loop(blocks=2, steps=300):
         model = SAGAN(sess, dataset_name='digits', data_dir=folder, checkpoint_dir=folder, result_dir=folder,
                       log_dir=folder, iteration=steps)
         model.build_model()
-        (images, _), _ = idx.load_mnist('digits', folder)
+        images, _ = load_dataset('digits', folder).train
         feed = {model.inputs: images[:64] / 255, model.z: np.random.uniform(-1, 1, [64, model.config.z_dim])}
         loop, bare = [], []
         for block in range(blocks):

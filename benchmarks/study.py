@@ -23,7 +23,7 @@ from evaluation.figures import COLOURS, save_figure
 from evaluation.metrics import class_accuracy, classifier_score, frechet_distance
 from evaluation.phases import restore
 from evaluation.samples import write_grid
-from options import UserError, parse, resolve
+from options import UserError, default_shape, parse, resolve, resolve_shape
 from SAGAN import SAGAN
 from tf1 import tf
 from training.precision import session_config
@@ -76,7 +76,7 @@ def train_and_score(dataset_name, arguments, seed, epoch, folder, data_dir):
     start = time.time()
     subprocess.run([sys.executable, MAIN, *command], cwd=folder, check=True)
     minutes = (time.time() - start) / 60
-    options = resolve(parse(command))
+    options = resolve_shape(resolve(parse(command)), default_shape(dataset_name))
     folders = {'checkpoint_dir': f'{folder}/checkpoint', 'result_dir': f'{folder}/results'}
     for weights in WEIGHTS:
         with tf.Graph().as_default(), tf.Session(config=session_config(options['precision'])) as sess:

@@ -1,62 +1,38 @@
 """Data sets: find, download and load them.
 
-To add a format, write its module, and add it to BUILT_IN below and to options.SHAPES.
+To add a format, write its module, and add it to FORMATS below.
 """
 
-import hashlib
 import os
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets import cifar, idx, image_folder
-from options import UserError
+from datasets import cifar, idx, image_folder, npz, sources
+from datasets.dataset import Dataset, dataset_digest, describe
+from datasets.sources import CLASS_NAMES
+from options import OWN_SHAPE, SHAPES, UserError, last_component
 
+# The formats in the order in which they are asked. A format that reads arrays is a module with these functions:
+# matches(path)       whether there is data of the format at a path, which may not exist
+# native_shape(path)  the shape (H, W, C) of the images, read without loading them
+# load(path)          a Dataset of images of that shape
+# Image folders have no shape of their own: image_folder.load(path, shape) converts each image.
+FORMATS = idx, cifar, image_folder, npz
 
-class BuiltIn(NamedTuple):
-    """The functions that find and load a built-in data set.
-
-    find: (dataset_name, data_dir) -> a message that reports where the data set is. Downloads missing files.
-    load: (dataset_name, data_dir) -> (train_images, train_labels), (test_images, test_labels), all of them uint8.
-    class_names: the name of each label.
-    """
-    find: Callable
-    load: Callable
-    class_names: tuple
-
-
-BUILT_IN = {
-    'mnist': BuiltIn(idx.find_mnist, idx.load_mnist, idx.DIGIT_NAMES),
-    'fashion-mnist': BuiltIn(idx.find_mnist, idx.load_mnist, idx.FASHION_NAMES),
-    'digits': BuiltIn(idx.find_mnist, idx.load_mnist, idx.DIGIT_NAMES),
-    'cifar10': BuiltIn(cifar.find_cifar10, cifar.load_cifar10, cifar.CLASS_NAMES)}
-CLASS_NAMES = {name: built_in.class_names for name, built_in in BUILT_IN.items()}
-
-
-class Dataset(NamedTuple):
-    """A loaded data set.
-
-    train, test: (images uint8 [N, H, W, C], labels [N] or None).
-    class_names: empty if there are no labels.
-    digest: the hash of the training split if it is already known, else None.
-    """
-    train: tuple
-    test: tuple
-    class_names: tuple
-    digest: str | None = None
+__all__ = ['CLASS_NAMES', 'Dataset', 'dataset_digest', 'find_dataset', 'load_dataset', 'native_shape', 'saved_name']
 
 
 def find_dataset(name, data_dir='data'):
-    """Make sure that a data set is in <data_dir>/<name>: download or generate it if necessary.
+    """Make sure that a data set is there: download or draw it if it is built in and missing.
 
     Args:
-        name: a built-in data set, a folder of images, or 'auto'. 'auto' is mnist if that is available, else digits.
+        name: a built-in data set, another one in data_dir, a path, or 'auto'. 'auto' is mnist if that is available,
+            else digits.
 
     Returns:
-        The name of the data set, and a message that reports where it is.
+        The name of the data set, as saved_name returns it, and a message that reports a download or a choice, or ''.
 
     Raises:
         UserError: if the data set is not available.
@@ -67,47 +43,149 @@ def find_dataset(name, data_dir='data'):
             return find_dataset('mnist', data_dir)
         except UserError:
             name, message = find_dataset('digits', data_dir)
-            return name, (f'{message}\nMNIST is not in {data_dir} and cannot be downloaded: use '
-                         '--dataset mnist to see why')
-    if name in BUILT_IN:
-        return name, BUILT_IN[name].find(name, data_dir)
-    folder = os.path.join(data_dir, name)
-    image_folder.check_image_folder(folder)
-    return name, f'Data set: the images in {folder}'
+            choice = f'MNIST is not in {data_dir} and cannot be downloaded: use --dataset mnist to see why'
+            return name, f'{message}\n{choice}' if message else choice
+    name = saved_name(name, data_dir)
+    path, data_format = locate(name, data_dir)
+    if name == 'digits' and data_format is not idx:
+        return name, sources.complete(name, os.path.join(data_dir, name))
+    if name in sources.FORMATS and data_format in (None, sources.FORMATS[name]):
+        return name, sources.complete(name, path)
+    if data_format is None:
+        raise not_found(path)
+    return name, ''
 
 
-def load_dataset(name, data_dir='data', shape=(28, 28, 1), limit=None):
-    """Load the data set in <data_dir>/<name> as a Dataset of images of shape (H, W, C).
+def native_shape(name, data_dir='data'):
+    """Return the shape (H, W, C) that the images of a data set have without --img_size and --c_dim.
+
+    Nothing is downloaded or written. Raises UserError if the data set is missing, unless it is built in.
+    """
+    name = saved_name(name, data_dir)
+    if name in SHAPES:
+        return SHAPES[name]
+    path, data_format = locate(name, data_dir)
+    if data_format is None:
+        raise not_found(path)
+    return OWN_SHAPE if data_format is image_folder else data_format.native_shape(path)
+
+
+def load_dataset(name, data_dir='data', shape=None, limit=None):
+    """Load a data set as a Dataset of images of shape (H, W, C). None is the native shape.
 
     Args:
-        limit: the number of images to load of each split of a built-in data set; None loads all.
+        limit: the number of images to load of each split; None loads all. Image folders are always loaded as a whole,
+            because they are memory-mapped.
 
     Raises:
-        UserError: if a file is missing or damaged.
+        UserError: if the data set is missing or damaged.
     """
-    if name in BUILT_IN:
-        (train_images, train_labels), (test_images, test_labels) = BUILT_IN[name].load(name, data_dir)
-        train = resize_images(train_images[:limit], shape), train_labels[:limit]
-        test = resize_images(test_images[:limit], shape), test_labels[:limit]
-        return Dataset(train, test, CLASS_NAMES[name])
+    name = saved_name(name, data_dir)
+    path, data_format = locate(name, data_dir)
+    if data_format is None:
+        raise not_found(path)
+    shape = shape or native_shape(name, data_dir)
+    if data_format is image_folder:
+        dataset = load_images(path, shape)
+    else:
+        dataset = data_format.load(path)
+        if data_format is idx and name in CLASS_NAMES:
+            dataset = dataset._replace(class_names=built_in_names(name, dataset.class_names))
+        before = dataset.train[0].shape[1:]
+        if before != shape:
+            note = 'The images are converted from {} x {} x {}'.format(*before)
+            dataset = dataset._replace(notes=(*dataset.notes, note))
+        dataset = dataset._replace(**{split: first_images(getattr(dataset, split), limit, shape)
+                                      for split in ('train', 'test')})
+    if data_format is not sources.FORMATS.get(name, image_folder):
+        dataset = dataset._replace(reading=(data_format.NAME, *dataset.reading))
+    title = f'Data set: {last_component(name)} in {path} ({data_format.NAME})'
+    return dataset._replace(description=describe(dataset, title))
 
-    content = image_folder.load_image_folder(os.path.join(data_dir, name), shape)
+
+def first_images(split, limit, shape):
+    """Return the first images of a split (images, labels) in a shape (H, W, C), and their labels."""
+    images, labels = split
+    return resize_images(images[:limit], shape), None if labels is None else labels[:limit]
+
+
+def load_images(path, shape):
+    """Return the image folder at a path as a Dataset."""
+    content = image_folder.load(path, shape)
     images, labels, num_train = content.images, content.labels, content.num_train
     train_labels, test_labels = (None, None) if labels is None else (labels[:num_train], labels[num_train:])
     return Dataset((images[:num_train], train_labels), (images[num_train:], test_labels), tuple(content.class_names),
-                   content.digest)
+                   content.digest, content.held_out, tuple(content.notes), content.num_left_out,
+                   tuple(content.left_out), content.reading)
 
 
-def dataset_digest(dataset):
-    """Return a hash that identifies the training split: the known digest, or else the SHA-256 of its arrays."""
-    if dataset.digest:
-        return dataset.digest
-    images, labels = dataset.train
-    digest = hashlib.sha256(np.ascontiguousarray(images))
-    if labels is not None:
-        digest.update(np.ascontiguousarray(labels))
-    return digest.hexdigest()
+def built_in_names(name, numbers):
+    """Return the names of the classes of a built-in data set, for the labels that occur, as strings."""
+    names = CLASS_NAMES[name]
+    return tuple(names[int(number)] if int(number) < len(names) else number for number in numbers)
 
+
+##################################################################################
+# Names and places
+##################################################################################
+
+def saved_name(name, data_dir):
+    """Return the name under which a data set is saved with a run.
+
+    It is relative to data_dir if the data set is there, and an absolute path otherwise.
+    """
+    if '/' not in name and not name.startswith('~'):
+        return name
+    path, root = os.path.abspath(os.path.expanduser(name)), os.path.abspath(data_dir)
+    if path.startswith(root + os.sep):
+        return os.path.relpath(path, root)
+    if name.startswith(('/', '~', './', '../')):
+        return path
+    name = os.path.normpath(name)
+    in_data_dir, elsewhere = (find_format(candidate) is not None for candidate in (os.path.join(data_dir, name), path))
+    return path if elsewhere and not in_data_dir else name
+
+
+def locate(name, data_dir):
+    """Return (path, format) of a data set. If there is none, format is None, and the path is where it is expected.
+
+    Args:
+        name: as saved_name returns it.
+    """
+    base = os.path.join(data_dir, name)
+    candidates = [base, f'{base}.npz', f'{base}.zip']
+    if name in sources.CIFAR_VERSIONS:
+        version = sources.CIFAR_VERSIONS[name]
+        candidates += [os.path.join(data_dir, version.folder), os.path.join(data_dir, version.archive)]
+    for path in candidates:
+        data_format = find_format(path)
+        if data_format is not None:
+            return path, data_format
+    return base, None
+
+
+def find_format(path):
+    """Return the first of FORMATS that matches a path, or None."""
+    for data_format in FORMATS:
+        if data_format.matches(path):
+            return data_format
+    return None
+
+
+def not_found(path):
+    """Return the UserError of a data set that is not at a path."""
+    advice = f'choose another --dataset ({", ".join(SHAPES)}, or a name or path of your own) or --data_dir'
+    if not os.path.exists(path):
+        return UserError(f'{path} does not exist: put a data set there, or {advice}')
+    names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+    content = f' (it holds {", ".join(names[:3])}{", ..." if len(names) > 3 else ""})' if names else ''
+    return UserError(f'{path} holds no images, IDX files, npz file or CIFAR files{content}: put a data set there, or '
+                     f'{advice}')
+
+
+##################################################################################
+# Conversion
+##################################################################################
 
 def resize_images(images, shape):
     """Convert images uint8 [N, h, w, c] to shape (H, W, C).

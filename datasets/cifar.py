@@ -1,100 +1,182 @@
-"""The binary version of CIFAR-10 (https://www.cs.toronto.edu/~kriz/cifar.html)."""
+"""The binary versions of CIFAR-10 and CIFAR-100 (https://www.cs.toronto.edu/~kriz/cifar.html)."""
 
-import gzip
-import hashlib
 import os
-import pathlib
-import shutil
 import tarfile
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
-from datasets.download import Source, download_files
+from datasets.dataset import Dataset
 from options import UserError
-from utils import atomic_write
 
-TRAIN_FILES = tuple(f'data_batch_{number}.bin' for number in range(1, 6))
-TEST_FILE = 'test_batch.bin'
-FILES = *TRAIN_FILES, TEST_FILE
-ARCHIVE = 'cifar-10-binary.tar.gz'
-SOURCE = Source(mirrors=('https://www.cs.toronto.edu/~kriz/',), algorithm='md5',
-                digests={ARCHIVE: 'c32a1d4ab5d03f1284b67883e8d87530'})
-CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
-RECORD_SIZE = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes of an image
+NAME = 'CIFAR files'
+SHAPE = 32, 32, 3
+IMAGE_SIZE = 3 * 32 * 32  # bytes: the red, the green and the blue plane
+CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')  # CIFAR-10
+MAX_FILE_SIZE = 200_000_000  # bytes; the largest file of the archives has 154 MB
+ADVICE = 'replace it'
 
 
-def find_cifar10(dataset_name, data_dir='data'):
-    """Make sure that the six files are in <data_dir>/<dataset_name>. If not, unpack or download the archive.
+class Version(NamedTuple):
+    """A version of the data set: its names, and the format of its records."""
+    title: str
+    folder: str  # that the archive contains
+    archive: str
+    train_files: tuple
+    test_file: str
+    label_size: int  # bytes; the last one is the class
+    num_classes: int
+    names_file: str | None  # with one name per line
+    python_names: tuple  # of the Python version, which is not read
 
-    Returns:
-        A message that reports where the data set is.
+
+CIFAR10 = Version(
+    'CIFAR-10', 'cifar-10-batches-bin', 'cifar-10-binary.tar.gz',
+    tuple(f'data_batch_{number}.bin' for number in range(1, 6)), 'test_batch.bin', 1, 10, None,
+    ('cifar-10-batches-py', 'cifar-10-python.tar.gz', 'data_batch_1'))
+CIFAR100 = Version(
+    'CIFAR-100', 'cifar-100-binary', 'cifar-100-binary.tar.gz', ('train.bin',), 'test.bin', 2, 100,
+    'fine_label_names.txt', ('cifar-100-python', 'cifar-100-python.tar.gz'))
+VERSIONS = CIFAR10, CIFAR100
+
+
+def matches(path):
+    """Return whether a path is an archive of CIFAR, or a folder with an archive or with its files."""
+    return find_version(path) is not None or find_python_version(path) is not None
+
+
+def native_shape(path):
+    """Return the shape (H, W, C) of the images. Raise UserError if the path holds the Python version."""
+    refuse_python_version(path)
+    return SHAPE
+
+
+def load(path):
+    """Read CIFAR-10, or CIFAR-100 with its fine labels, as a Dataset.
+
+    Args:
+        path: the folder of the files, a folder with the files' own folder or the archive in it, or the archive. The
+            archive is read without unpacking it.
 
     Raises:
-        UserError: if the archive cannot be downloaded or is damaged.
+        UserError: if a file is missing or damaged, or if it is the Python version.
     """
-    folder = os.path.join(data_dir, dataset_name)
-    if all(os.path.isfile(os.path.join(folder, name)) for name in FILES):
-        return f'Data set: {dataset_name} in {folder}'
-    archive = os.path.join(folder, ARCHIVE)
-    if os.path.exists(archive):
-        unpack_cifar10(archive)
-        return f'Data set: {dataset_name}, unpacked in {folder}'
-    download_files(folder, SOURCE, [ARCHIVE])
-    unpack_cifar10(archive)
-    pathlib.Path(archive).unlink(missing_ok=True)  # another process may have removed it
-    return f'Data set: {dataset_name}, downloaded to {folder}'
+    refuse_python_version(path)
+    version, place = find_version(path)
+    content = read_files(version, place)
+    splits = []
+    for names in version.train_files, (version.test_file,):
+        images, labels = zip(*(parse_records(version, content, place, name) for name in names), strict=True)
+        splits.append((np.concatenate(images), np.concatenate(labels)))
+    return Dataset(*splits, read_class_names(version, content, place))
 
 
-def unpack_cifar10(path):
-    """Extract the six files from the archive at path into its folder.
+def is_complete(path):
+    """Return whether a folder holds all files of a version, or its archive."""
+    found = find_version(path)
+    return found is not None and (os.path.isfile(found[1]) or has_all_files(*found))
 
-    Raises:
-        UserError: if the archive is not the published one, or has a member that could be written outside the folder.
+
+def find_version(path):
+    """Return (Version, folder of its files or path of its archive), or None if there is neither.
+
+    A complete folder is preferred to an archive, and an archive to an incomplete folder.
     """
-    advice = 'replace it, or delete it to download it again'
-    with open(path, 'rb') as file:
-        if hashlib.file_digest(file, SOURCE.algorithm).hexdigest() != SOURCE.digests[ARCHIVE]:
-            raise UserError(f'{path} is not the published archive of CIFAR-10 (its {SOURCE.algorithm} differs): '
-                            f'{advice}')
+    incomplete = None
+    for version in VERSIONS:
+        folders = [path, os.path.join(path, version.folder)]
+        archives = [os.path.join(path, version.archive)]
+        if os.path.basename(path) == version.archive:
+            archives.append(path)
+        for folder in folders:
+            if has_all_files(version, folder):
+                return version, folder
+            names_are_specific = version is CIFAR10 or os.path.basename(folder) == version.folder  # train.bin is not
+            if names_are_specific and any(os.path.isfile(file) for file in files_in(version, folder)):
+                incomplete = incomplete or (version, folder)
+        for archive in archives:
+            if os.path.isfile(archive):
+                return version, archive
+    return incomplete
+
+
+def files_in(version, folder):
+    """Return the paths of the files with images in a folder."""
+    return [os.path.join(folder, name) for name in (*version.train_files, version.test_file)]
+
+
+def has_all_files(version, folder):
+    return all(os.path.isfile(file) for file in files_in(version, folder))
+
+
+def find_python_version(path):
+    """Return (Version, path of its Python version), or None if there is none at a path."""
+    for version in VERSIONS:
+        for name in version.python_names:
+            if os.path.basename(path) == name and os.path.exists(path):
+                return version, path
+            if os.path.exists(os.path.join(path, name)):
+                return version, os.path.join(path, name)
+    return None
+
+
+def refuse_python_version(path):
+    """Raise UserError if a path holds the Python version and no other."""
+    if find_version(path) is None:
+        version, place = find_python_version(path)
+        raise UserError(f'{place} is not read (it is the Python version of {version.title}, a pickle, which may run '
+                        f'any program): download the binary version, {version.archive}')
+
+
+def read_files(version, place):
+    """Return {name: bytes} of the files in a folder or in an archive. Raise UserError if the archive is damaged."""
+    wanted = {*version.train_files, version.test_file, version.names_file}
+    content = {}
+    if os.path.isdir(place):
+        for name in wanted & set(os.listdir(place)):
+            with open(os.path.join(place, name), 'rb') as file:
+                content[name] = file.read(MAX_FILE_SIZE)
+        return content
     try:
-        with tarfile.open(path) as archive:
-            members = {}
-            for member in archive.getmembers():
-                if member.name.startswith('/') or '..' in member.name.split('/') or not (
-                        member.isfile() or member.isdir()):
-                    raise UserError(f'{path} is not safe to unpack (it contains {member.name!r}): {advice}')
-                if member.isfile():
-                    members[os.path.basename(member.name)] = member
-            for name in FILES:
-                with atomic_write(os.path.join(os.path.dirname(path), name)) as part, open(part, 'wb') as file:
-                    shutil.copyfileobj(archive.extractfile(members[name]), file)
-    except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, KeyError) as error:
-        raise UserError(f'{path} is not a complete archive of CIFAR-10 ({error}): {advice}') from error
+        with tarfile.open(place) as archive:
+            for member in archive:
+                name = os.path.basename(member.name)
+                if member.isfile() and name in wanted:
+                    content[name] = archive.extractfile(member).read(MAX_FILE_SIZE)
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        if getattr(error, 'errno', None):
+            raise  # a system error, which may be temporary
+        raise UserError(f'{place} is not a complete archive of {version.title} ({error}): {ADVICE}') from error
+    return content
 
 
-def load_cifar10(dataset_name='cifar10', data_dir='data'):
-    """Read the six files in <data_dir>/<dataset_name>.
+def parse_records(version, content, place, name):
+    """Return the images uint8 [N, 32, 32, 3] and the labels uint8 [N] of one file."""
+    path = os.path.join(place, name)
+    if name not in content:
+        raise UserError(f'{path} is missing: put all .bin files of {version.title}, or {version.archive}, there')
+    data = np.frombuffer(content[name], np.uint8)
+    record_size = version.label_size + IMAGE_SIZE
+    if len(data) == 0 or len(data) % record_size:
+        raise UserError(f'{path} is not a file of {version.title} ({len(data)} bytes, not a multiple of '
+                        f'{record_size}): {ADVICE}')
+    records = data.reshape(-1, record_size)
+    labels = records[:, version.label_size - 1]
+    if labels.max() >= version.num_classes:
+        raise UserError(f'{path} is not a file of {version.title} (it holds the label {labels.max()}): {ADVICE}')
+    planes = records[:, version.label_size:].reshape(-1, 3, 32, 32)
+    return planes.transpose(0, 2, 3, 1), labels
 
-    Returns:
-        (train_images, train_labels), (test_images, test_labels): uint8 [N, 32, 32, 3] and uint8 [N] in 0..9.
 
-    Raises:
-        UserError: if a file is missing or damaged.
-    """
-    folder = os.path.join(data_dir, dataset_name)
-    images, labels = zip(*(read_records(os.path.join(folder, name)) for name in TRAIN_FILES), strict=True)
-    return (np.concatenate(images), np.concatenate(labels)), read_records(os.path.join(folder, TEST_FILE))
-
-
-def read_records(path):
-    """Return the images uint8 [N, 32, 32, 3] and labels uint8 [N] of one file."""
-    if not os.path.isfile(path):
-        raise UserError(f'{path} is missing: put the six .bin files of CIFAR-10 there')
-    data = np.fromfile(path, np.uint8)
-    if len(data) == 0 or len(data) % RECORD_SIZE or data[::RECORD_SIZE].max() > 9:
-        raise UserError(f'{path} is not a file of CIFAR-10 (wrong size or labels): replace it, or delete it to '
-                        'download it again')
-    records = data.reshape(-1, RECORD_SIZE)
-    planes = records[:, 1:].reshape(-1, 3, 32, 32)
-    return planes.transpose(0, 2, 3, 1), records[:, 0]
+def read_class_names(version, content, place):
+    """Return the names of the classes; those of CIFAR-100 are in a file, without which they are numbers."""
+    if version is CIFAR10:
+        return CLASS_NAMES
+    names = content.get(version.names_file, b'').decode(errors='replace').split()
+    if not names:
+        return tuple(str(number) for number in range(version.num_classes))
+    if len(set(names)) != version.num_classes:
+        raise UserError(f'{os.path.join(place, version.names_file)} is damaged ({len(set(names))} names, not '
+                        f'{version.num_classes}): {ADVICE}')
+    return tuple(names)

@@ -1,6 +1,7 @@
 """The built-in data set: digits in the fonts of matplotlib, distorted to look handwritten."""
 
 import functools
+import os
 import pathlib
 
 import numpy as np
@@ -10,9 +11,19 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from tqdm import tqdm
 
+from datasets.idx import FILES, write_idx
+
 FONTS = ('DejaVuSans', 'DejaVuSans-Oblique', 'DejaVuSerif', 'DejaVuSerif-Italic', 'STIXGeneral', 'STIXGeneralItalic',
          'STIXGeneralBolIta', 'cmr10', 'cmss10', 'cmtt10')
 CHUNK_SIZE = 1000  # digits drawn at once
+
+
+def make_digits(folder, train=60000, test=10000, seed=0):
+    """Draw the built-in data set and write it to a folder as the four IDX files. The same seed gives the same bytes."""
+    rng = np.random.default_rng(seed)
+    for names, count in (FILES[:2], train), (FILES[2:], test):
+        for name, items in zip(names, draw_digits(count, rng), strict=True):
+            write_idx(os.path.join(folder, name + '.gz'), items)
 
 
 def draw_digits(count, rng):

@@ -1,141 +1,247 @@
-"""The IDX format of MNIST. Fashion-MNIST and the built-in digits use it too."""
+"""The IDX format of MNIST, which Fashion-MNIST, KMNIST, EMNIST, QMNIST and the built-in digits use, too."""
 
+import contextlib
+import glob
 import gzip
 import math
 import os
-import pathlib
+import re
 import zlib
 
 import numpy as np
 
-from datasets.digits import draw_digits
-from datasets.download import Source, download_files
+from datasets.dataset import check_labels, dataset_from_arrays, image_shape
 from options import UserError
-from utils import atomic_write, make_folder
+from utils import atomic_write
 
+NAME = 'IDX files'
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
-SOURCES = {
-    'mnist': Source(
-        mirrors=('https://storage.googleapis.com/cvdf-datasets/mnist/',
-                 'https://ossci-datasets.s3.amazonaws.com/mnist/'),
-        algorithm='sha256',
-        digests={f'{FILES[0]}.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
-                 f'{FILES[1]}.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
-                 f'{FILES[2]}.gz': '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
-                 f'{FILES[3]}.gz': 'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6'}),
-    'fashion-mnist': Source(
-        mirrors=('http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',),
-        algorithm='md5',
-        digests={f'{FILES[0]}.gz': '8d4fb7e6c68d591d4c3dfef9ec88bf0d',
-                 f'{FILES[1]}.gz': '25c81989df183df01b3e8a0aad5dffbe',
-                 f'{FILES[2]}.gz': 'bef4ecab320f06d8554ea6380940ec79',
-                 f'{FILES[3]}.gz': 'bb300cfdad3c16e7a12a480ee83cd310'})}
-DIGIT_NAMES = tuple('0123456789')
-FASHION_NAMES = ('T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker', 'bag', 'boot')
+ROLES = ('train', 'images'), ('train', 'labels'), ('test', 'images'), ('test', 'labels')  # of FILES
+FILE_NAME = re.compile(r'(.*?)-?(train|t10k|test)-(images|labels)[-.]idx[1-4]-(?:ubyte|int)(?:\.gz)?')
+SUBFOLDERS = '', 'raw', 'gzip'  # of torchvision and of EMNIST's archive
+DTYPES = {0x08: '>u1', 0x09: '>i1', 0x0b: '>i2', 0x0c: '>i4', 0x0d: '>f4', 0x0e: '>f8'}  # by type code
+QMNIST_COLUMNS = 8  # of its labels; the first one is the class
+ADVICE = 'replace it'
 
 
-def find_mnist(dataset_name, data_dir='data'):
-    """Make sure that the four IDX files are in <data_dir>/<dataset_name>. Download or draw missing ones.
-
-    Returns:
-        A message that reports where the data set is.
-
-    Raises:
-        UserError: if a missing file cannot be downloaded.
-    """
-    folder = os.path.join(data_dir, dataset_name)
-    missing = [name for name in FILES if not find_file(folder, name)]
-    if not missing:
-        return f'Data set: {dataset_name} in {folder}'
-    if dataset_name == 'digits':
-        make_digits(make_folder(folder))
-        return f'Data set: digits, the built-in data set, in {folder}'
-    download_files(folder, SOURCES[dataset_name], [f'{name}.gz' for name in missing])
-    return f'Data set: {dataset_name}, downloaded to {folder}'
+def matches(path):
+    """Return whether a path is a folder with IDX files, or the prefix of such files, as in <folder>/emnist-letters."""
+    return bool(find_data_sets(path))
 
 
-def load_mnist(dataset_name, data_dir='data'):
-    """Read the four IDX files in <data_dir>/<dataset_name>, each plain or gzipped.
+def native_shape(path):
+    """Return the shape (H, W, C) of the images. Arguments and errors are those of load."""
+    prefix, files = choose_data_set(path)
+    images_path = existing_file(path, prefix, files, 'train', 'images')
+    with open_file(images_path) as file, reported_damage(images_path):
+        dtype, shape, _ = parse_header(file.read(4 + 4 * 4), images_path)
+    shape = image_shape(dtype, shape, images_path)
+    return turned(shape) if is_transposed(prefix) else shape
 
-    Returns:
-        (train_images, train_labels), (test_images, test_labels): uint8 [N, 28, 28, 1] and uint8 [N] in 0..9.
+
+def load(path):
+    """Read the IDX files at a path, each plain or gzipped, as a Dataset.
+
+    EMNIST's images are stored transposed and are turned upright. <prefix>-mapping.txt names the classes if it exists.
 
     Raises:
-        UserError: if a file is missing, damaged, or of another format.
+        UserError: if a file is missing, damaged or of another format, or if the folder holds several data sets.
     """
-    folder = os.path.join(data_dir, dataset_name)
-    return load_split(folder, 'train', *FILES[:2]), load_split(folder, 't10k', *FILES[2:])
+    prefix, files = choose_data_set(path)
+    splits, notes = {}, []
+    for split in 'train', 'test':
+        if split == 'train' or any((split, kind) in files for kind in ('images', 'labels')):
+            images_path = existing_file(path, prefix, files, split, 'images')
+            labels_path = existing_file(path, prefix, files, split, 'labels')
+            images = read_idx(images_path)
+            images = images.reshape(-1, *image_shape(images.dtype, images.shape, images_path))
+            if is_transposed(prefix):
+                images = images.transpose(0, 2, 1, 3)
+            splits[split] = images, read_labels(labels_path, len(images))
+    if is_transposed(prefix):
+        notes.append('The images are turned upright')
+    return dataset_from_arrays(splits, read_mapping(files, prefix), notes, list_other_files(path))
 
 
-def load_split(folder, split, images_name, labels_name):
-    """Return the images uint8 [N, 28, 28, 1] and labels uint8 [N] of a split."""
-    images = read_idx(existing_file(folder, images_name), (28, 28))
-    labels = read_idx(existing_file(folder, labels_name), ())
-    if len(images) != len(labels):
-        raise UserError(f'the {split} files in {folder} do not match ({len(images)} images, {len(labels)} labels): put '
-                        'the files of one data set there')
-    return images[..., None], labels
+##################################################################################
+# Files
+##################################################################################
+
+def find_data_sets(path):
+    """Return the data sets at a path, {prefix: {(split, kind): file}}."""
+    if os.path.isdir(path):
+        return find_in_folder(path)
+    parent, prefix = os.path.split(path)
+    folder = find_prefix(parent, prefix)
+    files = find_in_folder(folder).get(prefix) if folder and prefix else None
+    return {prefix: files} if files else {}
 
 
-def find_file(folder, name):
-    """Return the path of a file in a folder, plain or gzipped, or None if there is neither."""
-    for path in os.path.join(folder, name), os.path.join(folder, name + '.gz'):
-        if os.path.isfile(path):
-            return path
+def find_prefix(parent, prefix):
+    """Return the folder that holds files of a prefix, or None.
+
+    It is parent, a folder in it, or one of their SUBFOLDERS: the files of <parent>/emnist-letters may lie in
+    <parent>/EMNIST/raw.
+    """
+    parent, names = glob.escape(parent), [glob.escape(file_name(prefix, *role)) for role in ROLES]
+    for folder in parent, os.path.join(parent, '*'):
+        for subfolder in SUBFOLDERS:
+            for name in *names, *(f'{name}.gz' for name in names):
+                paths = sorted(glob.glob(os.path.join(folder, subfolder, name)))
+                if paths:
+                    return os.path.dirname(paths[0])
     return None
 
 
-def existing_file(folder, name):
-    """Return the path of a file in a folder, plain or gzipped. Raise UserError if there is neither."""
-    path = find_file(folder, name)
-    if not path:
-        raise UserError(f'{os.path.join(folder, name)}.gz is missing: put the four files of the data set there')
-    return path
+def file_name(prefix, split, kind):
+    """Return the name of a plain file as MNIST has it, or as EMNIST has it if there is a prefix."""
+    name = FILES[ROLES.index((split, kind))]
+    return f'{prefix}-{name.replace("t10k", "test")}' if prefix else name
 
 
-def read_idx(path, item_shape):
-    """Read an IDX file of uint8 items.
+def find_in_folder(folder):
+    """Return the data sets in a folder and in its SUBFOLDERS. A plain file is preferred to a gzipped one."""
+    data_sets = {}
+    for subfolder in SUBFOLDERS:
+        place = os.path.join(folder, subfolder) if subfolder else folder
+        for name in sorted(os.listdir(place)) if os.path.isdir(place) else []:
+            match = FILE_NAME.fullmatch(name)
+            if match and os.path.isfile(os.path.join(place, name)):
+                prefix, split, kind = match.groups()
+                role = 'train' if split == 'train' else 'test', kind
+                data_sets.setdefault(prefix, {}).setdefault(role, os.path.join(place, name))
+    return data_sets
 
-    Args:
-        item_shape: (28, 28) for images, () for labels.
 
-    Returns:
-        uint8 [N, *item_shape].
+def choose_data_set(path):
+    """Return (prefix, {(split, kind): file}) of the data set at a path. Raise UserError if there are several."""
+    data_sets = find_data_sets(path)
+    if len(data_sets) == 1:
+        return next(iter(data_sets.items()))
+    if '' in data_sets:
+        return '', data_sets['']
+    names = sorted(data_sets)
+    raise UserError(f'{path} holds several data sets ({", ".join(names)}): choose one, for example --dataset '
+                    f'{os.path.basename(path)}/{names[0]}')
+
+
+def missing_files(folder):
+    """Return the names among FILES that a folder of MNIST lacks, both plain and gzipped."""
+    files = find_in_folder(folder).get('', {})
+    return [name for name, role in zip(FILES, ROLES, strict=True) if role not in files]
+
+
+def existing_file(path, prefix, files, split, kind):
+    """Return the file of a split and kind. Raise UserError if it is missing."""
+    if (split, kind) in files:
+        return files[split, kind]
+    folder = os.path.dirname(next(iter(files.values())))
+    raise UserError(f'{os.path.join(folder, file_name(prefix, split, kind))}.gz is missing: put all files of the data '
+                    'set there')
+
+
+def list_other_files(path):
+    """Return (name, reason) of the entries of a folder that are not IDX files or their mapping."""
+    if not os.path.isdir(path):
+        return []
+    names = [name for name in sorted(os.listdir(path)) if not FILE_NAME.fullmatch(name) and name not in SUBFOLDERS
+             and not name.endswith('-mapping.txt') and not name.startswith('.')]
+    return [(name, 'not an IDX file') for name in names]
+
+
+def is_transposed(prefix):
+    """Return whether the files of a prefix hold images that are stored column by column."""
+    return prefix.lower().startswith('emnist')
+
+
+def turned(shape):
+    height, width, channels = shape
+    return width, height, channels
+
+
+def read_mapping(files, prefix):
+    """Return {label: name} from <prefix>-mapping.txt, whose lines hold a label and the code of a character.
+
+    Without a prefix, the file may have any name that ends in -mapping.txt, if there is only one.
 
     Raises:
-        UserError: if the file is damaged or of another format.
+        UserError: if the file is damaged.
     """
-    advice = 'replace it, or delete it and run again to get a new one'
-    open_file = gzip.open if path.endswith('.gz') else open
+    folder = glob.escape(os.path.dirname(next(iter(files.values()))))
+    paths = glob.glob(f'{folder}/{glob.escape(prefix) if prefix else "*"}-mapping.txt')
+    if len(paths) != 1:
+        return {}
+    names = {}
+    with open(paths[0], errors='replace') as file:
+        for line in file:
+            words = line.split()
+            if not words:
+                continue
+            try:
+                label, name = int(words[0]), chr(int(words[1]))  # EMNIST letters: A, although a is in the same class
+                if not name.isprintable():
+                    raise ValueError
+                names[label] = name
+            except (ValueError, IndexError, OverflowError) as error:
+                raise UserError(f'{paths[0]} is damaged (the line {line.strip()!r} is not a label and the code of a '
+                                'character): correct it, or move it away to name the classes by number') from error
+    return names
+
+
+##################################################################################
+# Content
+##################################################################################
+
+def open_file(path):
+    """Open a plain or gzipped file for reading."""
+    return gzip.open(path, 'rb') if path.endswith('.gz') else open(path, 'rb')
+
+
+@contextlib.contextmanager
+def reported_damage(path):
+    """Report a damaged gzip file as a UserError."""
     try:
-        with open_file(path, 'rb') as file:
-            data = file.read()
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f'{path} is not a valid gzip file ({error}): {advice}') from error
-
-    header_size = 4 * (2 + len(item_shape))
-    magic, count, *dimensions = np.frombuffer(data[:header_size].ljust(header_size, b'\0'), '>u4')
-    if magic != 0x801 + len(item_shape):
-        kind = 'images' if item_shape else 'labels'
-        raise UserError(f'{path} is not an IDX file of {kind} (its magic number is {magic}): {advice}')
-    if tuple(dimensions) != item_shape:
-        raise UserError(f'{path} holds images of another size ({dimensions[0]} x {dimensions[1]}, not 28 x 28): '
-                        f'{advice}')
-    items = np.frombuffer(data, np.uint8)[header_size:]
-    expected = int(count) * math.prod(item_shape)
-    if len(items) == 0 or len(items) != expected:
-        raise UserError(f'{path} is damaged ({len(items)} bytes of data, {expected} according to its header): {advice}')
-    if not item_shape and items.max() > 9:
-        raise UserError(f'{path} is damaged (it holds the label {items.max()}, not 0 to 9): {advice}')
-    return items.reshape(-1, *item_shape)
+        raise UserError(f'{path} is not a valid gzip file ({error}): {ADVICE}') from error
 
 
-def make_digits(folder, train=60000, test=10000, seed=0):
-    """Draw the built-in data set and write it to a folder as the four IDX files. The same seed gives the same bytes."""
-    rng = np.random.default_rng(seed)
-    for names, count in (FILES[:2], train), (FILES[2:], test):
-        for name, items in zip(names, draw_digits(count, rng), strict=True):
-            header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()
-            with atomic_write(os.path.join(folder, name + '.gz')) as part:
-                # Without a time in the gzip header, the same digits give the same bytes.
-                pathlib.Path(part).write_bytes(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))
+def parse_header(data, path):
+    """Return (dtype, shape, size of the header in bytes) of an IDX file that starts with data.
+
+    Raises:
+        UserError: if the file is not an IDX file.
+    """
+    magic = data[:4]
+    if len(magic) < 4 or magic[:2] != b'\0\0' or magic[2] not in DTYPES or not 1 <= magic[3] <= 4:
+        raise UserError(f'{path} is not an IDX file (it starts with the bytes {magic.hex(" ") or "none"}): {ADVICE}')
+    size = 4 + 4 * magic[3]
+    if len(data) < size:
+        raise UserError(f'{path} is damaged (its header is incomplete): {ADVICE}')
+    return np.dtype(DTYPES[magic[2]]), tuple(np.frombuffer(data[4:size], '>u4').tolist()), size
+
+
+def read_idx(path):
+    """Return the array in an IDX file. Raise UserError if the file is damaged or of another format."""
+    with open_file(path) as file, reported_damage(path):
+        data = file.read()
+    dtype, shape, header_size = parse_header(data, path)
+    size, expected = len(data) - header_size, math.prod(shape) * dtype.itemsize
+    if size != expected:
+        raise UserError(f'{path} is damaged ({size} bytes of data, {expected} according to its header): {ADVICE}')
+    return np.frombuffer(data, dtype, offset=header_size).reshape(shape)
+
+
+def read_labels(path, count):
+    """Return the labels [N] in an IDX file, one for each of count images."""
+    labels = read_idx(path)
+    if labels.ndim == 2 and labels.shape[1] == QMNIST_COLUMNS:
+        labels = labels[:, 0]
+    return check_labels(labels, count, path)
+
+
+def write_idx(path, items):
+    """Write uint8 items [N, ...] as a gzipped IDX file. The same items give the same bytes."""
+    header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()
+    with atomic_write(path) as part, open(part, 'wb') as file:
+        file.write(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))  # no time in the gzip header

@@ -1,97 +1,115 @@
-"""A folder of images of any kind and size, converted once into a memory-mapped array."""
+"""A folder or zip file of images of any kind and size, converted once into a memory-mapped array."""
 
 import concurrent.futures
 import errno
+import functools
 import hashlib
-import json
 import os
-import pathlib
-import re
 import stat
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from options import SHAPES, UserError
-from utils import atomic_write, is_abandoned, make_folder
+from datasets.depth import choose_scale, describe_scale, is_finite, kind_of, scale_to_8_bits, value_range
+from datasets.layout import and_more, arrange, printable, read_labels
+from datasets.prepared import PREPARED, prepared_folder, read_prepared, remove_outdated, write_metadata
+from datasets.zip_folder import list_members, open_member, open_zip
+from options import UserError
+from utils import atomic_write, make_folder
 
-EXTENSIONS = '.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif'
-FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF'  # formats that Pillow may decode, whatever the extension
-PREPARED = re.compile(r'prepared_[0-9]+x[0-9]+x[13]_[0-9a-f]{16}\.(bytes|json)(\.[0-9]+\.part)?')
+try:
+    from PIL import AvifImagePlugin
+    HAS_AVIF = AvifImagePlugin.SUPPORTED
+except ImportError:  # Pillow before 11.3
+    HAS_AVIF = False
+
+# File names and formats of images. Earlier versions of the program read only the first group of each. Pillow may decode
+# these formats, whatever the extension. EPS is not among them, because it is a program.
+OLD_EXTENSIONS = '.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif'
+NEW_EXTENSIONS = '.jfif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'
+EXTENSIONS = OLD_EXTENSIONS + NEW_EXTENSIONS
+NEW_FORMATS = 'TIFF', 'PPM', *(['AVIF'] if HAS_AVIF else [])
+FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', *NEW_FORMATS
+
+NAME = 'images'  # of this format
+RULES = 2  # the version of the rules in this package: raise it to prepare all images again
 CHUNK_SIZE = 256  # images decoded before they are written
+NUM_LISTED = 3  # files that are left out and named
 
 
-class ImageFolder(NamedTuple):
-    """The images of a folder, those of the training split first.
-
-    images: uint8 [N, H, W, C], memory-mapped.
-    labels: int32 [N], or None if there are no classes.
-    class_names: empty if there are no classes.
-    num_train: the size of the training split.
-    digest: the SHA-256 of the training split.
-    num_skipped: the number of files that are not used.
-    """
-    images: np.ndarray
-    labels: np.ndarray | None
-    class_names: list
-    num_train: int
-    digest: str
-    num_skipped: int
+def matches(path):
+    """Return whether there is a zip file or a folder with at least one image, at any depth."""
+    if not os.path.isdir(path):
+        return path.lower().endswith('.zip') and os.path.isfile(path)
+    return any(is_image(name) for name, _, _ in walk(path))
 
 
-def load_image_folder(folder, shape):
-    """Load all images below a folder, center-cropped and resized to shape (H, W, C), as an ImageFolder.
+def load(path, shape):
+    """Load all images in a folder or zip file, center-cropped and resized to shape (H, W, C), as an ImageFolder.
 
-    The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder, or in the user's cache if
-    the folder is read-only. The key is a hash of the names, sizes and modification times of all files. If a file
-    changes, the images are prepared again. Several processes may prepare them at the same time.
+    The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder, beside the zip file, or in
+    the user's cache. The key is a hash of the names, sizes and modification times of all files. If a file changes, the
+    images are prepared again. Several processes may prepare them at the same time.
 
     Raises:
-        UserError: if the folder does not exist, has no training image, or has a class that is in test/ only.
+        UserError: if there is no training image, if a class is in the held-out folder only, or if a file of labels or
+            the zip file is damaged.
     """
-    check_image_folder(folder)
-    files = list_files(folder)
-    key = hashlib.sha256(repr((shape, [(os.fsencode(path), size, time) for path, size, time in files])).encode())
-    key = key.hexdigest()[:16]
+    if os.path.isdir(path):
+        files, open_file = sorted(walk(path)), functools.partial(open_in_folder, path)
+        return load_files(path, files, open_file, [], shape)
+    with open_zip(path) as archive:
+        members, left_out = list_members(archive)
+        files = [(name, info.file_size, info.CRC) for name, info in members.items()]
+        return load_files(path, files, lambda name: open_member(archive, members[name]), left_out, shape)
+
+
+def load_files(path, files, open_file, left_out, shape):
+    """Load the images among files, and prepare them if that has not been done before.
+
+    Args:
+        files: (path, size in bytes, time or checksum) of all files, sorted.
+        open_file: a function that opens one of these paths as a binary file.
+        left_out: [(path, reason)] of other files.
+    """
+    key = repr((RULES, FORMATS, shape, [(os.fsencode(name), size, time) for name, size, time in files], left_out))
+    key = hashlib.sha256(key.encode()).hexdigest()[:16]
     prefix = 'prepared_{}x{}x{}_'.format(*shape)
-    prepared_folder = folder if os.access(folder, os.W_OK) else cache_folder(folder)
-    prepared = os.path.join(prepared_folder, prefix + key)
+    folder = prepared_folder(path)
+    prepared = os.path.join(folder, prefix + key)
     try:
-        content = read_prepared(prepared, shape)
+        return read_prepared(prepared, shape)
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
-        make_folder(prepared_folder)
-        remove_outdated(prepared_folder, prefix, key)
-        prepare(folder, [path for path, _, _ in files], shape, prepared)
-        content = read_prepared(prepared, shape)
-    if content.num_skipped:
-        print(f'Skipped files in {folder}: {content.num_skipped}. They are damaged, too large, outside train/ and '
-              f'test/, or not {", ".join(EXTENSIONS)}', flush=True)
-    return content
-
-
-def check_image_folder(folder):
-    """Raise UserError if the folder does not exist."""
-    if not os.path.isdir(folder):
-        raise UserError(f'{folder} is not a folder: put images there, or choose another --dataset '
-                        f'({", ".join(SHAPES)}) or --data_dir')
+        pass
+    prepare(path, [name for name, _, _ in files], open_file, left_out, shape, prepared)
+    remove_outdated(folder, prefix, key)
+    return read_prepared(prepared, shape)
 
 
 ##################################################################################
-# Files, splits and classes
+# Files
 ##################################################################################
 
-def list_files(folder):
-    """Return (path relative to the folder, size in bytes, time in ns) of every file below a folder, sorted.
+def is_image(name):
+    """Return whether a file has the extension of an image."""
+    return name.lower().endswith(EXTENSIONS)
+
+
+def open_in_folder(folder, name):
+    """Open a file of a folder."""
+    return open(os.path.join(folder, name), 'rb')
+
+
+def walk(folder):
+    """Yield (path relative to the folder, size in bytes, time in ns) of every file below a folder.
 
     Links are followed; broken ones have size 0. Hidden and prepared files are left out.
     """
-    files = []
-
     def visit(prefix, ancestors):
-        """List the folder at prefix. Its ancestors are (device, inode) pairs: links to ancestors are not followed."""
+        """Visit the folder at prefix. Its ancestors are (device, inode) pairs: links to ancestors are not followed."""
         with os.scandir(os.path.join(folder, prefix)) as entries:
             for entry in entries:
                 path = prefix + entry.name
@@ -100,176 +118,206 @@ def list_files(folder):
                 try:
                     info = entry.stat()
                 except OSError:
-                    files.append((path, 0, 0))
+                    yield path, 0, 0
                     continue
                 identity = info.st_dev, info.st_ino
                 if stat.S_ISREG(info.st_mode):
-                    files.append((path, info.st_size, info.st_mtime_ns))
+                    yield path, info.st_size, info.st_mtime_ns
                 elif stat.S_ISDIR(info.st_mode) and identity not in ancestors:
-                    visit(path + '/', ancestors | {identity})
+                    yield from visit(path + '/', ancestors | {identity})
 
     info = os.stat(folder)
-    visit('', {(info.st_dev, info.st_ino)})
-    return sorted(files)
-
-
-def split_and_classify(paths):
-    """Assign images to splits and classes by their paths.
-
-    If both train/ and test/ hold images, they are the splits. Otherwise every tenth image is a test image. The classes
-    are the folders at the next level. There are no classes if there is only one such folder, or if an image is outside
-    these folders.
-
-    Returns:
-        The paths of the training images, the paths of the test images, and {path: class}, empty without classes.
-
-    Raises:
-        UserError: if a class is in test/ only.
-    """
-    parts = {path: path.split('/') for path in paths}
-    has_splits = {'train', 'test'} <= {folder for folder, *rest in parts.values() if rest}
-    if has_splits:
-        train = [path for path in paths if path.startswith('train/')]
-        test = [path for path in paths if path.startswith('test/')]
-        parts = {path: parts[path][1:] for path in train + test}
-    else:
-        train = [path for index, path in enumerate(paths) if index % 10 != 9]
-        test = paths[9::10]
-
-    classes = {path: part[0] for path, part in parts.items()}
-    if len(set(classes.values())) < 2 or any(len(part) == 1 for part in parts.values()):
-        return train, test, {}
-
-    train_classes = {classes[path] for path in train}
-    test_only = [path for path in test if classes[path] not in train_classes]
-    if test_only and has_splits:
-        raise UserError(f'the class {classes[test_only[0]]!r} has no training images (it is only in test/): put images '
-                        'of it in train/')
-    train = sorted(train + test_only)
-    test = [path for path in test if classes[path] in train_classes]
-    return interleave_classes(train, classes), interleave_classes(test, classes), classes
-
-
-def interleave_classes(paths, classes):
-    """Sort paths so that each class is spread evenly, because scores and figures use the first images."""
-    by_class = {}
-    for path in paths:
-        by_class.setdefault(classes[path], []).append(path)
-    position = {}  # in 0..1
-    for members in by_class.values():
-        for index, path in enumerate(members):
-            position[path] = (index + 0.5) / len(members)
-    return sorted(paths, key=position.get)
+    yield from visit('', {(info.st_dev, info.st_ino)})
 
 
 ##################################################################################
-# Prepared files
+# Preparation
 ##################################################################################
 
-def cache_folder(folder):
-    """Return the folder in the user's cache for the prepared files of a read-only folder."""
-    cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-    return os.path.join(cache, 'sagan', os.path.realpath(folder).strip('/').replace('/', '-'))
-
-
-def remove_outdated(folder, prefix, key):
-    """Remove prepared files of this prefix with another key, and temporary files of processes that were killed."""
-    for name in os.listdir(folder):
-        if not PREPARED.fullmatch(name) or not name.startswith(prefix):
-            continue
-        outdated = is_abandoned(name) if name.endswith('.part') else key not in name
-        if outdated:
-            pathlib.Path(folder, name).unlink(missing_ok=True)
-
-
-def prepare(folder, paths, shape, prepared):
+def prepare(path, names, open_file, left_out, shape, prepared):
     """Convert the images among the files of a folder and write <prepared>.bytes and <prepared>.json.
 
     Raises:
-        UserError: if there is no training image, or if a class is in test/ only.
+        UserError: see load.
     """
-    train, test, classes = split_and_classify([path for path in paths if path.lower().endswith(EXTENSIONS)])
-    print(f'Preparing {len(train + test)} images of {folder} at {shape[1]} x {shape[0]} pixels (only once)', flush=True)
-    image_classes, digest = [], hashlib.sha256()
+    images = [name for name in names if is_image(name)]
+    if not images:
+        raise no_training_images(path, left_out)
+    labels = read_labels(path, names, images, open_file)
+    layout = arrange(images, labels)
+    train, test, classes = layout.train, layout.test, layout.classes
+    print(f'Preparing {len(train + test)} images of {path} at {shape[1]} x {shape[0]} pixels (only once)', flush=True)
+    damaged, image_classes, digest = [], [], hashlib.sha256()
+    scales, notes, reading = survey_images(open_file, train + test)
+    read = functools.partial(read_image, shape=shape, scales=scales)
+    make_folder(os.path.dirname(prepared))
     with atomic_write(prepared + '.bytes') as part, open(part, 'wb') as file:
-        for path, pixels in read_images(folder, train, shape):
+        for name, pixels in map_images(read, open_file, train, damaged, 'Reading images'):
             file.write(pixels)
             digest.update(pixels)
-            image_classes.append(classes.get(path))
+            image_classes.append(classes.get(name))
         num_train = len(image_classes)
         if num_train == 0:
-            raise UserError(f'{folder} has no training images ({", ".join(EXTENSIONS)}): put images there')
-        for path, pixels in read_images(folder, test, shape):
+            raise no_training_images(path, damaged + layout.left_out + left_out)
+        for name, pixels in map_images(read, open_file, test, damaged, 'Reading images'):
             file.write(pixels)
-            image_classes.append(classes.get(path))
+            image_classes.append(classes.get(name))
 
     class_names = sorted(set(image_classes)) if len(set(image_classes)) > 1 else []  # of readable images only
     label_of = {name: label for label, name in enumerate(class_names)}
-    labels = [label_of.get(name, 0) for name in image_classes]
-    digest.update(np.array(labels[:num_train], np.int32))
-    metadata = {'count': len(labels), 'train': num_train, 'digest': digest.hexdigest(),
-                'left_out': len(paths) - len(labels),
-                'class_names': [os.fsencode(name).decode(errors='replace') for name in class_names],
-                'labels': labels if class_names else None}
-    with atomic_write(prepared + '.json') as part:
-        pathlib.Path(part).write_text(json.dumps(metadata))
+    image_labels = [label_of.get(name, 0) for name in image_classes]
+    digest.update(np.array(image_labels[:num_train], np.int32))
+    others = [(name, 'not an image file') for name in names if not is_image(name) and name not in labels.sources]
+    left_out = damaged + layout.left_out + left_out + others
+    write_metadata(prepared, count=len(image_labels), labels=image_labels if class_names else None,
+                   class_names=[os.fsencode(str(name)).decode(errors='replace') for name in class_names],
+                   num_train=num_train, digest=digest.hexdigest(), held_out=layout.held_out or 'every tenth image',
+                   num_left_out=len(left_out),
+                   left_out=[(printable(name), reason) for name, reason in left_out[:NUM_LISTED]],
+                   notes=layout.notes + notes, reading=layout.reading + reading)
 
 
-def read_prepared(prepared, shape):
-    """Read the files that prepare has written, as an ImageFolder.
+def no_training_images(path, left_out):
+    """Return a UserError that names the first image that cannot be used."""
+    cause = ''
+    if left_out:
+        name, reason = left_out[0]
+        cause = f' ({printable(name)}: {reason})'
+    return UserError(f'{path} has no training images{cause}: put images there ({", ".join(EXTENSIONS)})')
 
-    Raises:
-        OSError, ValueError, KeyError, TypeError: if a file is missing or damaged.
+
+##################################################################################
+# Survey
+##################################################################################
+
+class Properties(NamedTuple):
+    """What the survey has to know of an image.
+
+    kind: see depth.kind_of.
+    range: (low, high) of a deep image, otherwise None.
     """
-    metadata = json.loads(pathlib.Path(prepared + '.json').read_text())
-    count, num_train = metadata['count'], metadata['train']
-    labels, class_names = metadata['labels'], metadata['class_names']
-    if os.path.getsize(prepared + '.bytes') != count * np.prod(shape):
-        raise ValueError('wrong size')
-    if not 0 < num_train <= count:
-        raise ValueError('wrong split')
-    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
-        raise ValueError('wrong class names')
-    if labels is not None:
-        if len(labels) != count or not set(labels) <= set(range(len(class_names))):
-            raise ValueError('wrong labels')
-        labels = np.array(labels, np.int32)
-    images = np.memmap(prepared + '.bytes', np.uint8, 'r', shape=(count, *shape))
-    return ImageFolder(images, labels, class_names, num_train, metadata['digest'], metadata['left_out'])
+    format: str
+    has_frames: bool
+    kind: str | None
+    range: tuple | None
+    is_finite: bool
+
+
+def survey_images(open_file, paths):
+    """Inspect all images before they are converted. Damaged ones are ignored.
+
+    Returns:
+        scales: {kind: the Scale that all deep images of this kind share}.
+        notes: one sentence for each conversion and omission.
+        reading: the ways in which earlier versions of the program read these images differently.
+    """
+    ranges, new, with_frames, not_finite = {}, set(), [], []
+    for path, image in map_images(inspect_image, open_file, paths, [], 'Inspecting images'):
+        extension = os.path.splitext(path)[1].lower()
+        if extension in NEW_EXTENSIONS:
+            new.add(extension)
+        elif image.format in NEW_FORMATS:
+            new.add(image.format)
+        if image.kind:
+            ranges.setdefault(image.kind, []).append(image.range)
+        if image.has_frames:
+            with_frames.append(path)
+        if not image.is_finite:
+            not_finite.append(path)
+
+    scales = {}
+    for kind, pairs in sorted(ranges.items()):
+        scales[kind] = choose_scale(kind, min(low for low, _ in pairs), max(high for _, high in pairs))
+    conversions = [describe_scale(kind, scale) for kind, scale in scales.items() if scale.bits != 16]
+    notes = [f'Pixels: {conversion} become 0 to 255' for conversion in conversions]
+    if with_frames:
+        notes.append(f'Only the first image of each file with several images is used ({and_more(with_frames)})')
+    if not_finite:
+        notes.append(f'NaN becomes black, and infinite pixels become black or white ({and_more(not_finite)})')
+    return scales, notes, [f'{name} files' for name in sorted(new)] + conversions
+
+
+def inspect_image(file):
+    """Return the Properties of an image. Only deep images are decoded."""
+    with Image.open(file, formats=FORMATS) as image:
+        kind, image_format = kind_of(image), image.format
+        limits, finite = (value_range(image), is_finite(image)) if kind else (None, True)
+        return Properties(image_format, has_frames(image), kind, limits, finite)
+
+
+def has_frames(image):
+    """Return whether a file holds several images. A photo (MPO) may hold another view, which is not reported."""
+    try:
+        return image.format != 'MPO' and getattr(image, 'is_animated', False)
+    except Exception:  # a damaged frame, although the first image is readable
+        return True
 
 
 ##################################################################################
 # Decoding
 ##################################################################################
 
-def read_images(folder, paths, shape):
-    """Decode images on all cores. Yield (path, uint8 [H, W, C]) in order, without the files that are not images."""
-    def read(path):
+def map_images(function, open_file, paths, damaged, description):
+    """Call a function with each open file, on all cores.
+
+    Args:
+        function: binary file -> result.
+        open_file: a function that opens one of the paths.
+        damaged: a list, to which (path, reason) is added for each file that Pillow cannot read.
+        description: the label of the progress bar.
+
+    Yields:
+        (path, result) of the other files, in order.
+    """
+    def call(path):
+        """Return the result and the reason why there is none; one of them is None."""
         try:
-            return read_image(os.path.join(folder, path), shape)
+            with open_file(path) as file:
+                return function(file), None
         except Exception as error:  # Pillow raises exceptions of all kinds for damaged images
             if getattr(error, 'errno', None) not in (None, errno.ENOENT, errno.ELOOP):
                 raise  # a system error, which may be temporary
-            return None
+            return None, describe_error(error, path)
 
     with (warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
-          tqdm(desc='Reading images', total=len(paths), leave=False, disable=None) as bar):
+          tqdm(desc=description, total=len(paths), leave=False, disable=None) as bar):
         warnings.simplefilter('ignore')
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         for start in range(0, len(paths), CHUNK_SIZE):
             chunk = paths[start:start + CHUNK_SIZE]
-            for path, pixels in zip(chunk, threads.map(read, chunk), strict=True):
+            for path, (result, reason) in zip(chunk, threads.map(call, chunk), strict=True):
                 bar.update()
-                if pixels is not None:
-                    yield path, pixels
+                if reason is None:
+                    yield path, result
+                else:
+                    damaged.append((path, reason))
 
 
-def read_image(path, shape):
-    """Read an image, apply its EXIF orientation, and crop and resize it to uint8 [H, W, C]."""
-    with Image.open(path, formats=FORMATS) as image:
+def describe_error(error, path):
+    """Return why an image cannot be read."""
+    if isinstance(error, UnidentifiedImageError):
+        if path.lower().endswith('.avif') and not HAS_AVIF:
+            return 'this version of Pillow cannot read AVIF'
+        return 'not an image, or damaged'
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f'more than {Image.MAX_IMAGE_PIXELS:,} pixels'
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(str(error) or type(error).__name__)
+
+
+def read_image(file, shape, scales):
+    """Read an image, apply its EXIF orientation, and crop and resize it to uint8 [H, W, C].
+
+    Args:
+        file: a binary file, or its path.
+        scales: those of survey_images.
+    """
+    with Image.open(file, formats=FORMATS) as image:
         image.draft(None, (2 * shape[1], 2 * shape[0]))  # decodes a large JPEG at a fraction of its size
         ImageOps.exif_transpose(image, in_place=True)
-        return center_crop_resize(image, shape)
+        kind = kind_of(image)
+        return center_crop_resize(scale_to_8_bits(image, scales.get(kind)) if kind else image, shape)
 
 
 def center_crop_resize(image, shape):
@@ -278,10 +326,6 @@ def center_crop_resize(image, shape):
     The crop is the largest one with the aspect ratio of that shape. Transparent pixels become white.
     """
     height, width, channels = shape
-    if image.mode.startswith('I'):  # 16 bits; Pillow would clip them to 8
-        grey = np.asarray(image)
-        grey = np.where(grey == image.info.get('transparency'), 0xffff, grey)
-        image = Image.fromarray(np.uint8(grey >> 8))
     if image.has_transparency_data:
         background = Image.new('RGBA', image.size, 'white')
         background.alpha_composite(image.convert('RGBA'))

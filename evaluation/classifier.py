@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datasets import dataset_digest
 from ops import bn, conv2d, linear
-from options import UserError, as_folder
+from options import UserError, as_folder, last_component
 from tf1 import one_line, tf
 from utils import atomic_write, make_folder
 
@@ -20,7 +20,6 @@ MIN_STEPS = 600  # small data sets therefore get more epochs
 BATCH_SIZE = 100
 LEARNING_RATE = 0.002
 BATCH_PIXELS = 1000 * 28 * 28  # classified per call; bounds the memory
-ROTATIONS = 4  # multiples of 90 degrees
 
 
 def classifier(x, num_classes, is_training, reuse=False):
@@ -46,9 +45,9 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     """Restore the classifier of a data set. If there is no classifier, train one on the training split and save it.
 
     The classifier predicts the class of an image. If the data set has no classes, the classifier predicts the rotation
-    of the image by a multiple of 90 degrees (Gidaris et al. 2018). The folder is
-    <checkpoint_dir>/classifier_<dataset_name>/, with the image shape appended unless it is 28 x 28 x 1. A classifier
-    that is damaged or was trained on other data is trained again.
+    of the image by a multiple of 90 degrees (Gidaris et al. 2018), or of 180 degrees if images are not square. The
+    folder is <checkpoint_dir>/classifier_<last component of dataset_name>/, with the image shape appended unless it is
+    28 x 28 x 1. A classifier that is damaged or was trained on other data is trained again.
 
     Returns:
         classify(images): uint8 [M, H, W, C] -> features [M, 128], probabilities [M, num_classes].
@@ -60,9 +59,9 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     shape = images.shape[1:]
     # density_coverage needs the 5th nearest neighbour of each training image.
     require_samples(len(images), 6, 'the classifier cannot be trained', 'add training images')
-    num_classes = len(dataset.class_names) if dataset.class_names else ROTATIONS
+    num_classes = len(dataset.class_names) if dataset.class_names else num_rotations(shape)
     suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
-    folder = os.path.join(checkpoint_dir, as_folder(f'classifier_{dataset_name}{suffix}'))
+    folder = os.path.join(checkpoint_dir, as_folder(f'classifier_{last_component(dataset_name)}{suffix}'))
     digest = dataset_digest(dataset)
     with tf.Graph().as_default():
         tf.set_random_seed(0)
@@ -140,15 +139,21 @@ def train_classifier(sess, x, num_classes, images, labels):
             print(f'Training the classifier: {progress:.0%} after {time.time() - start:.0f} s', flush=True)
         x_batch = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
         if labels is None:
-            y_batch = rng.integers(ROTATIONS, size=len(batch))
+            y_batch = rng.integers(num_rotations(images.shape[1:]), size=len(batch))
             x_batch = rotate_images(x_batch, y_batch)
         else:
             y_batch = labels[batch]
         sess.run(train_op, {x: x_batch / 255, y: y_batch, learning_rate: LEARNING_RATE * (1 - progress)})
 
 
-def rotate_images(images, quarter_turns):
-    """Rotate square images [B, H, H, C] counterclockwise, each by a number of quarter turns [B]."""
+def num_rotations(shape):
+    """Return how many rotations keep an image of shape (H, W, C) in that shape: 4, or 2 if it is not square."""
+    return 4 if shape[0] == shape[1] else 2
+
+
+def rotate_images(images, rotations):
+    """Rotate images [B, H, W, C] counterclockwise by numbers [B] of quarter turns, or of half turns if H != W."""
+    quarter_turns = np.asarray(rotations) * (4 // num_rotations(images.shape[1:]))
     return np.stack([np.rot90(image, turns) for image, turns in zip(images, quarter_turns, strict=True)])
 
 

@@ -7,7 +7,7 @@ from scipy import linalg
 from scipy.spatial.distance import cdist
 from scipy.special import entr, rel_entr
 
-from evaluation.classifier import ROTATIONS, load_classifier, require_samples, rotate_images
+from evaluation.classifier import load_classifier, num_rotations, require_samples, rotate_images
 
 SUBSET = 5000  # images of each set that precision, recall, density and coverage use
 BLOCK = 1000  # features or images that are processed at once; bounds the memory
@@ -219,8 +219,8 @@ def class_scores(features, probabilities, labels, train_features, train_labels):
 
 
 def rotation_accuracy(classify, images):
-    """Return the fraction of images [N, H, H, C] whose rotation a classifier recognises."""
-    rotations = np.arange(len(images)) % ROTATIONS
+    """Return the fraction of images [N, H, W, C] whose rotation a classifier recognises."""
+    rotations = np.arange(len(images)) % num_rotations(images.shape[1:])
     probabilities = []
     for start in range(0, len(images), BLOCK):  # in blocks, because rotation copies the images
         rows = slice(start, start + BLOCK)

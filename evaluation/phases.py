@@ -11,7 +11,7 @@ from evaluation.metrics import evaluate_samples, nearest_neighbours, print_score
 from evaluation.samples import write_grid, write_interpolation, write_single_images
 from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
-from storage.run import checkpoint_steps
+from storage.run import checkpoint_steps, describe_reading
 from tf1 import one_line, tf
 from utils import Stream, atomic_folder, make_folder, write_json
 
@@ -49,7 +49,9 @@ def evaluate(model, seed=0, checkpoint='latest'):
     config, suffix = model.config, file_suffix(model, checkpoint, seed)
     make_folder(model.run.results)
     dataset = load_dataset(config.dataset_name, config.data_dir, config.image_shape)
+    print(dataset.description, flush=True)
     check_classes(model, dataset)
+    report_reading(config, dataset)
     labels = model.sampled_labels(config.eval_num)
     images = model.pixels(model.draw_z(config.eval_num, seed, Stream.EVAL_Z), labels)
     scores = evaluate_samples(images, labels, config.dataset_name, dataset, config.checkpoint_dir)
@@ -108,6 +110,13 @@ def restore(model, checkpoint):
         raise UserError(f'{folder} has no checkpoint {checkpoint} (steps: {steps}): choose one of these, or train '
                         'first; --eval_freq keeps the best')
     return step
+
+
+def report_reading(config, dataset):
+    """Print whether a Dataset is read differently from how it was read when the run of the config was trained."""
+    if config.reading != dataset.reading:
+        print(f'In training, the data set was read {describe_reading(config.reading)}. For the scores, it is read '
+              f'{describe_reading(dataset.reading)}', flush=True)
 
 
 def file_suffix(model, checkpoint, seed=0):

@@ -13,18 +13,19 @@ from typing import NamedTuple
 
 from options import (
     ARTICLE,
+    DATASET_PROPERTIES,
     UserError,
     as_typed,
     check_saved_options,
+    default_shape,
     flag,
     options_of,
+    resolve_shape,
     run_name,
-    with_native_shape_as_0,
 )
 from utils import is_abandoned, make_folder, write_json
 
 MODEL = 'SAGAN'  # the names of a run's files start with it
-DATASET_PROPERTIES = 'images', 'class_names', 'image_shape'  # keys of config.json
 MAX_LISTED = 3  # maximal number of runs in a message
 
 
@@ -85,7 +86,8 @@ class Run:
         Print unknown keys of config.json, and the number of images if it has changed.
 
         Raises:
-            UserError: if the run was trained with other options or classes, or if its config.json is damaged.
+            UserError: if the run was trained with other options or classes, on images of another shape, or on a data
+                set that was read differently, or if its config.json is damaged.
         """
         if not os.path.exists(self.config_path) or not checkpoint_steps(f'{self.folder}/{MODEL}'):
             return
@@ -102,6 +104,16 @@ class Run:
             before, now = (', '.join(names) or 'none' for names in (rest['class_names'], class_names))
             raise UserError(f'{self.folder} holds a run with the classes {before}, but the data set has {now}: restore '
                             'the data set, or choose another --name')
+        image_shape = list(config.image_shape)
+        if rest.get('image_shape', image_shape) != image_shape:
+            before, now = ('{} x {} x {}'.format(*shape) for shape in (rest['image_shape'], image_shape))
+            raise UserError(f'{self.folder} holds a run on images of {before}, but those of the data set are {now}: '
+                            f'restore the data set, or branch from the run with --from {self.name} --name NEW')
+        reading = list(config.reading)
+        if rest.get('reading', []) != reading:
+            before, now = describe_reading(rest.get('reading', [])), describe_reading(reading)
+            raise UserError(f'{self.folder} cannot resume (its data set was read {before}, and is now read {now}): '
+                            f'branch from the run with --from {self.name} --name NEW')
         if rest.get('images', config.images) != config.images:
             print(f'The training split has {config.images} images; it had {rest["images"]} before')
 
@@ -134,11 +146,29 @@ def read_config(path):
     """
     try:
         options, rest = check_saved_options(dict(json.loads(pathlib.Path(path).read_text())), path)
-        if not all(isinstance(name, str) for name in rest.get('class_names', [])):
-            raise ValueError('class_names is not a list of names')
+        for key in 'class_names', 'reading':
+            if not all(isinstance(text, str) for text in rest.get(key, [])):
+                raise ValueError(f'{key} is not a list of strings')
+        shape = rest.get('image_shape', [28, 28, 1])
+        if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ValueError('image_shape is not [height, width, channels]')
         return options, rest
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): correct or delete it') from error
+
+
+def read_properties(options):
+    """Return the DATASET_PROPERTIES in the config.json of the run with these options, or None if there is no file."""
+    path = os.path.join(options['checkpoint_dir'], run_name(options), 'config.json')
+    if not os.path.exists(path):
+        return None
+    _, rest = read_config(path)
+    return {name: rest[name] for name in DATASET_PROPERTIES if name in rest}
+
+
+def describe_reading(reading):
+    """Return a phrase that says how a data set is read. reading is that of a Dataset."""
+    return f'with {", ".join(reading)}' if reading else 'as by earlier versions of this program'
 
 
 def report_unknown_keys(path, rest):
@@ -190,8 +220,7 @@ def find_runs(checkpoint_dir, wanted):
         if run:
             runs.append(run)
     runs.sort(key=lambda run: run.trained, reverse=True)
-    matching = [run for run in runs
-                if with_native_shape_as_0({**run.options, **wanted}) == with_native_shape_as_0(run.options)]
+    matching = [run for run in runs if has_options(run, wanted)]
     if not matching:
         existing = list_names([run.name for run in runs]) or 'none'
         typed = ''.join(f' {flag(option)} {as_typed(value)}' for option, value in wanted.items())
@@ -200,6 +229,17 @@ def find_runs(checkpoint_dir, wanted):
         raise RunNotFound(f'no trained run{typed} in {checkpoint_dir} (existing: {existing}): train one first, with '
                           '--phase train')
     return matching
+
+
+def has_options(run, wanted):
+    """Return whether a StoredRun has the wanted options. Its native size and channels may be wanted as numbers or 0."""
+    native_shape = default_shape(run.options['dataset_name'])
+    height, width, channels = run.rest.get('image_shape', native_shape)
+    if run.options['img_size'] == 0:
+        native_shape = height, width, native_shape[2]
+    if run.options['c_dim'] == 0:
+        native_shape = *native_shape[:2], channels
+    return resolve_shape({**run.options, **wanted}, native_shape) == resolve_shape(run.options, native_shape)
 
 
 def read_run(folder):

@@ -17,7 +17,7 @@ from helpers import MAIN
 
 import main
 import SAGAN
-from datasets.idx import make_digits
+from datasets.digits import make_digits
 from evaluation import classifier
 from tf1 import tf
 

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from scipy.signal import correlate
 
-from datasets.idx import load_mnist
+from datasets import load_dataset
 from tf1 import tf
 from utils import draw_z
 
@@ -56,7 +56,7 @@ def numpy_bn(x, values, name, is_training):
 
 def images_and_z(model, count, step=0):
     """Return the feed of a training step on `count` digits, cropped to the model's image_shape."""
-    (images, _), _ = load_mnist('mnist', model.config.data_dir)
+    images, _ = load_dataset('mnist', model.config.data_dir).train
     height, width, _ = model.config.image_shape
     return {model.inputs: images[step * count:(step + 1) * count, -height:, -width:] / 255,
             model.z: draw_z(count, model.config.z_dim, 7, step), model.step: step}

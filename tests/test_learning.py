@@ -8,7 +8,7 @@ import pytest
 from tiny_gan import folders_in, open_model
 
 import SAGAN as module
-from datasets.idx import load_mnist
+from datasets import load_dataset
 from storage.history import read_history
 from utils import draw_z
 
@@ -50,7 +50,7 @@ def test_training_opens_the_attention_gate(learned):
 
 
 def test_training_moves_the_mean_of_the_samples_to_that_of_the_data(learned, small_data):
-    (images, _), _ = load_mnist('mnist', str(small_data))
+    images, _ = load_dataset('mnist', str(small_data)).train
     assert abs(learned.before.mean() - 0.5) < 0.05
     assert learned.after.mean() == pytest.approx(images.mean() / 255, abs=0.1)
 

@@ -29,9 +29,9 @@ from options import (
     options_page,
     parse,
     resolve,
+    resolve_shape,
     run_name,
     shape_of,
-    with_native_shape_as_0,
 )
 from training.losses import OBJECTIVES
 
@@ -161,7 +161,8 @@ def test_docs_list_the_options():
 
 def resolved(**typed):
     """Return the Config that main.py makes for a new run on the digits, which have classes."""
-    return make_config(complete_options(resolve({'dataset_name': 'digits', **typed})), class_names=['a', 'b'])
+    options = resolve_shape(resolve({'dataset_name': 'digits', **typed}), (28, 28, 1))
+    return make_config(options, class_names=['a', 'b'])
 
 
 def test_resolve_without_options_is_the_article_on_auto():
@@ -182,19 +183,16 @@ def test_resolve_fills_in_the_recipe():
         'beta1': 0, 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}.items()  # Zhang et al. 2018, section 5
 
 
-@pytest.mark.parametrize('dataset_name, side', [('auto', 32), ('mnist', 32), ('cifar10', 32), ('own', 64)])
-def test_paper_recipe_trains_on_images_of_at_least_32_pixels(dataset_name, side):
-    assert shape_of(resolve({'recipe': 'paper', 'dataset_name': dataset_name}))[:2] == (side, side)
-
-
-@pytest.mark.parametrize('dataset_name, img_size', [('mnist', 32), ('cifar10', 0), ('own', 0)])
-def test_paper_recipe_has_img_size_0_for_the_native_size(dataset_name, img_size):
-    assert resolve({'recipe': 'paper', 'dataset_name': dataset_name})['img_size'] == img_size
+@pytest.mark.parametrize('native_shape, img_size', [
+    ((28, 28, 1), 32), ((32, 32, 3), 0), ((64, 64, 3), 0), ((28, 40, 1), 40), ((8, 12, 1), 32), ((40, 48, 1), 0)])
+def test_paper_recipe_trains_on_images_of_at_least_32_pixels(native_shape, img_size):
+    assert resolve_shape(resolve({'recipe': 'paper'}), native_shape)['img_size'] == img_size
 
 
 @pytest.mark.parametrize('class_names, conditional', [(['a', 'b'], True), ([], False)])
 def test_paper_recipe_is_conditional_if_there_are_classes(class_names, conditional):
-    config = make_config(complete_options(resolve({'recipe': 'paper'})), class_names=class_names)
+    options = resolve_shape(resolve({'recipe': 'paper'}), (28, 28, 1))
+    config = make_config(options, class_names=class_names)
     assert config.conditional is conditional
 
 
@@ -202,32 +200,36 @@ def test_given_conditional_overrides_the_recipe():
     assert resolved(recipe='paper', conditional=False).conditional is False
 
 
-def test_resolve_replaces_a_given_native_size_with_0():
-    assert resolve({'dataset_name': 'digits', 'img_size': 28, 'c_dim': 1}) == resolve({'dataset_name': 'digits'})
-
-
-@pytest.mark.parametrize('given, result', [
-    ({'dataset_name': 'mnist', 'img_size': 28, 'c_dim': 1}, {'img_size': 0, 'c_dim': 0}),
-    ({'dataset_name': 'mnist', 'img_size': 32, 'c_dim': 3}, {'img_size': 32, 'c_dim': 3}),
-    ({'dataset_name': 'cifar10', 'img_size': 32, 'c_dim': 3}, {'img_size': 0, 'c_dim': 0}),
-    ({'dataset_name': 'own', 'img_size': 64, 'c_dim': 3}, {'img_size': 0, 'c_dim': 0}),
-    ({'dataset_name': 'own', 'img_size': 28, 'c_dim': 1}, {'img_size': 28, 'c_dim': 1}),
-    ({'dataset_name': 'mnist', 'batch_size': 28, 'n_critic': 1}, {'batch_size': 28, 'n_critic': 1})])
-def test_with_native_shape_as_0(given, result):
-    assert with_native_shape_as_0(given) == {**given, **result}
-
-
-def test_with_native_shape_as_0_leaves_its_argument_alone():
-    given = {'dataset_name': 'mnist', 'img_size': 28}
-    with_native_shape_as_0(given)
-    assert given['img_size'] == 28
+@pytest.mark.parametrize('native_shape, given, result', [
+    ((28, 28, 1), {'img_size': 28, 'c_dim': 1}, {'img_size': 0, 'c_dim': 0}),
+    ((28, 28, 1), {'img_size': 32, 'c_dim': 3}, {'img_size': 32, 'c_dim': 3}),
+    ((64, 64, 3), {'img_size': 64, 'c_dim': 3}, {'img_size': 0, 'c_dim': 0}),
+    ((20, 28, 1), {'img_size': 28, 'c_dim': 0}, {'img_size': 28, 'c_dim': 0}),
+    ((28, 28, 1), {'batch_size': 28, 'n_critic': 1}, {'batch_size': 28, 'n_critic': 1})])
+def test_resolve_shape_replaces_a_native_size_with_0(native_shape, given, result):
+    options = {**ARTICLE, **given}
+    assert resolve_shape(options, native_shape) == {**ARTICLE, **result}
+    assert options == {**ARTICLE, **given}
 
 
 @pytest.mark.parametrize('given, shape', [
-    ({}, (28, 28, 1)), ({'dataset_name': 'cifar10'}, (32, 32, 3)), ({'dataset_name': 'own'}, (64, 64, 3)),
-    ({'img_size': 32}, (32, 32, 1)), ({'dataset_name': 'own', 'c_dim': 1, 'img_size': 48}, (48, 48, 1))])
-def test_shape_of(given, shape):
-    assert shape_of({**ARTICLE, **given}) == shape
+    ({}, (20, 28, 1)), ({'img_size': 32}, (32, 32, 1)), ({'c_dim': 3}, (20, 28, 3)),
+    ({'c_dim': 3, 'img_size': 48}, (48, 48, 3))])
+def test_shape_of_is_native_unless_typed(given, shape):
+    assert shape_of({**ARTICLE, **given}, (20, 28, 1)) == shape
+
+
+@pytest.mark.parametrize('text, name', [
+    ('own', 'own'), ('own/', 'own'), ('a/b//', 'a/b'), ('/data/own.npz', '/data/own.npz'), ('../own', '../own')])
+def test_parse_accepts_names_and_paths_of_data_sets(text, name):
+    assert parse(['--dataset', text]) == {'dataset_name': name}
+    assert parse(['--dataset', name]) == {'dataset_name': name}
+
+
+@pytest.mark.parametrize('text', ['', '/', '.own', '..', 'a/' + 'x' * 101, 'a\n'])
+def test_parse_refuses_names_of_no_data_set(text):
+    with pytest.raises(UserError, match='argument --dataset'):
+        parse(['--dataset', text])
 
 
 ##################################################################################
@@ -356,6 +358,9 @@ def test_check_worker_share_refuses_a_batch_that_cannot_be_shared():
 @pytest.mark.parametrize('given, name', [
     ({}, 'SAGAN_mnist_64_62'),
     (dict(dataset_name='digits', batch_size=7, z_dim=3), 'SAGAN_digits_7_3'),
+    (dict(dataset_name='/data/blood.npz'), 'SAGAN_blood_64_62'),
+    (dict(dataset_name='EMNIST/emnist-letters'), 'SAGAN_emnist-letters_64_62'),
+    (dict(dataset_name='cats.zip'), 'SAGAN_cats_64_62'),
     (dict(epoch=3, iteration=10, save_freq=7, ema=0., sample_num=1), 'SAGAN_mnist_64_62'),
     (dict(precision='bfloat16'), 'SAGAN_mnist_64_62_bfloat16'),
     (dict(attention=False), 'SAGAN_mnist_64_62_noattention'),

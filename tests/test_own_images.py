@@ -62,8 +62,9 @@ def copied(trained, tmp_path):
 ##################################################################################
 
 @pytest.mark.slow
-def test_train_prints_the_folder_of_the_images(trained):
-    assert 'Data set: the images in data/own' in trained[1][0]
+def test_train_prints_what_it_read(trained):
+    assert ('Data set: own in data/own (images): 108 training and 12 test images (every tenth image) of 32 x 32 x 3, '
+            '3 classes: above (36), below (36), left (36)\n') in trained[1][0]
 
 
 @pytest.mark.slow
@@ -107,7 +108,7 @@ def test_animation_is_written(trained):
 
 
 def test_missing_folder_is_refused(run_main, tmp_path):
-    one_line_error(run_main(*CONDITIONAL), 'data/own is not a folder')
+    one_line_error(run_main(*CONDITIONAL), 'data/own does not exist')
     assert not list(tmp_path.iterdir())
 
 
@@ -187,7 +188,7 @@ def test_unknown_label_is_refused_with_the_names_of_the_classes(without_data, ru
 
 @pytest.mark.slow
 def test_eval_without_the_images_is_refused(without_data, run_main):
-    one_line_error(run_main('--phase', 'eval'), 'data/own is not a folder')
+    one_line_error(run_main('--phase', 'eval'), 'data/own does not exist')
 
 
 @pytest.mark.slow
@@ -284,6 +285,38 @@ def test_eval_without_classes_lists_the_scores_that_need_them(paper_scores):
 def test_label_without_classes_is_refused(unlabelled, paper_run, run_main_in):
     one_line_error(run_main_in(unlabelled, '--phase', 'test', '--label', '1'),
                    '--label 1 requires a run with --conditional true')
+
+
+##################################################################################
+# Zip file
+##################################################################################
+
+@pytest.fixture(scope='module')
+def zipped(tmp_path_factory, run_main_in):
+    """A folder with a run on own.zip, which has splits, a damaged image and another file; and the output."""
+    folder = tmp_path_factory.mktemp('zipped')
+    make_images(folder / 'own' / 'train', count=4)
+    make_images(folder / 'own' / 'valid', count=2)
+    (folder / 'own' / 'train' / 'left' / '03.png').write_text('not an image')
+    (folder / 'own' / 'notes.txt').touch()
+    (folder / 'data').mkdir()
+    shutil.make_archive(folder / 'data' / 'own', 'zip', folder / 'own')
+    code, out, err = run_main_in(folder, *CONDITIONAL, '--iteration', 1)
+    assert (code, err) == (0, '')
+    return folder, out
+
+
+@pytest.mark.slow
+def test_train_prints_the_splits_of_a_zip_file_and_what_is_left_out(zipped):
+    assert ('Data set: own in data/own.zip (images): 11 training and 6 test images (valid/) of 32 x 32 x 3, '
+            '3 classes: above (4), below (4), left (3)\n'
+            'Left out: train/left/03.png (not an image, or damaged), notes.txt (not an image file)\n') in zipped[1]
+
+
+@pytest.mark.slow
+def test_config_holds_how_the_zip_file_was_read(zipped):
+    config = json.loads((zipped[0] / 'checkpoint' / RUN / 'config.json').read_text())
+    assert (config['reading'], config['images']) == (['splits train/ and valid/'], 11)
 
 
 ##################################################################################

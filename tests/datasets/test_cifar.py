@@ -1,32 +1,51 @@
 import io
-import os
 import tarfile
 
 import numpy as np
 import pytest
 
-from datasets import cifar, find_dataset, load_dataset
-from datasets.cifar import ARCHIVE, FILES, find_cifar10, load_cifar10
+from datasets import cifar
+from datasets.cifar import CIFAR10, CIFAR100
 from options import UserError
 
 COUNT = 7  # images in each file
+NAMES100 = [f'thing{number}' for number in range(100)]
 
 
-def cifar_file(seed):
-    """Return the bytes of a file of CIFAR-10's binary version, its images and its labels."""
+def cifar_file(seed, version=CIFAR10):
+    """Return the bytes of a file of the binary version, its images and its labels."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, [COUNT, 32, 32, 3]).astype(np.uint8)
-    labels = rng.integers(10, size=COUNT).astype(np.uint8)
-    records = [bytes([label]) + b''.join(image[:, :, channel].tobytes() for channel in range(3))
+    labels = rng.integers(version.num_classes, size=COUNT).astype(np.uint8)
+    coarse = [] if version is CIFAR10 else [250]  # no valid class, so that a test sees when it is read as one
+    records = [bytes([*coarse, label]) + b''.join(image[:, :, channel].tobytes() for channel in range(3))
                for image, label in zip(images, labels, strict=True)]
     return b''.join(records), images, labels
 
 
-def tar(*members):
-    """Return a gzipped tar archive of (name, bytes) for a file or (name, target) for a symbolic link."""
+FILES = {version: {name: cifar_file(seed, version) for seed, name in enumerate([*version.train_files,
+                                                                                 version.test_file])}
+         for version in (CIFAR10, CIFAR100)}
+
+
+def contents(version):
+    """Return {file name: bytes} of a version."""
+    files = {name: content for name, (content, _, _) in FILES[version].items()}
+    return {**files, **({'fine_label_names.txt': '\n'.join(NAMES100).encode()} if version is CIFAR100 else {})}
+
+
+def write_files(folder, version=CIFAR10):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents(version).items():
+        (folder / name).write_bytes(content)
+    return str(folder)
+
+
+def tar(files):
+    """Return a gzipped tar archive of {name: bytes}, or of {name: target} for a symbolic link."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode='w:gz') as archive:
-        for name, content in members:
+        for name, content in files.items():
             info = tarfile.TarInfo(name)
             if isinstance(content, str):
                 info.type, info.linkname = tarfile.SYMTYPE, content
@@ -37,127 +56,133 @@ def tar(*members):
     return file.getvalue()
 
 
-CONTENT = [cifar_file(seed) for seed in range(6)]
-MEMBERS = [(f'cifar-10-batches-bin/{name}', content) for name, (content, _, _) in zip(FILES, CONTENT, strict=True)]
-GOOD_ARCHIVE = tar(*MEMBERS, ('cifar-10-batches-bin/readme.html', b'text'))
+def archive_of(version):
+    return tar({f'{version.folder}/{name}': content for name, content in contents(version).items()})
 
 
-@pytest.fixture
-def publish(serve, monkeypatch):
-    """Make an archive the published one: the mirror serves it, and its digest is the expected one."""
-    def publish_archive(archive):
-        monkeypatch.setattr(cifar, 'SOURCE', serve({ARCHIVE: archive}, 'good'))
-    return publish_archive
+def is_right(dataset, version):
+    """Return whether a data set has the images and labels of all files."""
+    splits = [[FILES[version][name] for name in names] for names in (version.train_files, [version.test_file])]
+    return all((images == np.concatenate([part for _, part, _ in files])).all() and
+               (labels == np.concatenate([part for _, _, part in files])).all()
+               for (images, labels), files in zip((dataset.train, dataset.test), splits, strict=True))
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Write the six files and return their folder."""
-    (tmp_path / 'cifar10').mkdir()
-    for name, (content, _, _) in zip(FILES, CONTENT, strict=True):
-        (tmp_path / 'cifar10' / name).write_bytes(content)
-    return tmp_path / 'cifar10'
+BOTH = pytest.mark.parametrize('version', [CIFAR10, CIFAR100], ids=['CIFAR-10', 'CIFAR-100'])
 
 
 ##################################################################################
-# find_cifar10
+# Places
 ##################################################################################
 
-def test_find_cifar10_names_the_folder(folder):
-    assert find_cifar10('cifar10', str(folder.parent)) == f'Data set: cifar10 in {folder}'
+@BOTH
+def test_load_reads_the_files_of_a_folder(tmp_path, version):
+    assert is_right(cifar.load(write_files(tmp_path / 'own', version)), version)
 
 
-def test_find_cifar10_downloads_the_six_files(publish, tmp_path):
-    publish(GOOD_ARCHIVE)
-    find_cifar10('cifar10', str(tmp_path))
-    content = {path.name: path.read_bytes() for path in (tmp_path / 'cifar10').iterdir()}
-    assert content == {name: content for name, (content, _, _) in zip(FILES, CONTENT, strict=True)}
+@BOTH
+def test_load_reads_the_folder_of_the_archive(tmp_path, version):
+    write_files(tmp_path / version.folder, version)
+    assert is_right(cifar.load(str(tmp_path)), version)
 
 
-def test_find_cifar10_reports_the_download(publish, tmp_path):
-    publish(GOOD_ARCHIVE)
-    assert find_cifar10('cifar10', str(tmp_path)) == f'Data set: cifar10, downloaded to {tmp_path / "cifar10"}'
+@BOTH
+@pytest.mark.parametrize('path', ['', 'itself'])
+def test_load_reads_the_archive(tmp_path, version, path):
+    (tmp_path / version.archive).write_bytes(archive_of(version))
+    assert is_right(cifar.load(str(tmp_path / (version.archive if path else ''))), version)
 
 
-def test_find_cifar10_unpacks_an_archive_in_the_folder(publish, tmp_path):
-    publish(GOOD_ARCHIVE)
-    (tmp_path / 'cifar10').mkdir()
-    (tmp_path / 'cifar10' / ARCHIVE).write_bytes(GOOD_ARCHIVE)
-    assert 'unpacked in' in find_cifar10('cifar10', str(tmp_path))
+@BOTH
+def test_load_writes_nothing(tmp_path, version):
+    (tmp_path / version.archive).write_bytes(archive_of(version))
+    cifar.load(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [version.archive]
 
 
-def test_find_cifar10_keeps_an_archive_that_it_did_not_download(publish, tmp_path):
-    publish(GOOD_ARCHIVE)
-    (tmp_path / 'cifar10').mkdir()
-    (tmp_path / 'cifar10' / ARCHIVE).write_bytes(GOOD_ARCHIVE)
-    find_cifar10('cifar10', str(tmp_path))
-    assert sorted(os.listdir(tmp_path / 'cifar10')) == sorted([*FILES, ARCHIVE])
+def test_load_prefers_an_archive_to_an_incomplete_folder(tmp_path):
+    write_files(tmp_path)
+    (tmp_path / 'data_batch_2.bin').unlink()
+    (tmp_path / CIFAR10.archive).write_bytes(archive_of(CIFAR10))
+    assert is_right(cifar.load(str(tmp_path)), CIFAR10)
 
 
-def test_find_cifar10_rejects_another_archive_in_the_folder(publish, tmp_path):
-    publish(GOOD_ARCHIVE)
-    (tmp_path / 'cifar10').mkdir()
-    (tmp_path / 'cifar10' / ARCHIVE).write_bytes(tar(*MEMBERS, ('more', b'')))
-    with pytest.raises(UserError, match='is not the published archive of CIFAR-10'):
-        find_cifar10('cifar10', str(tmp_path))
-    assert os.listdir(tmp_path / 'cifar10') == [ARCHIVE]
+@pytest.mark.parametrize('name', ['train.bin', 'a.png', 'notes.tar.gz'])
+def test_matches_nothing_else(tmp_path, name):
+    (tmp_path / name).touch()
+    assert not cifar.matches(str(tmp_path)) and not cifar.matches(str(tmp_path / name))
+
+
+def test_native_shape_is_32_by_32_by_3(tmp_path):
+    assert cifar.native_shape(write_files(tmp_path)) == (32, 32, 3)
+
+
+##################################################################################
+# Classes
+##################################################################################
+
+def test_load_names_the_ten_classes(tmp_path):
+    names = cifar.load(write_files(tmp_path)).class_names
+    assert names == cifar.CLASS_NAMES and len(set(names)) == 10
+
+
+def test_load_reads_the_names_of_the_fine_labels(tmp_path):
+    assert cifar.load(write_files(tmp_path, CIFAR100)).class_names == tuple(NAMES100)
+
+
+def test_load_numbers_the_fine_labels_without_their_names(tmp_path):
+    write_files(tmp_path, CIFAR100)
+    (tmp_path / 'fine_label_names.txt').unlink()
+    assert cifar.load(str(tmp_path)).class_names == tuple(map(str, range(100)))
+
+
+##################################################################################
+# Damage
+##################################################################################
+
+@pytest.mark.parametrize('content', [b'', contents(CIFAR10)['data_batch_3.bin'][:-1],
+                                     b'\x0a' + contents(CIFAR10)['data_batch_3.bin'][1:]],
+                         ids=['empty', 'one byte short', 'label 10'])
+def test_load_reports_a_damaged_file(tmp_path, content):
+    write_files(tmp_path)
+    (tmp_path / 'data_batch_3.bin').write_bytes(content)
+    with pytest.raises(UserError, match='data_batch_3.bin is not a file of CIFAR-10 .*: replace it$'):
+        cifar.load(str(tmp_path))
+
+
+def test_load_reports_a_missing_file(tmp_path):
+    write_files(tmp_path)
+    (tmp_path / 'data_batch_3.bin').unlink()
+    with pytest.raises(UserError, match='data_batch_3.bin is missing'):
+        cifar.load(str(tmp_path))
+
+
+def test_load_reports_damaged_names(tmp_path):
+    write_files(tmp_path, CIFAR100)
+    (tmp_path / 'fine_label_names.txt').write_text('apple\napple\n')
+    with pytest.raises(UserError, match='fine_label_names.txt is damaged .1 names, not 100'):
+        cifar.load(str(tmp_path))
 
 
 @pytest.mark.parametrize('archive, complaint', [
-    (tar(*MEMBERS, ('../x', b'outside')), r"is not safe to unpack .it contains '../x'"),
-    (tar(*MEMBERS, ('/tmp/x', b'outside')), 'is not safe to unpack .it contains'),
-    (tar(*MEMBERS[:5], ('cifar-10-batches-bin/test_batch.bin', '/etc/passwd')), 'is not safe to unpack'),
-    (tar(*MEMBERS[:5]), 'is not a complete archive'),
-    (tar(*MEMBERS)[:-400], 'is not a complete archive'),
-    (b'no archive', 'is not a complete archive')],
-    ids=['parent folder', 'absolute path', 'link', 'missing file', 'truncated', 'plain text'])
-def test_find_cifar10_reports_a_bad_archive(publish, tmp_path, archive, complaint):
-    publish(archive)
-    with pytest.raises(UserError, match=complaint):
-        find_cifar10('cifar10', str(tmp_path / 'data'))
+    (archive_of(CIFAR10)[:-400], 'is not a complete archive'),
+    (b'no archive', 'is not a complete archive'),
+    (tar({'x/data_batch_1.bin': contents(CIFAR10)['data_batch_1.bin']}), 'data_batch_2.bin is missing'),
+    (tar({f'x/{name}': '/etc/passwd' for name in contents(CIFAR10)}), 'data_batch_1.bin is missing')],
+    ids=['truncated', 'plain text', 'missing files', 'links'])
+def test_load_reports_a_bad_archive(tmp_path, archive, complaint):
+    (tmp_path / CIFAR10.archive).write_bytes(archive)
+    with pytest.raises(UserError, match=complaint) as error:
+        cifar.load(str(tmp_path))
+    assert 'delete' not in str(error.value)
 
 
-def test_find_cifar10_extracts_nothing_from_an_unsafe_archive(publish, tmp_path):
-    publish(tar(*MEMBERS, ('../x', b'outside')))
-    with pytest.raises(UserError):
-        find_cifar10('cifar10', str(tmp_path))
-    assert [path for path in tmp_path.rglob('*') if path.is_file()] == [tmp_path / 'cifar10' / ARCHIVE]
-
-
-##################################################################################
-# load_cifar10
-##################################################################################
-
-def test_load_cifar10_concatenates_the_training_files(folder):
-    (images, labels), _ = load_cifar10('cifar10', folder.parent)
-    assert (images == np.concatenate([images for _, images, _ in CONTENT[:5]])).all()
-    assert (labels == np.concatenate([labels for _, _, labels in CONTENT[:5]])).all()
-
-
-def test_load_cifar10_reads_the_test_file(folder):
-    _, (images, labels) = load_cifar10('cifar10', folder.parent)
-    assert (images == CONTENT[5][1]).all() and (labels == CONTENT[5][2]).all()
-
-
-@pytest.mark.parametrize('content', [b'', CONTENT[2][0][:-1], b'\x0a' + CONTENT[2][0][1:]],
-                         ids=['empty', 'one byte short', 'label 10'])
-def test_load_cifar10_reports_a_damaged_file(folder, content):
-    (folder / 'data_batch_3.bin').write_bytes(content)
-    with pytest.raises(UserError, match='data_batch_3.bin is not a file of CIFAR-10'):
-        load_cifar10('cifar10', folder.parent)
-
-
-def test_load_cifar10_reports_a_missing_file(folder):
-    (folder / 'data_batch_3.bin').unlink()
-    with pytest.raises(UserError, match='data_batch_3.bin is missing'):
-        load_cifar10('cifar10', folder.parent)
-
-
-def test_find_dataset_finds_cifar10(folder):
-    assert find_dataset('cifar10', str(folder.parent)) == ('cifar10', f'Data set: cifar10 in {folder}')
-
-
-def test_load_dataset_loads_cifar10(folder):
-    dataset = load_dataset('cifar10', folder.parent, (32, 32, 3))
-    assert dataset.train[0].shape == (5 * COUNT, 32, 32, 3) and dataset.test[0].shape == (COUNT, 32, 32, 3)
-    assert dataset.class_names == cifar.CLASS_NAMES and len(cifar.CLASS_NAMES) == 10
+@pytest.mark.parametrize('name, archive', [
+    ('cifar-10-batches-py', CIFAR10.archive), ('cifar-10-python.tar.gz', CIFAR10.archive),
+    ('data_batch_1', CIFAR10.archive), ('cifar-100-python', CIFAR100.archive)])
+def test_load_refuses_the_python_version(tmp_path, name, archive):
+    (tmp_path / name).touch()
+    for path in tmp_path, tmp_path / name:
+        assert cifar.matches(str(path))
+        with pytest.raises(UserError, match=f'the Python version of .*a pickle.* binary version, {archive}'):
+            cifar.load(str(path))

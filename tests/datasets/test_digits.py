@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from datasets import idx
+from datasets import load_dataset
+from datasets.digits import make_digits
 from datasets.idx import FILES
 
 
 @pytest.fixture(scope='module')
 def digits(small_data):
     """Return 300 images uint8 [N, 28, 28] and their labels."""
-    (images, labels), _ = idx.load_mnist('mnist', small_data)
+    images, labels = load_dataset('mnist', small_data).train
     return images[..., 0], labels
 
 
@@ -27,7 +28,7 @@ def distances(digits):
 def read_digits(folder, **options):
     """Draw digits into a new folder and return the content of its files."""
     folder.mkdir()
-    idx.make_digits(str(folder), **options)
+    make_digits(str(folder), **options)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -50,15 +51,15 @@ def test_make_digits_writes_no_time_into_the_gzip_header(small_data, name):
     assert (small_data / 'mnist' / f'{name}.gz').read_bytes()[4:8] == bytes(4)
 
 
-@pytest.mark.parametrize('split, count', [(0, 30), (1, 10)])
+@pytest.mark.parametrize('split, count', [('train', 30), ('test', 10)])
 def test_make_digits_draws_each_class_equally_often(small_data, split, count):
-    labels = idx.load_mnist('mnist', small_data)[split][1]
+    _, labels = getattr(load_dataset('mnist', small_data), split)
     assert np.bincount(labels).tolist() == [count] * 10
 
 
 def test_make_digits_draws_more_than_one_chunk(tmp_path):
     read_digits(tmp_path / 'digits', train=1010, test=10)
-    (images, labels), _ = idx.load_mnist('digits', tmp_path)
+    images, labels = load_dataset('digits', tmp_path).train
     assert images.shape == (1010, 28, 28, 1) and np.bincount(labels).tolist() == [101] * 10
 
 

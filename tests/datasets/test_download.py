@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from datasets import cifar, download, idx
+from datasets import download, sources
 from datasets.download import download_files
 from options import UserError
 
@@ -72,6 +72,6 @@ def test_download_files_gives_up_on_an_endless_name_lookup(serve, tmp_path, monk
         end_of_test.set()
 
 
-@pytest.mark.parametrize('source', [*idx.SOURCES.values(), cifar.SOURCE], ids=[*idx.SOURCES, 'cifar10'])
+@pytest.mark.parametrize('source', sources.SOURCES.values(), ids=sources.SOURCES)
 def test_timeouts_of_all_mirrors_add_up_to_less_than_15_seconds(source):
     assert len(source.mirrors) * download.TIMEOUT < 15

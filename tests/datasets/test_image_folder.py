@@ -1,7 +1,10 @@
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,10 +12,12 @@ from helpers import ROOT
 from PIL import Image
 
 from datasets import image_folder
-from datasets.image_folder import center_crop_resize, load_image_folder, read_image, split_and_classify
+from datasets.depth import Scale
+from datasets.image_folder import center_crop_resize, load, read_image
 from options import UserError
 
 SHAPE = 8, 8, 3
+SCALES = {'I': Scale(0, 65535, 16)}
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 
 
@@ -86,7 +91,7 @@ KINDS = {
 @pytest.mark.parametrize('kind', KINDS)
 def test_read_image_converts_every_kind_of_png_to_rgb(kind, tmp_path):
     image, options, left, right = KINDS[kind]
-    pixels = read_image(write(tmp_path / 'a.png', image, **options), SHAPE)
+    pixels = read_image(write(tmp_path / 'a.png', image, **options), SHAPE, SCALES)
     assert pixels.dtype == np.uint8 and pixels.shape == SHAPE
     assert (pixels[:, :4] == left).all() and (pixels[:, 4:] == right).all()
 
@@ -95,33 +100,33 @@ def test_read_image_converts_every_kind_of_png_to_rgb(kind, tmp_path):
 def test_read_image_converts_every_kind_of_png_to_grey(kind, tmp_path):
     """The luma of ITU-R 601-2."""
     image, options, left, right = KINDS[kind]
-    pixels = read_image(write(tmp_path / 'a.png', image, **options), (8, 8, 1))
+    pixels = read_image(write(tmp_path / 'a.png', image, **options), (8, 8, 1), SCALES)
     luma = np.dot([left, right], [0.299, 0.587, 0.114])
     assert [pixels[0, 0, 0], pixels[0, 7, 0]] == pytest.approx(luma, abs=1)
 
 
 def test_read_image_converts_cmyk(tmp_path):
     path = write(tmp_path / 'a.jpg', Image.new('CMYK', (16, 16), (255, 0, 0, 0)), quality=95)
-    assert np.abs(read_image(path, SHAPE).astype(int) - [0, 255, 255]).max() < 60
+    assert np.abs(read_image(path, SHAPE, SCALES).astype(int) - [0, 255, 255]).max() < 60
 
 
 @pytest.mark.parametrize('name, options', [('a.png', {}), ('a.webp', {'lossless': True})])
 def test_read_image_applies_the_exif_orientation(tmp_path, name, options):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
-    pixels = read_image(write(tmp_path / name, halves('RGB', RED, GREEN), exif=exif, **options), SHAPE)
+    pixels = read_image(write(tmp_path / name, halves('RGB', RED, GREEN), exif=exif, **options), SHAPE, SCALES)
     assert (pixels[:4] == RED).all() and (pixels[4:] == GREEN).all()
 
 
 def test_read_image_uses_the_first_frame(tmp_path):
     path = write(tmp_path / 'a.gif', save_all=True, append_images=[Image.new('RGB', (8, 8), GREEN)])
-    assert (read_image(path, SHAPE) == RED).all()
+    assert (read_image(path, SHAPE, SCALES) == RED).all()
 
 
 def test_read_image_of_a_large_jpeg_is_close_to_the_original(tmp_path):
     """A JPEG is decoded at a fraction of its size and then resized."""
     smooth = noise(0, 5, 4).resize((640, 480), Image.Resampling.BICUBIC)
-    pixels = read_image(write(tmp_path / 'a.jpg', smooth, quality=95), (32, 32, 3))
+    pixels = read_image(write(tmp_path / 'a.jpg', smooth, quality=95), (32, 32, 3), SCALES)
     assert np.abs(pixels.astype(int) - center_crop_resize(smooth, (32, 32, 3))).max() < 12
 
 
@@ -146,90 +151,82 @@ def test_center_crop_resize_keeps_the_aspect_ratio():
 # Splits and classes
 ##################################################################################
 
-def test_load_image_folder_uses_every_tenth_image_for_testing(folder):
+def test_load_uses_every_tenth_image_for_testing(folder):
     write_noise(folder, [f'{seed:02d}.png' for seed in range(30)])
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert content.num_train == 27
     assert seeds_of(content.images) == [seed for seed in range(30) if seed % 10 != 9] + [9, 19, 29]
 
 
-def test_load_image_folder_takes_classes_from_folders(folder):
+def test_load_takes_classes_from_folders(folder):
     write_noise(folder, ['b/0.png', 'a/1.png', 'a/deep/2.png'])
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert content.class_names == ['a', 'b']
     assert dict(zip(seeds_of(content.images), content.labels.tolist(), strict=True)) == {0: 1, 1: 0, 2: 0}
 
 
-def test_load_image_folder_alternates_between_the_classes(folder):
+def test_load_alternates_between_the_classes(folder):
     write_noise(folder, [f'{"abc"[seed % 3]}/{seed:02d}.png' for seed in range(60)])
     paths = sorted(f'{"abc"[seed % 3]}/{seed:02d}' for seed in range(60))
     train = [path for index, path in enumerate(paths) if index % 10 != 9]  # 18 of each class
     expected = [path for turn in range(18) for path in train[turn::18]] + paths[9::20] + paths[19::20]
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert seeds_of(content.images) == [int(path[2:]) for path in expected]
     assert content.labels.tolist() == ['abc'.index(path[0]) for path in expected]
 
 
 @pytest.mark.parametrize('paths', [['a/0.png', 'b/1.png', 'flat.png'], ['a/0.png', 'a/1.png'], ['0.png', '1.png']],
                          ids=['an image in no class', 'one class', 'no folders'])
-def test_load_image_folder_has_no_classes(folder, paths):
+def test_load_has_no_classes(folder, paths):
     write_noise(folder, paths)
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert (content.labels, content.class_names, len(content.images)) == (None, [], len(paths))
 
 
-def test_load_image_folder_uses_train_and_test_folders(folder):
+def test_load_uses_train_and_test_folders(folder):
     write_noise(folder, ['train/b/0.png', 'train/a/0.png', 'test/b/0.png', 'test/a/0.png'])
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert content.num_train == 2 and seeds_of(content.images) == [1, 0, 3, 2]
     assert content.class_names == ['a', 'b'] and content.labels.tolist() == [0, 1, 0, 1]
 
 
-def test_load_image_folder_skips_images_beside_train_and_test(folder):
+def test_load_skips_images_beside_train_and_test(folder):
     write_noise(folder, ['train/0.png', 'test/1.png', 'other/2.png', '3.png'])
-    content = load_image_folder(folder, SHAPE)
-    assert seeds_of(content.images) == [0, 1] and content.num_skipped == 2
+    content = load(folder, SHAPE)
+    assert seeds_of(content.images) == [0, 1] and content.num_left_out == 2
 
 
-def test_load_image_folder_rejects_a_class_without_training_images(folder):
+def test_load_rejects_a_class_without_training_images(folder):
     write_noise(folder, ['train/a/0.png', 'train/b/1.png', 'test/a/2.png', 'test/c/3.png'])
     with pytest.raises(UserError, match="the class 'c' has no training images"):
-        load_image_folder(folder, SHAPE)
+        load(folder, SHAPE)
 
 
-def test_load_image_folder_has_no_classes_if_a_test_image_has_none(folder):
+def test_load_has_no_classes_if_a_test_image_has_none(folder):
     write_noise(folder, ['train/a/0.png', 'train/b/1.png', 'test/2.png'])
-    assert load_image_folder(folder, SHAPE).labels is None
+    assert load(folder, SHAPE).labels is None
 
 
-def test_load_image_folder_trains_on_the_only_image_of_a_class(folder):
+def test_load_trains_on_the_only_image_of_a_class(folder):
     """The position of the image would make it a test image."""
     write_noise(folder, [f'a/{seed}.png' for seed in range(9)] + ['b/0.png'])
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert (content.num_train, content.class_names) == (10, ['a', 'b'])
     assert content.labels.tolist() == [0] * 5 + [1] + [0] * 4
 
 
-@pytest.mark.parametrize('split', [0, 1])
-def test_split_and_classify_spreads_classes_of_different_size_evenly(split):
-    names = [f'{name}/{number:02d}' for name, count in (('a', 30), ('b', 10)) for number in range(count)]
-    *splits, classes = split_and_classify([f'{name}/{path}' for name in ('train', 'test') for path in names])
-    labels = [classes[path] for path in splits[split]]
-    assert len(labels) == 40 and all(labels[start:start + 4].count('b') == 1 for start in range(0, 40, 4))
-
-
-def test_load_image_folder_ignores_classes_without_a_readable_image(folder):
+def test_load_ignores_classes_without_a_readable_image(folder):
     write_noise(folder, ['a/0.png', 'b/1.png', 'b/2.png', 'c/3.png'])
     (folder / 'b' / '1.png').write_text('not an image')
     (folder / 'c' / '3.png').write_text('not an image')
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert content.class_names == ['a', 'b'] and content.labels.tolist() == [0, 1]
 
 
-def test_load_image_folder_has_no_classes_if_only_one_is_readable(folder):
+def test_load_has_no_classes_if_only_one_is_readable(folder):
     write_noise(folder, ['a/0.png', 'b/1.png'])
     (folder / 'b' / '1.png').write_text('not an image')
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     assert content.class_names == [] and content.labels is None
 
 
@@ -237,23 +234,40 @@ def test_load_image_folder_has_no_classes_if_only_one_is_readable(folder):
 # Files that are not images
 ##################################################################################
 
+# {extension: the format that Pillow writes}
+LOSSLESS = {'png': 'PNG', 'bmp': 'BMP', 'gif': 'GIF', 'tif': 'TIFF', 'tiff': 'TIFF', 'ppm': 'PPM'}
+LOSSY = {'jpg': 'JPEG', 'jpeg': 'JPEG', 'jfif': 'JPEG', 'avif': 'AVIF', 'webp': 'WEBP'}
+
+
+@pytest.mark.parametrize('extension', [*LOSSLESS, *LOSSY])
+def test_load_reads_every_format(folder, extension):
+    write(folder / f'a.{extension}', halves('RGB', RED, GREEN), format={**LOSSLESS, **LOSSY}[extension])
+    pixels = load(folder, SHAPE).images[0].astype(int)
+    assert np.abs(pixels - np.asarray(halves('RGB', RED, GREEN))).max() <= (0 if extension in LOSSLESS else 100)
+
+
+def test_load_reads_portable_grey_maps(folder):
+    (folder / 'a.pgm').write_bytes(b'P5 8 8 255 ' + bytes(range(64)))
+    assert load(folder, (8, 8, 1)).images.ravel().tolist() == list(range(64))
+
+
 @pytest.mark.parametrize('name', ['plain.png', "it's %s {0}\n.png", 'ÄÖ ☃.PNG', 'a.jpg', 'a.jpeg', 'a.bmp', 'a.webp',
                                   'a.gif', 'folder.png/inside.png'])
-def test_load_image_folder_reads_files_by_extension(folder, name):
+def test_load_reads_files_by_extension(folder, name):
     write(folder / name)
-    content = load_image_folder(folder, SHAPE)
-    assert len(content.images) == 1 and content.num_skipped == 0
+    content = load(folder, SHAPE)
+    assert len(content.images) == 1 and content.num_left_out == 0
 
 
-def test_load_image_folder_reads_names_that_are_not_unicode(folder):
+def test_load_reads_names_that_are_not_unicode(folder):
     write(folder / 'a.png').rename(os.fsdecode(os.path.join(os.fsencode(folder), b'\xff.png')))
-    assert len(load_image_folder(folder, SHAPE).images) == 1
+    assert len(load(folder, SHAPE).images) == 1
 
 
-def test_load_image_folder_decodes_names_of_classes_that_are_not_unicode(folder):
+def test_load_decodes_names_of_classes_that_are_not_unicode(folder):
     write_noise(folder, ['a/0.png', 'b/1.png'])
     (folder / 'b').rename(os.fsdecode(os.path.join(os.fsencode(folder), b'b\xff')))
-    assert load_image_folder(folder, SHAPE).class_names == ['a', 'b\N{REPLACEMENT CHARACTER}']
+    assert load(folder, SHAPE).class_names == ['a', 'b\N{REPLACEMENT CHARACTER}']
 
 
 def truncated_jpeg(path):
@@ -267,17 +281,57 @@ SKIPPED = {
     'text.png': lambda path: path.write_text('not an image'),
     'truncated.jpg': truncated_jpeg,
     'large.png': lambda path: write(path, Image.new('1', (101, 100))),
-    'tiff.png': lambda path: write(path, format='TIFF'),
+    'program.png': lambda path: write(path, format='EPS'),
     'loop.png': lambda path: path.symlink_to('loop.png')}
 
 
 @pytest.mark.parametrize('name', SKIPPED)
-def test_load_image_folder_skips_what_is_not_an_image(folder, monkeypatch, name):
+def test_load_skips_what_is_not_an_image(folder, monkeypatch, name):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10000)
     write(folder / 'a.png')
     SKIPPED[name](folder / name)
-    content = load_image_folder(folder, SHAPE)
-    assert len(content.images) == 1 and content.num_skipped == 1
+    content = load(folder, SHAPE)
+    assert len(content.images) == 1 and content.num_left_out == 1
+
+
+def test_load_names_files_that_are_left_out(folder):
+    """Damaged images come first."""
+    write_noise(folder, [f'{number}.png' for number in range(6)])
+    for number in range(1, 6):
+        (folder / f'{number}.png').write_text('not an image')
+    (folder / '0.txt').touch()
+    content = load(folder, SHAPE)
+    assert content.num_left_out == 6
+    assert content.left_out == [[f'{number}.png', 'not an image, or damaged'] for number in (1, 2, 3)]
+
+
+REASONS = {
+    'notes.txt': 'not an image file', 'empty.jpg': 'not an image, or damaged', 'large.png': 'more than 10,000 pixels',
+    'truncated.jpg': 'image file is truncated', 'program.png': 'not an image, or damaged',
+    'loop.png': 'Too many levels of symbolic links'}
+
+
+@pytest.mark.parametrize('name', REASONS)
+def test_load_reports_why_a_file_is_left_out(folder, monkeypatch, name):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10000)
+    write(folder / 'a.png')
+    SKIPPED[name](folder / name)
+    (path, reason), = load(folder, SHAPE).left_out
+    assert path == name and reason.startswith(REASONS[name])
+
+
+def test_load_does_not_leave_out_files_of_labels(folder):
+    write_noise(folder, ['a.png', 'b.png'])
+    (folder / 'labels.csv').write_text('file_name,label\na.png,10\nb.png,9')
+    content = load(folder, SHAPE)
+    assert content.num_left_out == 0
+    assert content.class_names == ['9', '10'] and content.labels.tolist() == [1, 0]
+
+
+def test_load_names_the_damaged_image_if_there_is_no_other(folder):
+    (folder / 'a.png').touch()
+    with pytest.raises(UserError, match='no training images .a.png: not an image, or damaged.: put images there'):
+        load(folder, SHAPE)
 
 
 UNLISTED = {
@@ -288,46 +342,187 @@ UNLISTED = {
 
 
 @pytest.mark.parametrize('kind', UNLISTED)
-def test_load_image_folder_does_not_list(folder, kind):
+def test_load_does_not_list(folder, kind):
     write(folder / 'a.png')
     UNLISTED[kind](folder)
-    content = load_image_folder(folder, SHAPE)
-    assert len(content.images) == 1 and content.num_skipped == 0
+    content = load(folder, SHAPE)
+    assert len(content.images) == 1 and content.num_left_out == 0
 
 
-def test_load_image_folder_follows_links_to_other_folders(folder, tmp_path):
+def test_load_follows_links_to_other_folders(folder, tmp_path):
     write(tmp_path / 'elsewhere' / 'a.png')
     (folder / 'link').symlink_to(tmp_path / 'elsewhere')
-    assert len(load_image_folder(folder, SHAPE).images) == 1
+    assert len(load(folder, SHAPE).images) == 1
 
 
-def test_load_image_folder_reports_the_number_of_skipped_files(folder, capsys):
-    write(folder / 'a.png')
-    for name in 'notes.txt', 'empty.png':
-        (folder / name).touch()
-    load_image_folder(folder, SHAPE)
-    assert capsys.readouterr().out.count(f'Skipped files in {folder}: 2.') == 1
-
-
-def test_load_image_folder_rejects_a_folder_without_images(folder):
+def test_load_rejects_a_folder_without_images(folder):
     (folder / 'text.png').write_text('not an image')
     with pytest.raises(UserError, match='own has no training images'):
-        load_image_folder(folder, SHAPE)
+        load(folder, SHAPE)
     assert os.listdir(folder) == ['text.png']
 
 
-def test_load_image_folder_rejects_a_missing_folder(tmp_path):
-    with pytest.raises(UserError, match='nowhere is not a folder'):
-        load_image_folder(tmp_path / 'nowhere', SHAPE)
-
-
-def test_load_image_folder_raises_errors_of_the_system(folder, monkeypatch):
+def test_load_raises_errors_of_the_system(folder, monkeypatch):
     """System errors may be temporary, so the image is not skipped as damaged."""
     write(folder / 'a.png')
-    monkeypatch.setattr(image_folder, 'read_image', lambda path, shape: os.listdir(path))  # ENOTDIR
+    monkeypatch.setattr(image_folder, 'read_image', lambda file, **_: os.listdir(file.name))  # ENOTDIR
     with pytest.raises(NotADirectoryError):
-        load_image_folder(folder, SHAPE)
+        load(folder, SHAPE)
     assert os.listdir(folder) == ['a.png']
+
+
+##################################################################################
+# Images of more than 8 bits, of several frames, and of other formats
+##################################################################################
+
+def deep(value, dtype=np.uint16):
+    return Image.fromarray(np.full([8, 8], value, dtype))
+
+
+def test_load_scales_all_16_bit_images_by_the_same_number_of_bits(folder):
+    """The largest value, 4000, is in the test split. Images of 8 bits are not scaled."""
+    for number in range(9):
+        write(folder / f'{number}.png', deep(16 * number))
+    write(folder / '9.png', deep(4000))
+    write(folder / 'grey.png', Image.new('L', (8, 8), 77))
+    content = load(folder, (8, 8, 1))
+    assert content.images[:, 0, 0, 0].tolist() == [*range(9), 77, 250]
+    assert content.notes == ['Pixels: 12-bit values become 0 to 255'] and content.reading == ('12-bit values',)
+
+
+def test_load_does_not_report_images_that_use_all_16_bits(folder):
+    write(folder / 'a.png', deep(2 ** 14))
+    content = load(folder, SHAPE)
+    assert (content.images == 64).all() and (content.notes, content.reading) == ([], ())
+
+
+def test_load_scales_floats_by_the_values_of_the_data_set(folder):
+    for number, value in enumerate([-1, 0, 3]):
+        write(folder / f'{number}.tiff', deep(value, np.float32))
+    content = load(folder, (8, 8, 1))
+    assert content.images[:, 0, 0, 0].tolist() == [0, 64, 255]
+    assert content.notes == ['Pixels: float values from -1 to 3 become 0 to 255']
+
+
+def test_load_reports_pixels_that_are_not_finite(folder):
+    image = np.full([8, 8], 1, np.float32)
+    image[0, 0] = np.nan
+    write(folder / 'a.tiff', Image.fromarray(image))
+    write(folder / 'b.tiff', deep(0, np.float32))
+    content = load(folder, (8, 8, 1))
+    assert content.images[0, 0, 0, 0] == 0 and content.images[0, 7, 7, 0] == 255
+    assert 'NaN becomes black, and infinite pixels become black or white (a.tiff)' in content.notes
+
+
+def test_load_leaves_out_a_float_image_without_finite_pixels(folder):
+    write(folder / 'a.tiff', deep(np.nan, np.float32))
+    write(folder / 'b.png')
+    assert load(folder, SHAPE).left_out == [['a.tiff', 'no pixel is a finite number']]
+
+
+def test_load_ignores_damaged_images_for_the_scale(folder):
+    write(folder / 'a.png', deep(4095))
+    write(folder / 'b.png', Image.fromarray(np.random.default_rng(0).integers(0, 65536, [64, 64]).astype(np.uint16)))
+    os.truncate(folder / 'b.png', 4000)
+    assert load(folder, SHAPE).reading == ('12-bit values',)
+
+
+@pytest.mark.parametrize('name', ['a.tif', 'a.gif'])
+def test_load_reports_that_only_the_first_image_of_a_file_is_used(folder, name):
+    write(folder / name, save_all=True, append_images=[Image.new('RGB', (8, 8), GREEN)])
+    content = load(folder, SHAPE)
+    assert (content.images == RED).all()
+    assert content.notes == [f'Only the first image of each file with several images is used ({name})']
+
+
+def test_load_does_not_report_the_second_view_of_a_photo(folder):
+    write(folder / 'a.jpg', format='MPO', save_all=True, append_images=[Image.new('RGB', (8, 8), GREEN)])
+    assert load(folder, SHAPE).notes == []
+
+
+@pytest.mark.parametrize('name, options, reading', [
+    ('a.jpg', {}, ()), ('a.jfif', {}, ('.jfif files',)), ('a.TIF', {}, ('.tif files',)),
+    ('a.png', {'format': 'TIFF'}, ('TIFF files',))])
+def test_load_reports_formats_that_earlier_versions_did_not_read(folder, name, options, reading):
+    write(folder / name, **options)
+    assert load(folder, SHAPE).reading == reading
+
+
+def test_load_reports_the_held_out_folder(folder):
+    write_noise(folder, ['train/0.png', 'valid/1.png'])
+    content = load(folder, SHAPE)
+    assert (content.held_out, content.reading) == ('valid/', ('splits train/ and valid/',))
+    assert content.num_train == 1 and seeds_of(content.images) == [0, 1]
+
+
+##################################################################################
+# Zip files
+##################################################################################
+
+def make_zip(folder):
+    """Write the content of a folder to <folder>.zip and return its path."""
+    return pathlib.Path(shutil.make_archive(folder, 'zip', folder))
+
+
+def test_load_reads_a_zip_file_like_its_folder(folder):
+    write_noise(folder, ['b/0.png', 'a/1.png', 'a/deep/2.png', *(f'a/{number}.png' for number in range(10, 30))])
+    (folder / 'a' / 'bad.png').write_text('not an image')
+    (folder / 'labels.csv').write_text('file_name,label\nb/0.png,x\na/1.png,y\na/10.png,y\n')
+    path = make_zip(folder)
+    expected, content = load(folder, SHAPE), load(path, SHAPE)
+    assert (content.images == expected.images).all() and content.labels.tolist() == expected.labels.tolist()
+    assert content[2:] == expected[2:]
+
+
+def test_load_puts_prepared_files_beside_the_zip_file(folder, tmp_path):
+    write(folder / 'a.png')
+    load(make_zip(folder), SHAPE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['own', 'own.prepared', 'own.zip']
+    assert os.listdir(folder) == ['a.png'] and len(prepared_names(tmp_path / 'own.prepared')) == 2
+
+
+def test_load_prepares_a_zip_file_once(folder, capsys):
+    write(folder / 'a.png')
+    path = make_zip(folder)
+    load(path, SHAPE)
+    os.utime(path, (1, 1))
+    load(path, SHAPE)
+    assert capsys.readouterr().out.count('Preparing') == 1
+
+
+def test_load_prepares_a_changed_zip_file_again(folder):
+    write(folder / 'a.png')
+    load(make_zip(folder), SHAPE)
+    write(folder / 'a.png', Image.new('RGB', (8, 8), GREEN))
+    content = load(make_zip(folder), SHAPE)
+    assert (content.images == GREEN).all() and len(prepared_names(folder.with_suffix('.prepared'))) == 2
+
+
+def test_load_leaves_out_zip_members_with_names_outside_the_zip_file(folder):
+    write(folder / 'a.png')
+    path = make_zip(folder)
+    with zipfile.ZipFile(path, 'a') as archive:
+        archive.write(folder / 'a.png', '../evil.png')
+    assert load(path, SHAPE).left_out == [['../evil.png', 'its name points outside the zip file']]
+
+
+def test_load_rejects_a_zip_file_without_images(folder, tmp_path):
+    (folder / 'notes.txt').touch()
+    with pytest.raises(UserError, match='own.zip has no training images'):
+        load(make_zip(folder), SHAPE)
+    assert not (tmp_path / 'own.prepared').exists()
+
+
+@pytest.mark.parametrize('name, expected', [('images', True), ('deep', True), ('text', False), ('empty', False),
+                                            ('missing', False), ('own.zip', True), ('a.png', False)])
+def test_matches_finds_folders_with_images_and_zip_files(tmp_path, name, expected):
+    write(tmp_path / 'images' / 'a.PNG')
+    write(tmp_path / 'deep' / 'b' / 'c' / 'a.tif')
+    for folder in 'text', 'empty':
+        (tmp_path / folder).mkdir()
+    for path in 'text/notes.txt', 'own.zip', 'a.png':
+        (tmp_path / path).touch()
+    assert image_folder.matches(str(tmp_path / name)) == expected
 
 
 ##################################################################################
@@ -338,7 +533,7 @@ def test_load_image_folder_raises_errors_of_the_system(folder, monkeypatch):
 def prepared(folder, capsys):
     """Prepare a folder of 12 images."""
     write_noise(folder, [f'{seed:02d}.png' for seed in range(12)])
-    content = load_image_folder(folder, SHAPE)
+    content = load(folder, SHAPE)
     capsys.readouterr()
     return content
 
@@ -346,32 +541,32 @@ def prepared(folder, capsys):
 @pytest.fixture
 def is_prepared_again(folder, prepared, capsys):
     """Return a function that loads the folder and returns whether that prepared it again."""
-    def load():
-        load_image_folder(folder, SHAPE)
+    def is_prepared():
+        load(folder, SHAPE)
         return 'Preparing' in capsys.readouterr().out
-    return load
+    return is_prepared
 
 
 def prepared_names(folder):
     return sorted(path.name for path in folder.glob('prepared_*'))
 
 
-def test_load_image_folder_maps_the_images(prepared):
+def test_load_maps_the_images(prepared):
     assert isinstance(prepared.images, np.memmap) and prepared.images.shape == (12, *SHAPE)
 
 
-def test_load_image_folder_reports_that_it_prepares(folder, capsys):
+def test_load_reports_that_it_prepares(folder, capsys):
     write(folder / 'a.png')
-    load_image_folder(folder, (8, 16, 3))
+    load(folder, (8, 16, 3))
     assert capsys.readouterr().out == f'Preparing 1 images of {folder} at 16 x 8 pixels (only once)\n'
 
 
-def test_load_image_folder_prepares_once(is_prepared_again):
+def test_load_prepares_once(is_prepared_again):
     assert not is_prepared_again()
 
 
-def test_load_image_folder_returns_the_same_the_second_time(folder, prepared):
-    again = load_image_folder(folder, SHAPE)
+def test_load_returns_the_same_the_second_time(folder, prepared):
+    again = load(folder, SHAPE)
     assert (again.images == prepared.images).all() and again.digest == prepared.digest
 
 
@@ -387,52 +582,53 @@ CHANGES = {
 
 
 @pytest.mark.parametrize('change', CHANGES)
-def test_load_image_folder_prepares_again_after_a_change(folder, is_prepared_again, change):
+def test_load_prepares_again_after_a_change(folder, is_prepared_again, change):
     CHANGES[change](folder)
     assert is_prepared_again() and not is_prepared_again()
 
 
 @pytest.mark.parametrize('damage', [{'class_names': 5}, {'class_names': [5]}, {'labels': 5}, {'labels': [0, 7, 0]},
-                                    {'labels': [0]}, {'train': 0}, {'train': 4}, {'count': 'x'}, {'count': 2}])
-def test_load_image_folder_prepares_again_after_damage_to_the_metadata(folder, capsys, damage):
+                                    {'labels': [0]}, {'num_train': 0}, {'num_train': 4}, {'count': 'x'}, {'count': 2},
+                                    {'notes': [5]}, {'reading': None}, {'unknown': 1}])
+def test_load_prepares_again_after_damage_to_the_metadata(folder, capsys, damage):
     write_noise(folder, ['a/0.png', 'b/1.png', 'c/2.png'])
-    load_image_folder(folder, SHAPE)
+    load(folder, SHAPE)
     path = next(folder.glob('prepared_*.json'))
     metadata = path.read_text()
     path.write_text(json.dumps({**json.loads(metadata), **damage}))
-    load_image_folder(folder, SHAPE)
+    load(folder, SHAPE)
     assert path.read_text() == metadata and capsys.readouterr().out.count('Preparing') == 2
 
 
 @pytest.mark.parametrize('name, changes', [('03.png', True), ('09.png', False)], ids=['train', 'test'])
 def test_digest_identifies_the_training_images(folder, prepared, name, changes):
     write(folder / name, noise(99))
-    assert (load_image_folder(folder, SHAPE).digest != prepared.digest) == changes
+    assert (load(folder, SHAPE).digest != prepared.digest) == changes
 
 
 def test_digest_identifies_the_labels(tmp_path):
     write_noise(tmp_path / 'with classes', ['a/0.png', 'b/1.png'])
     write_noise(tmp_path / 'without', ['0.png', '1.png'])
-    contents = [load_image_folder(tmp_path / name, SHAPE) for name in ('with classes', 'without')]
+    contents = [load(tmp_path / name, SHAPE) for name in ('with classes', 'without')]
     assert (contents[0].images == contents[1].images).all() and contents[0].digest != contents[1].digest
 
 
 def test_a_mapped_array_stays_valid_when_the_folder_changes(folder, prepared):
     write(folder / '03.png', noise(99))
-    load_image_folder(folder, SHAPE)
+    load(folder, SHAPE)
     assert (prepared.images[3] == np.asarray(noise(3))).all()
 
 
-def test_load_image_folder_removes_outdated_prepared_files(folder, prepared):
+def test_load_removes_outdated_prepared_files(folder, prepared):
     before = prepared_names(folder)
     (folder / '05.png').unlink()
-    load_image_folder(folder, SHAPE)
+    load(folder, SHAPE)
     assert len(prepared_names(folder)) == 2 and not set(prepared_names(folder)) & set(before)
 
 
-def test_load_image_folder_keeps_prepared_files_of_another_shape(folder, prepared):
+def test_load_keeps_prepared_files_of_another_shape(folder, prepared):
     before = prepared_names(folder)
-    load_image_folder(folder, (16, 16, 1))
+    load(folder, (16, 16, 1))
     assert len(prepared_names(folder)) == 4 and set(before) < set(prepared_names(folder))
 
 
@@ -448,36 +644,36 @@ def part_name(pid):
     return f'prepared_8x8x3_{"0" * 16}.bytes.{pid}.part'
 
 
-def test_load_image_folder_removes_the_partial_file_of_a_killed_process(folder, ended_process):
+def test_load_removes_the_partial_file_of_a_killed_process(folder, ended_process):
     write(folder / 'a.png')
     (folder / part_name(ended_process)).touch()
-    load_image_folder(folder, SHAPE)
+    load(folder, SHAPE)
     assert not (folder / part_name(ended_process)).exists()
 
 
 @pytest.mark.parametrize('name', [part_name(os.getppid()), 'mine.part'], ids=['of a running process', 'of the user'])
-def test_load_image_folder_keeps_a_partial_file(folder, name):
+def test_load_keeps_a_partial_file(folder, name):
     write(folder / 'a.png')
     (folder / name).touch()
-    load_image_folder(folder, SHAPE)
+    load(folder, SHAPE)
     assert (folder / name).exists()
 
 
-def test_load_image_folder_puts_prepared_files_of_a_read_only_folder_in_the_cache(folder, tmp_path, monkeypatch):
+def test_load_puts_prepared_files_of_a_read_only_folder_in_the_cache(folder, tmp_path, monkeypatch):
     write(folder / 'a.png')
     access = os.access
     monkeypatch.setattr(os, 'access', lambda path, mode: str(path) != str(folder) and access(path, mode))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    assert len(load_image_folder(folder, SHAPE).images) == 1
+    assert len(load(folder, SHAPE).images) == 1
     assert os.listdir(folder) == ['a.png'] and len(list((tmp_path / 'cache' / 'sagan').glob('*own/prepared_*'))) == 2
 
 
 PROGRAM = '''
 import sys
-from datasets.image_folder import load_image_folder
+from datasets.image_folder import load
 print('ready', flush=True)
 sys.stdin.readline()
-print(load_image_folder(sys.argv[1], (8, 8, 3)).digest)
+print(load(sys.argv[1], (8, 8, 3)).digest)
 '''
 
 

@@ -10,7 +10,7 @@ import pytest
 from tiny_gan import TinyGAN, folders_in, open_model, random_dataset
 
 import SAGAN as module
-from datasets.idx import load_mnist
+from datasets import load_dataset
 from evaluation.attention import (
     attention_sections,
     layer_maps,
@@ -57,7 +57,7 @@ def map_of(model, network, feed):
 ##################################################################################
 
 def test_real_images_are_the_first_test_images(model):
-    _, (test_images, _) = load_mnist('mnist', model.config.data_dir)
+    test_images, _ = load_dataset('mnist', model.config.data_dir).test
     np.testing.assert_allclose(real_images(model.config, 3) * 255, test_images[:3], rtol=1e-6)
 
 

@@ -87,7 +87,7 @@ def test_load_classifier_restores_without_training(trained, capsys):
 
 
 def test_load_classifier_does_not_hash_data_with_a_digest(trained, monkeypatch):
-    monkeypatch.setattr('datasets.hashlib', None)
+    monkeypatch.setattr('datasets.dataset.hashlib', None)
     load_classifier('own', shaded_dataset(), str(trained[0]))
 
 

@@ -237,3 +237,15 @@ def test_check_classes_accepts(class_names, data_names, conditional):
 def test_check_classes_refuses_other_classes(data_names, words):
     with pytest.raises(UserError, match=f'RUN was trained on the classes cat, dog, but the data set has {words}: '):
         check(('cat', 'dog'), data_names)
+
+
+def test_report_reading_names_both_readings(capsys):
+    phases.report_reading(SimpleNamespace(reading=()), SimpleNamespace(reading=('12-bit values', '.tif files')))
+    assert capsys.readouterr().out == (
+        'In training, the data set was read as by earlier versions of this program. For the scores, it is read with '
+        '12-bit values, .tif files\n')
+
+
+def test_report_reading_is_silent_about_the_same_reading(capsys):
+    phases.report_reading(SimpleNamespace(reading=('npz file',)), SimpleNamespace(reading=('npz file',)))
+    assert capsys.readouterr().out == ''

@@ -1,5 +1,6 @@
 """A run on disk: its folders, lock and config.json, and the search for trained runs."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,7 +11,16 @@ import pytest
 from helpers import ROOT, snapshot
 
 from options import ARTICLE, UserError, complete_options, make_config
-from storage.run import Run, RunNotFound, checkpoint_steps, find_runs, list_names, read_config, report_unknown_keys
+from storage.run import (
+    Run,
+    RunNotFound,
+    checkpoint_steps,
+    find_runs,
+    list_names,
+    read_config,
+    read_properties,
+    report_unknown_keys,
+)
 
 
 @pytest.fixture
@@ -196,7 +206,8 @@ def test_write_config_writes_options_and_properties_of_the_data_set(trained_run,
     trained_run.write_config(config)
     written = json.loads(pathlib.Path(trained_run.config_path).read_text())
     options = {name: getattr(config, name) for name in ARTICLE}
-    assert written == {**options, 'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300}
+    assert written == {**options, 'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300,
+                       'reading': []}
 
 
 def test_write_config_keeps_unknown_keys(trained_run, config):
@@ -222,7 +233,8 @@ def test_read_config_returns_options_and_the_rest(tmp_path):
 
 @pytest.mark.parametrize('content', [
     b'', b'{"epoch": ', b'[]x', b'3', b'"text"', b'\0', b'\xff', b'[' * 200000, b'{"class_names": [1]}',
-    b'{"class_names": 3}'], ids=range(10))
+    b'{"class_names": 3}', b'{"reading": [1]}', b'{"image_shape": [28, 28]}', b'{"image_shape": [28, 0, 1]}',
+    b'{"image_shape": 7}'], ids=range(14))
 def test_read_config_refuses_a_damaged_file(tmp_path, content):
     path = tmp_path / 'config.json'
     path.write_bytes(content)
@@ -298,6 +310,40 @@ def test_check_config_refuses_other_classes(trained_run, config, names, listed):
     change(trained_run, class_names=names)
     with pytest.raises(UserError, match=f'holds a run with the classes {listed}, but the data set has a, b: .*--name'):
         trained_run.check_config(config)
+
+
+@pytest.mark.parametrize('saved, before', [([], 'as by earlier versions of this program'), (['npz file'], 'with npz file')])
+def test_check_config_refuses_another_reading_of_the_data_set(trained_run, config, saved, before):
+    trained_run.write_config(config)
+    change(trained_run, reading=saved)
+    now = dataclasses.replace(config, reading=('splits train/ and valid/', '12-bit values'))
+    with pytest.raises(UserError, match=f'it cannot resume .its data set was read {before}, and is now read with '
+                                        'splits train/ and valid/, 12-bit values.: .* --from it --name NEW'):
+        trained_run.check_config(now)
+
+
+def test_check_config_reads_old_runs_as_without_a_reading(trained_run, config):
+    pathlib.Path(trained_run.config_path).write_text('{}')
+    with pytest.raises(UserError, match='cannot resume'):
+        trained_run.check_config(dataclasses.replace(config, reading=('12-bit values',)))
+
+
+def test_check_config_refuses_another_image_shape(trained_run, config):
+    trained_run.write_config(config)
+    change(trained_run, image_shape=[20, 28, 1])
+    with pytest.raises(UserError, match='images of 20 x 28 x 1, but .* are 28 x 28 x 1: .*--from it --name NEW'):
+        trained_run.check_config(config)
+
+
+def test_read_properties_returns_them_in_config_json(run, config, trained_run):
+    trained_run.write_config(config)
+    change(trained_run, colour='red')
+    assert read_properties(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300,
+                                        'reading': []}
+
+
+def test_read_properties_without_a_config_json_is_none(config):
+    assert read_properties(vars(config)) is None
 
 
 def test_check_config_reports_another_number_of_images(trained_run, config, capsys):
@@ -401,6 +447,24 @@ def test_find_runs_gives_a_missing_option_the_value_of_the_article(tmp_path):
 def test_find_runs_treats_the_native_image_size_as_0(tmp_path, saved, wanted):
     make_run(tmp_path / 'mine', config={'img_size': saved})
     assert names_of_runs(tmp_path, img_size=wanted) == ['mine']
+
+
+@pytest.fixture
+def kmnist_run(tmp_path):
+    """A folder with a run of a data set that is not built in and has 28 x 28 x 1 images."""
+    make_run(tmp_path / 'mine', config={'dataset_name': 'kmnist', 'image_shape': [28, 28, 1]})
+    return tmp_path
+
+
+@pytest.mark.parametrize('wanted', [{'img_size': 28}, {'img_size': 0}, {'c_dim': 1}])
+def test_find_runs_takes_the_native_image_size_from_config_json(kmnist_run, wanted):
+    assert names_of_runs(kmnist_run, **wanted) == ['mine']
+
+
+@pytest.mark.parametrize('wanted', [{'img_size': 64}, {'c_dim': 3}])
+def test_find_runs_refuses_a_size_that_is_not_native(kmnist_run, wanted):
+    with pytest.raises(RunNotFound):
+        find_runs(kmnist_run, wanted)
 
 
 @pytest.fixture
