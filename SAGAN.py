@@ -20,6 +20,7 @@ from ops import (
     ATTENTIONS,
     attention_layers,
     bn,
+    check_labels,
     conv2d,
     deconv2d,
     gammas_of,
@@ -46,7 +47,7 @@ from training.losses import OBJECTIVES
 from training.precision import BFLOAT16_GRADIENTS
 from training.progress import ProgressBar
 from training.stop import Stop
-from utils import Stream, draw_labels, draw_z, grid_size, make_folder, show_all_variables, to_uint8
+from utils import Stream, draw_labels, draw_z, grid_size, make_folder, proportional_labels, show_all_variables, to_uint8
 
 SAMPLE_PIXELS = 512 * 28 * 28  # maximal number of pixels per call of the sampling graph
 STATISTICS_BATCHES = 12  # batches of images for the batch norm statistics of the averaged weights
@@ -60,6 +61,9 @@ class SAGAN:
         image_shape: (H, W, C), or None for the shape in the run's config.json, or else that of the data set.
         classes: the class names, or the number of classes. None selects the classes in the run's config.json, or else
             those of the data set.
+        class_counts: the number of training images of each class, which determines how often the class is sampled, or
+            None for those in the run's config.json. If they are unknown, all classes are equally frequent. train()
+            takes them from the data set.
         cluster: the Cluster of the workers that train together, or None to train in this process alone.
         options: options of options.py that are saved with a run, as keyword arguments. Omitted options have the
             article's values.
@@ -71,7 +75,7 @@ class SAGAN:
 
     kind = 'article'  # the value of --network
 
-    def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
+    def __init__(self, sess, image_shape=None, classes=None, class_counts=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
         options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
         properties = None
@@ -84,8 +88,11 @@ class SAGAN:
         elif isinstance(classes, int):
             classes = [str(number) for number in range(classes)]
         self.sess, self.cluster = sess, cluster or Cluster()
-        reading = (properties or {}).get('reading', ())
-        self.config = config = make_config(options, image_shape, classes, reading=reading)
+        properties = properties or {}
+        if class_counts is None:
+            class_counts = properties.get('class_counts', ())
+        self.config = config = make_config(options, image_shape, classes, class_counts=class_counts,
+                                           reading=properties.get('reading', ()))
         if config.network != self.kind:
             raise TypeError(f'{type(self).__name__} is the network {self.kind}, not {config.network}: use '
                             'networks.build')
@@ -277,12 +284,15 @@ class SAGAN:
             variable = getter(*args, **kwargs)
             return sampled.get(variable.op.name, variable)
 
+        labels = None
+        if self.config.conditional:
+            labels = check_labels(self.z_labels, self.config.num_classes)
         with tf.variable_scope(tf.get_variable_scope(), custom_getter=sampled_variable, auxiliary_name_scope=False):
-            self.fake_images = self.generator(self.z, is_training=False, reuse=True, labels=self.z_labels)
+            self.fake_images = self.generator(self.z, is_training=False, reuse=True, labels=labels)
             self.reset_statistics, self.move_statistics = tf.local_variables_initializer(), tf.no_op()
             if sampled:
                 with tf.name_scope('averages'):
-                    images = self.generator(self.z, reuse=True, labels=self.z_labels)
+                    images = self.generator(self.z, reuse=True, labels=labels)
                     with tf.control_dependencies([images]):
                         self.move_statistics = update_u(tf.local_variables())
         self.discriminator(self.inputs, is_training=False, reuse=True, labels=self.labels)
@@ -351,7 +361,7 @@ class SAGAN:
             raise UserError(f'the model has {config.num_classes} classes, but the data set has '
                             f'{len(dataset.class_names)}: choose other classes or another data set')
         return dataclasses.replace(config, images=images, class_names=tuple(dataset.class_names),
-                                   reading=tuple(dataset.reading))
+                                   class_counts=dataset.class_counts, reading=tuple(dataset.reading))
 
     def initialize(self, dataset):
         """Initialize all variables, restore the newest checkpoint if there is one, and return its step, or 0.
@@ -404,8 +414,7 @@ class SAGAN:
         for number in range(step * config.n_critic, (step + 1) * config.n_critic):
             images, labels = batch(*dataset.train, config.batch_size, config.seed, number, config.flip)
             z = self.draw_z(config.batch_size, config.seed, Stream.TRAIN_Z, number)
-            z_labels = draw_labels(config.batch_size, max(1, config.num_classes), config.seed, Stream.TRAIN_LABELS,
-                                   number)
+            z_labels = self.draw_labels(config.batch_size, config.seed, Stream.TRAIN_LABELS, number)
             batches.append((images, z, labels, z_labels))
         return batches
 
@@ -482,6 +491,21 @@ class SAGAN:
         """Return z [count, z_dim] from the run's distribution. It depends only on the integers in key."""
         return draw_z(count, self.config.z_dim, *key, distribution=self.config.z_name)
 
+    def draw_labels(self, count, *key):
+        """Return random labels [count] with the class frequencies, or None if the run is not conditional.
+
+        The labels depend only on the integers in key.
+        """
+        if not self.config.conditional:
+            return None
+        return draw_labels(count, self.config.label_counts, *key)
+
+    def proportional_labels(self, count):
+        """Return labels [count] like sampled_labels, but with the class frequencies instead of each class in turn."""
+        if not self.config.conditional or self.target_class is not None:
+            return self.sampled_labels(count)
+        return proportional_labels(count, self.config.label_counts)
+
     def sampled_labels(self, count):
         """Return labels [count], the target class or each class in turn, or None if the run is not conditional."""
         if not self.config.conditional:
@@ -500,11 +524,16 @@ class SAGAN:
         return z, self.sampled_labels(len(z)), (rows, num_classes)
 
     def sample(self, z, labels=None):
-        """Return images [N, H, W, C] in [0, 1] for z [N, z_dim] and labels [N] (default: sampled_labels)."""
+        """Return images [N, H, W, C] in [0, 1] for z [N, z_dim] and labels [N] (default: sampled_labels).
+
+        Raises:
+            ValueError: if z or labels have the wrong shape, z is not finite, or a label is not a class of the model.
+        """
         return np.concatenate(list(self.sample_batches(z, labels)))
 
     def pixels(self, z, labels=None):
         """Return the same images as sample, but as uint8, which takes a quarter of the memory."""
+        z, labels = self.sampling_inputs(z, labels)
         pixels = np.empty([len(z), *self.config.image_shape], np.uint8)
         start = 0
         for images in self.sample_batches(z, labels):
@@ -514,8 +543,7 @@ class SAGAN:
 
     def sample_batches(self, z, labels=None):
         """Yield the same images as sample, in batches of at most sample_batch images."""
-        if labels is None:
-            labels = self.sampled_labels(len(z))
+        z, labels = self.sampling_inputs(z, labels)
         for start in range(0, len(z), self.sample_batch):
             part = slice(start, start + self.sample_batch)
             yield self.fetch(self.fake_images, z[part], None if labels is None else labels[part])
@@ -530,17 +558,28 @@ class SAGAN:
         """Evaluate tensors of the sampling graph for z [N, z_dim] and labels [N] (default: sampled_labels).
 
         Refreshes the batch norm statistics first if the weights have changed.
+
+        Raises:
+            ValueError: as sample.
         """
-        if labels is None:
-            labels = self.sampled_labels(len(z))
+        z, labels = self.sampling_inputs(z, labels)
         if self.statistics_are_stale:
             self.refresh_statistics()
         return self.sess.run(fetches, self.sampling_feed(z, labels))
 
+    def sampling_inputs(self, z, labels=None):
+        """Return z and labels (default: sampled_labels) as arrays. Raises: as sample."""
+        z = checked_z(z, self.config.z_dim)
+        if labels is None:
+            return z, self.sampled_labels(len(z))
+        if not self.config.conditional:
+            raise ValueError('labels require a model with conditional=True: omit labels')
+        return z, checked_labels(labels, len(z), self.config.num_classes)
+
     def sampling_feed(self, z, labels):
-        """Return the feed_dict of the sampling graph. Labels are ignored unless the run is conditional."""
+        """Return the feed_dict of the sampling graph. labels is None if the run is not conditional."""
         feed = {self.z: z}
-        if self.config.conditional:
+        if labels is not None:
             feed[self.z_labels] = labels
         return feed
 
@@ -554,8 +593,7 @@ class SAGAN:
         self.sess.run(self.reset_statistics)
         for number in range(STATISTICS_BATCHES):
             z = self.draw_z(self.sample_batch, self.config.seed, Stream.STATISTICS_Z, number)
-            labels = draw_labels(self.sample_batch, max(1, self.config.num_classes), self.config.seed,
-                                 Stream.STATISTICS_LABELS, number)
+            labels = self.draw_labels(self.sample_batch, self.config.seed, Stream.STATISTICS_LABELS, number)
             self.sess.run(self.move_statistics, self.sampling_feed(z, labels))
         self.statistics_are_stale = False
 
@@ -585,6 +623,27 @@ def find_classes(options, properties, image_shape):
     if options['conditional'] is False:
         return ()
     return load_dataset(options['dataset_name'], options['data_dir'], tuple(image_shape)).class_names
+def checked_z(z, z_dim):
+    """Return z as a float32 array. Raise ValueError if it is not [N, z_dim], or if a value is not finite."""
+    z = np.asarray(z, np.float32)
+    if z.ndim != 2 or z.shape[1] != z_dim or len(z) == 0:
+        raise ValueError(f'z has the shape {list(z.shape)}: use [N, {z_dim}] with at least one row')
+    if not np.isfinite(z).all():
+        raise ValueError('z has values that are not finite: use finite numbers')
+    return z
+
+
+def checked_labels(labels, count, num_classes):
+    """Return labels as an array. Raise ValueError if they are not [count] or not integers in 0..num_classes-1."""
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f'labels are {labels.dtype}: use integers from 0 to {num_classes - 1}')
+    if labels.shape != (count,):
+        raise ValueError(f'labels have the shape {list(labels.shape)}: use [{count}], one label per z')
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong) > 0:
+        raise ValueError(f'label {wrong[0]} is not a class: use integers from 0 to {num_classes - 1}')
+    return labels
 
 
 def learning_rate_scale(config, step):

@@ -142,6 +142,16 @@ def lookup(table, labels):
     return tf.matmul(tf.one_hot(labels, table.shape[0]), table)
 
 
+def check_labels(labels, num_classes):
+    """Return labels [B] unchanged. Evaluating them fails if one is not in 0..num_classes-1.
+
+    Without this check, lookup would silently return zeros. Unlike an assertion, this check is also converted to other
+    formats.
+    """
+    with tf.device('/cpu:0'):  # on a GPU, tf.gather returns 0 instead of failing
+        return tf.gather(tf.range(num_classes), labels)
+
+
 ##################################################################################
 # Normalization
 ##################################################################################

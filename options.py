@@ -220,7 +220,7 @@ def options_of(*roles):
     return [option.name for role in roles for option in OPTIONS[role]]
 
 
-DATASET_PROPERTIES = 'image_shape', 'class_names', 'images', 'reading'  # saved in config.json, too
+DATASET_PROPERTIES = 'image_shape', 'class_names', 'class_counts', 'images', 'reading'  # saved in config.json, too
 ALL = {option.name: option for role in OPTIONS.values() for option in role}
 DEFAULTS = {name: option.default for name, option in ALL.items()}
 SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  # in config.json
@@ -308,8 +308,9 @@ def argument_type(option):
 class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES], frozen=True)):
     """The saved options of a run and the properties of its data set.
 
-    The properties are image_shape (H, W, C), class_names (a tuple, empty if there are no classes), images (the size of
-    the training split, or None if unknown) and reading (a tuple, see datasets.dataset.Dataset). A Config is immutable:
+    The properties are image_shape (H, W, C), class_names (a tuple, empty if there are no classes), class_counts (the
+    number of training images of each class, empty if unknown), images (the size of the training split, or None if
+    unknown) and reading (a tuple, see datasets.dataset.Dataset). A Config is immutable:
     dataclasses.replace(config, epoch=3) returns a changed copy.
     """
 
@@ -317,6 +318,11 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES],
     def num_classes(self):
         """The number of classes, or 0 if the data set has no classes."""
         return len(self.class_names)
+
+    @property
+    def label_counts(self):
+        """The class counts that generated labels follow: equal counts if class_counts is unknown."""
+        return self.class_counts or self.num_classes * (1,)
 
     @property
     def steps_per_epoch(self):
@@ -379,7 +385,7 @@ def complete_options(options):
     return {**ARTICLE, **{name: normalized(name, value) for name, value in options.items()}}
 
 
-def make_config(options, image_shape=None, class_names=(), images=None, reading=()):
+def make_config(options, image_shape=None, class_names=(), images=None, class_counts=(), reading=()):
     """Return the Config of a run.
 
     Args:
@@ -387,6 +393,7 @@ def make_config(options, image_shape=None, class_names=(), images=None, reading=
         image_shape: (H, W, C), or None for the shape of a built-in data set or of an image folder.
         class_names: names of the classes.
         images: number of training images, or None.
+        class_counts: number of training images of each class; empty if unknown.
         reading: see datasets.dataset.Dataset.
     """
     if image_shape is None:
@@ -394,7 +401,7 @@ def make_config(options, image_shape=None, class_names=(), images=None, reading=
     if options['conditional'] is None:
         options = {**options, 'conditional': len(class_names) > 0}
     return Config(**options, image_shape=tuple(image_shape), class_names=tuple(class_names),
-                  images=images, reading=tuple(reading))
+                  images=images, class_counts=tuple(class_counts), reading=tuple(reading))
 
 
 def normalized(name, value):

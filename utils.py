@@ -52,9 +52,37 @@ def draw_z(count, z_dim, *key, distribution='uniform'):
     return z.astype(np.float32)
 
 
-def draw_labels(count, num_classes, *key):
-    """Return labels [count], uniform in 0..num_classes - 1, which depend only on the key."""
-    return np.random.default_rng(key).integers(num_classes, size=count)
+def draw_labels(count, class_counts, *key):
+    """Return labels [count], each that of a random image, which depend only on the key.
+
+    Args:
+        class_counts: number of images of each class.
+        key: as in draw_z.
+    """
+    last = np.cumsum(class_counts)  # [K]; sorted by class, the images of class k end before last[k]
+    images = np.random.default_rng(key).integers(last[-1], size=count)
+    return np.searchsorted(last, images, side='right')
+
+
+def proportional_labels(count, class_counts):
+    """Return labels [count] whose frequencies are those of the classes, rounded by largest remainder.
+
+    The labels of each class are spread evenly, so that every prefix also has about these frequencies. Labels of equally
+    frequent classes are each class in turn.
+
+    Args:
+        class_counts: number of images of each class.
+    """
+    class_counts = np.asarray(class_counts, np.int64)
+    num_classes = len(class_counts)
+    numbers, remainders = np.divmod(count * class_counts, class_counts.sum())  # [K]
+    largest = np.argsort(-remainders, kind='stable')
+    numbers[largest[:count - numbers.sum()]] += 1
+    labels = np.repeat(np.arange(num_classes), numbers)  # [count], sorted
+    index = np.arange(count) - np.repeat(np.cumsum(numbers) - numbers, numbers)  # [count], of a label within its class
+    # The classes start at different fractions of their periods, so that the labels of rare classes do not bunch up.
+    position = (index + (labels + 0.5) / num_classes) / class_counts[labels]  # [count]
+    return labels[np.argsort(position, kind='stable')]
 
 
 ##################################################################################

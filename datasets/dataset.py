@@ -34,6 +34,13 @@ class Dataset(NamedTuple):
     reading: tuple = ()
     description: str = ''
 
+    @property
+    def class_counts(self):
+        """The number of training images of each class; empty if there are no labels."""
+        if not self.class_names:
+            return ()
+        return tuple(np.bincount(self.train[1], minlength=len(self.class_names)).tolist())
+
 
 def dataset_digest(dataset):
     """Return a hash that identifies the training split: the known digest, or else the SHA-256 of its arrays."""
@@ -56,8 +63,7 @@ def describe(dataset, title):
     held_out = f' ({dataset.held_out})' if dataset.held_out else ''
     classes = 'no classes'
     if labels is not None:
-        counts = np.bincount(labels, minlength=len(dataset.class_names))
-        items = [f'{name} ({count})' for name, count in zip(dataset.class_names, counts, strict=True)]
+        items = [f'{name} ({count})' for name, count in zip(dataset.class_names, dataset.class_counts, strict=True)]
         classes = f'{len(items)} classes: {list_first(items, MAX_LISTED_CLASSES, len(items))}'
     height, width, channels = images.shape[1:]
     lines = [f'{title}: {len(images)} training and {len(test_images)} test images{held_out} of {height} x {width} x '

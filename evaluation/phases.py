@@ -33,7 +33,7 @@ def test(model, seed=0, checkpoint='latest'):
         write_attention_page(model.run, snapshot, suffix)
     written = 'Grids and figures'
     if config.export:
-        z, labels = model.draw_z(config.export, seed, Stream.EXPORT_Z), model.sampled_labels(config.export)
+        z, labels = model.draw_z(config.export, seed, Stream.EXPORT_Z), model.proportional_labels(config.export)
         write_single_images(f'{model.run.results}/samples{suffix}', model.pixels(z, labels), z, labels)
         written = 'Grids, figures and single images'
     print(f'{written} of step {step}, {model.sampled_weights} weights:\n{model.run.results}')
@@ -52,7 +52,7 @@ def evaluate(model, seed=0, checkpoint='latest'):
     print(dataset.description, flush=True)
     check_classes(model, dataset)
     report_reading(config, dataset)
-    labels = model.sampled_labels(config.eval_num)
+    labels = model.proportional_labels(config.eval_num)
     images = model.pixels(model.draw_z(config.eval_num, seed, Stream.EVAL_Z), labels)
     scores = evaluate_samples(images, labels, config.dataset_name, dataset, config.checkpoint_dir)
 
@@ -109,6 +109,8 @@ def restore(model, checkpoint):
         steps = ', '.join(map(str, checkpoint_steps(model.checkpoints.folder))) or 'none'
         raise UserError(f'{folder} has no checkpoint {checkpoint} (steps: {steps}): choose one of these, or train '
                         'first; --eval_freq keeps the best')
+    if model.config.conditional and not model.config.class_counts:
+        print(f'The config.json of {model.run.name} has no class_counts: all classes are sampled equally often')
     return step
 
 

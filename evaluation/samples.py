@@ -36,19 +36,23 @@ def write_interpolation(model, seed, suffix=''):
                 model.run.result_path('interpolation.png', suffix))
 
 
-def write_single_images(folder, pixels, z, labels=None):
+def write_single_images(folder, pixels, z=None, labels=None):
     """Write each image as <folder>/00000.png, 00001.png, ..., and all of them as <folder>/samples.npz.
 
-    An existing folder is replaced. samples.npz holds the pixels as arr_0, the labels, if any, as arr_1, and z.
+    samples.npz holds the pixels as arr_0 [N, H, W, 3] and, if given, the labels as arr_1 and z. An existing folder is
+    replaced.
 
     Args:
-        pixels: uint8 [N, H, W, C].
-        z: [N, z_dim].
+        pixels: uint8 [N, H, W, C], with C = 1 or 3.
+        z: [N, z_dim] or None.
         labels: [N] or None.
     """
-    arrays = {'arr_0': pixels, 'z': z}
+    # The evaluation tools that read arr_0 accept only three channels.
+    arrays = {'arr_0': np.broadcast_to(pixels, [*pixels.shape[:3], 3])}
     if labels is not None:
         arrays['arr_1'] = labels
+    if z is not None:
+        arrays['z'] = z
     with atomic_folder(folder) as part:
         os.makedirs(part)
         for number, image in enumerate(pixels):

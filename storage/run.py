@@ -149,6 +149,7 @@ def read_config(path):
         for key in 'class_names', 'reading':
             if not all(isinstance(text, str) for text in rest.get(key, [])):
                 raise ValueError(f'{key} is not a list of strings')
+        check_class_counts(rest.get('class_counts', []), rest.get('class_names', []))
         shape = rest.get('image_shape', [28, 28, 1])
         if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
             raise ValueError('image_shape is not [height, width, channels]')
@@ -169,6 +170,13 @@ def read_properties(options):
 def describe_reading(reading):
     """Return a phrase that says how a data set is read. reading is that of a Dataset."""
     return f'with {", ".join(reading)}' if reading else 'as by earlier versions of this program'
+def check_class_counts(class_counts, class_names):
+    """Raise ValueError unless class_counts is empty or holds a number of images for each class."""
+    if class_counts == []:  # the data set has no classes
+        return
+    valid = all(type(count) is int and 0 <= count < 2 ** 31 for count in class_counts)
+    if not valid or len(class_counts) != len(class_names) or sum(class_counts) == 0:
+        raise ValueError('class_counts is not a list with the number of images of each class')
 
 
 def report_unknown_keys(path, rest):

@@ -510,6 +510,66 @@ def test_pixels_are_the_rounded_samples(tiny, monkeypatch):
     np.testing.assert_array_equal(pixels, np.round(255 * tiny.sample(z)))
 
 
+@pytest.mark.parametrize('sample', [SAGAN.sample, SAGAN.pixels, lambda model, z: model.fetch(model.fake_images, z)],
+                         ids=['sample', 'pixels', 'fetch'])
+@pytest.mark.parametrize('shape', [(), (62,), (5, 61), (1, 5, 62), (0, 62)], ids=str)
+def test_sampling_refuses_z_of_another_shape(tiny, sample, shape):
+    with pytest.raises(ValueError, match=r'^z has the shape \[.*\]: use \[N, 62\] with at least one row$'):
+        sample(tiny, np.zeros(shape))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_sampling_refuses_z_that_is_not_finite(tiny, value):
+    z = draw_z(5, 62, 0)
+    z[3, 7] = value
+    with pytest.raises(ValueError, match='^z has values that are not finite: use finite numbers$'):
+        tiny.sample(z)
+
+
+def test_sampling_without_classes_refuses_labels(tiny):
+    with pytest.raises(ValueError, match='^labels require a model with conditional=True: omit labels$'):
+        tiny.sample(draw_z(3, 62, 0), [0, 0, 0])
+
+
+@pytest.fixture(scope='module')
+def conditional_tiny():
+    """A conditional TinyGAN of four classes."""
+    with open_model(TinyGAN, image_shape=TINY, conditional=True, classes=4, class_counts=[7, 0, 1, 0]) as model:
+        yield model
+
+
+@pytest.mark.parametrize('sample', [
+    SAGAN.sample, SAGAN.pixels, lambda model, z, labels: model.fetch(model.fake_images, z, labels)],
+    ids=['sample', 'pixels', 'fetch'])
+@pytest.mark.parametrize('labels, message', [
+    ([0, 3.5, 1], 'labels are float64: use integers from 0 to 3'),
+    ([1., 1., 1.], 'labels are float64: use integers from 0 to 3'),
+    ([True, False, True], 'labels are bool: use integers from 0 to 3'),
+    (['0', '1', '2'], 'labels are <U1: use integers from 0 to 3'),
+    ([0, 4, 1], 'label 4 is not a class: use integers from 0 to 3'),
+    ([0, 1, -1], 'label -1 is not a class: use integers from 0 to 3'),
+    ([0, 1], r'labels have the shape \[2\]: use \[3\], one label per z'),
+    (2, r'labels have the shape \[\]: use \[3\], one label per z'),
+    ([[0], [1], [2]], r'labels have the shape \[3, 1\]: use \[3\], one label per z')], ids=str)
+def test_sampling_refuses_wrong_labels(conditional_tiny, sample, labels, message):
+    with pytest.raises(ValueError, match=f'^{message}$'):
+        sample(conditional_tiny, draw_z(3, 62, 0), labels)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int32, np.int64])
+def test_sampling_accepts_labels_of_every_integer_type(conditional_tiny, dtype):
+    assert conditional_tiny.sample(draw_z(3, 62, 0), np.array([3, 0, 1], dtype)).shape == (3, *TINY)
+
+
+def test_statistics_are_those_of_the_class_frequencies(conditional_tiny, monkeypatch):
+    fed = []
+    monkeypatch.setattr(conditional_tiny, 'sampling_feed', lambda z, labels: fed.append(labels) or SAGAN.sampling_feed(
+        conditional_tiny, z, labels))
+    conditional_tiny.refresh_statistics()
+    counts = np.bincount(np.concatenate(fed), minlength=4) / (512 * module.STATISTICS_BATCHES)
+    assert counts[0] == pytest.approx(7 / 8, abs=0.05) and counts[0] + counts[2] == 1
+
+
 def test_sample_follows_the_weights_while_training(tiny):
     z, samples = draw_z(5, 62, 0), []
     for step in range(2):
@@ -580,6 +640,25 @@ def test_sampled_labels_are_the_target_class(sess):
     assert SAGAN(sess, conditional=True, classes=4, label='2').sampled_labels(3).tolist() == [2, 2, 2]
 
 
+def test_proportional_labels_have_the_class_frequencies(sess):
+    model = SAGAN(sess, conditional=True, classes=3, class_counts=[5, 4, 1])
+    assert np.bincount(model.proportional_labels(20)).tolist() == [10, 8, 2]
+
+
+def test_proportional_labels_are_each_class_in_turn_if_the_counts_are_unknown(conditional):
+    assert conditional.proportional_labels(6).tolist() == [0, 1, 2, 3, 0, 1]
+
+
+def test_proportional_labels_are_the_target_class(sess):
+    model = SAGAN(sess, conditional=True, classes=3, class_counts=[5, 4, 1], label='2')
+    assert model.proportional_labels(3).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize('draw', [SAGAN.draw_labels, SAGAN.proportional_labels])
+def test_labels_of_a_run_without_classes_are_none(sess, draw):
+    assert draw(SAGAN(sess, image_shape=SMALL), 3) is None
+
+
 def test_draw_grid_has_a_row_per_z_and_a_column_per_class(conditional):
     z, labels, size = conditional.draw_grid(0, 1)
     assert size == (3, 4)
@@ -593,8 +672,9 @@ def test_draw_grid_has_a_row_per_z_and_a_column_per_class(conditional):
 
 @pytest.fixture
 def batch_model(sess):
-    """A function that returns a model without a graph, which is enough to draw batches."""
-    return lambda **options: SAGAN(sess, image_shape=SMALL, classes=10, batch_size=8, **options)
+    """A function that returns a conditional model without a graph, which is enough to draw batches."""
+    return lambda batch_size=8, **options: SAGAN(sess, image_shape=SMALL, classes=10, conditional=True,
+                                                 batch_size=batch_size, **options)
 
 
 @pytest.fixture(scope='module')
@@ -605,6 +685,19 @@ def dataset():
 def test_batches_are_images_z_and_their_labels(batch_model, dataset):
     batch, = batch_model().batches(dataset, 3)
     assert [part.shape for part in batch] == [(8, *SMALL), (8, 62), (8,), (8,)]
+
+
+def test_batches_draw_the_labels_of_z_with_the_class_frequencies(batch_model, dataset):
+    model = batch_model(class_counts=[0, 0, 0, 30, 0, 0, 0, 0, 10, 0], batch_size=64)
+    labels = np.concatenate([labels for step in range(16) for _, _, _, labels in model.batches(dataset, step)])
+    counts = np.bincount(labels, minlength=10)
+    assert counts[3] + counts[8] == 1024
+    assert abs(counts[3] - 768) < 5 * np.sqrt(1024 * 0.75 * 0.25)
+
+
+def test_batches_without_classes_have_no_labels_of_z(sess, dataset):
+    (_, _, _, z_labels), = SAGAN(sess, image_shape=SMALL, batch_size=8).batches(dataset, 0)
+    assert z_labels is None
 
 
 def test_batches_of_the_same_step_and_seed_are_equal(batch_model, dataset):

@@ -27,6 +27,7 @@ from helpers import MAIN, one_line_error, snapshot
 
 import main
 import networks
+from datasets import load_dataset
 from datasets.digits import make_digits
 from datasets.idx import FILES
 from options import UserError
@@ -688,6 +689,13 @@ def test_recipe_is_not_saved(paper):
 
 
 @pytest.mark.slow
+def test_config_has_the_number_of_images_of_each_class(paper, small_data):
+    config = json.loads((paper[0] / 'checkpoint' / PAPER_RUN / 'config.json').read_text())
+    _, labels = load_dataset('mnist', small_data).train
+    assert config['class_counts'] == np.bincount(labels).tolist()
+
+
+@pytest.mark.slow
 def test_conditional_training_draws_each_z_in_every_class(paper):
     grid = imageio.imread(paper[0] / 'results' / PAPER_RUN / 'SAGAN_epoch000_test_all_classes.png')
     assert grid.shape == (2 * 28, 10 * 28)  # 15 images, rounded up to whole rows
@@ -726,6 +734,11 @@ def test_label_is_exported_with_the_images(paper_samples):
 @pytest.mark.slow
 def test_eval_of_a_conditional_run_prints_class_accuracy(paper_scores):
     assert 'class accuracy' in paper_scores[1]
+
+
+@pytest.mark.slow
+def test_eval_of_a_conditional_run_uses_its_class_counts(paper_scores):
+    assert 'has no class_counts' not in paper_scores[1]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from ops import (
     attention_layers,
     avg_pool,
     bn,
+    check_labels,
     conv2d,
     deconv2d,
     embedding,
@@ -216,6 +217,16 @@ def test_embedding_selects_the_row_of_each_label(sess, rng):
     y = embedding([2, 0, 2], 4, 5)
     w = randomize(sess, rng)['embedding/w']
     np.testing.assert_array_equal(sess.run(y), w[[2, 0, 2]])
+
+
+def test_check_labels_returns_the_labels(sess):
+    assert sess.run(check_labels(tf.constant([2, 0, 2]), 3)).tolist() == [2, 0, 2]
+
+
+@pytest.mark.parametrize('label', [3, -1])
+def test_check_labels_names_a_wrong_label_and_the_range(sess, label):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf'= {label} is not in \[0, 3\)'):
+        sess.run(check_labels(tf.placeholder_with_default([0, label], [None]), 3))
 
 
 def test_projection_is_the_product_of_features_and_embedding(sess, rng):

@@ -266,8 +266,8 @@ def test_complete_options_converts_a_value_to_the_type_of_its_option(name, value
     assert converted == result and type(converted) is type(result)
 
 
-def config_of(image_shape=None, class_names=(), images=None, **given):
-    return make_config(complete_options(given), image_shape, class_names, images)
+def config_of(image_shape=None, class_names=(), images=None, class_counts=(), **given):
+    return make_config(complete_options(given), image_shape, class_names, images, class_counts)
 
 
 def test_config_gives_options_as_attributes():
@@ -290,8 +290,9 @@ def test_config_replace_returns_a_changed_copy():
 
 
 def test_config_has_the_properties_of_the_data_set():
-    config = config_of((12, 16, 1), ['a', 'b'], 300)
+    config = config_of((12, 16, 1), ['a', 'b'], 300, [190, 110])
     assert (config.image_shape, config.class_names, config.images) == ((12, 16, 1), ('a', 'b'), 300)
+    assert config.class_counts == (190, 110)
 
 
 def test_config_has_the_native_shape_by_default():
@@ -301,6 +302,11 @@ def test_config_has_the_native_shape_by_default():
 @pytest.mark.parametrize('class_names, count', [([], 0), (['a', 'b'], 2)])
 def test_num_classes_counts_the_class_names(class_names, count):
     assert config_of(class_names=class_names).num_classes == count
+
+
+@pytest.mark.parametrize('class_counts, label_counts', [([190, 110], (190, 110)), ([], (1, 1))])
+def test_label_counts_are_equal_if_the_class_counts_are_unknown(class_counts, label_counts):
+    assert config_of(class_names=['a', 'b'], class_counts=class_counts).label_counts == label_counts
 
 
 @pytest.mark.parametrize('given, steps', [

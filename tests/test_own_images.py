@@ -336,6 +336,18 @@ images = np.round(255 * generate(**inputs)['images'].numpy())
 print(np.abs(images - saved['arr_0']).max(), images.std())
 '''
 
+# Prints what the errors say about labels that are not classes, and about a z that is too short.
+REFUSED = r'''
+import re, sys
+import tensorflow as tf
+generate = tf.saved_model.load(sys.argv[1]).signatures['serving_default']
+for label, z_dim in (10, 62), (-1, 62), (1, 61):
+    try:
+        generate(z=tf.zeros([2, z_dim]), label=tf.constant([0, label]))
+    except tf.errors.InvalidArgumentError as error:
+        print(re.search(r'indices.*\)|In\[0\].*\]', str(error))[0])
+'''
+
 
 def documented_example():
     """Return the program in the documentation that loads a SavedModel."""
@@ -384,6 +396,16 @@ def test_saved_model_computes_the_images_that_test_exports(exports, run):
     assert process.returncode == 0, process.stderr
     difference, deviation = map(float, process.stdout.split())
     assert difference == 0 and deviation > 1
+
+
+@pytest.mark.slow
+def test_saved_model_refuses_wrong_labels_and_z(exports):
+    """In its own process, with TensorFlow 2 only."""
+    process = subprocess.run([sys.executable, '-c', REFUSED, exports['conditional'][0] / 'saved_model'],
+                             capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.splitlines() == [
+        'indices[1] = 10 is not in [0, 10)', 'indices[1] = -1 is not in [0, 10)', 'In[0]: [2,61], In[1]: [62,1024]']
 
 
 @pytest.mark.slow

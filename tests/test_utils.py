@@ -54,14 +54,43 @@ def test_draw_z_differs_between_keys(key):
     assert (utils.draw_z(5, 62, *key) != utils.draw_z(5, 62, 3, 1)).all()
 
 
-def test_draw_labels_draws_each_class_equally_often():
-    counts = np.bincount(utils.draw_labels(10000, 5, 0))
-    assert len(counts) == 5 and np.abs(counts - 2000).max() < 200  # 5 standard deviations
+@pytest.mark.parametrize('class_counts', [[3, 3, 3, 3], [95, 0, 5], [0, 1]])
+def test_draw_labels_has_the_class_frequencies(class_counts):
+    frequencies = np.array(class_counts) / np.sum(class_counts)
+    counts = np.bincount(utils.draw_labels(10000, class_counts, 0))
+    deviations = np.sqrt(10000 * frequencies * (1 - frequencies))
+    assert (np.abs(counts - 10000 * frequencies) <= 5 * deviations).all()
 
 
 def test_draw_labels_depends_on_the_key_alone():
-    labels = utils.draw_labels(100, 5, 3, 1)
-    assert (utils.draw_labels(100, 5, 3, 1) == labels).all() and (utils.draw_labels(100, 5, 3, 2) != labels).any()
+    labels = utils.draw_labels(100, [1, 2, 1], 3, 1)
+    assert (utils.draw_labels(100, [1, 2, 1], 3, 1) == labels).all()
+    assert (utils.draw_labels(100, [1, 2, 1], 3, 2) != labels).any()
+
+
+@pytest.mark.parametrize('count, class_counts, expected', [
+    (10000, [950, 50], [9500, 500]),
+    (10, [5, 3, 1], [6, 3, 1]),  # 5.56, 3.33 and 1.11, rounded down, leave one for the largest remainder
+    (3, [1, 1], [2, 1]),  # equal remainders: the first class
+    (2, [0, 1, 1, 1], [0, 1, 1, 0]),
+    (0, [1, 1], [0, 0])])
+def test_proportional_labels_rounds_by_largest_remainder(count, class_counts, expected):
+    labels = utils.proportional_labels(count, class_counts)
+    assert np.bincount(labels, minlength=len(class_counts)).tolist() == expected
+
+
+@pytest.mark.parametrize('class_counts', [[95, 5], [5, 95], [4, 0, 3], [5923, 6742, 5958, 6131, 5842], [1] * 50 + [50]],
+                         ids=str)
+def test_proportional_labels_spreads_each_class_evenly(class_counts):
+    """Each prefix has at most two labels of a class more or fewer than its frequency."""
+    labels = utils.proportional_labels(1000, class_counts)
+    counts = np.cumsum(labels[:, None] == np.arange(len(class_counts)), 0)  # [prefix, class]
+    expected = np.arange(1, 1001)[:, None] * np.array(class_counts) / np.sum(class_counts)
+    assert np.abs(counts - expected).max() <= 2
+
+
+def test_proportional_labels_of_equal_classes_are_each_class_in_turn():
+    assert utils.proportional_labels(7, [4, 4, 4]).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
 ##################################################################################

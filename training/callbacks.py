@@ -128,7 +128,7 @@ class Scores(Callback):
 
     def on_step(self, model, step, values):
         z = model.draw_z(QUICK_EVAL_NUM, model.config.seed, Stream.EVAL_Z)
-        values.update(self.scorer(model.pixels(z)))
+        values.update(self.scorer(model.pixels(z, model.proportional_labels(QUICK_EVAL_NUM))))
 
 
 class BestCheckpoint(Callback):

@@ -15,6 +15,7 @@ from helpers import snapshot
 from tiny_gan import TinyGAN, folders_in, open_model
 
 import SAGAN as module
+from datasets import Dataset
 from evaluation import phases
 from options import UserError
 from tf1 import tf
@@ -44,10 +45,11 @@ def shared_model(tmp_path_factory, small_data):
 
 @pytest.fixture
 def model(shared_model, tmp_path, monkeypatch):
-    """The model with an empty folder of results."""
+    """The model with an empty folder of results, and with its graph as the default."""
     monkeypatch.setattr(shared_model.run, 'results', str(tmp_path / 'results'))
     monkeypatch.setattr(shared_model.run, 'snapshots', str(tmp_path / 'results' / 'SAGAN_maps'))
-    return shared_model
+    with shared_model.sess.graph.as_default():
+        yield shared_model
 
 
 def set_options(monkeypatch, model, **options):
@@ -105,7 +107,7 @@ def test_test_exports_single_images(model, monkeypatch):
     assert sorted(os.listdir(folder)) == ['00000.png', '00001.png', 'samples.npz']
     with np.load(folder / 'samples.npz') as arrays:
         np.testing.assert_array_equal(arrays['z'], z)
-        np.testing.assert_array_equal(arrays['arr_0'], model.pixels(z))
+        np.testing.assert_array_equal(arrays['arr_0'], np.repeat(model.pixels(z), 3, 3))
 
 
 def test_test_without_attention_writes_neither_attention_figure_nor_page(tmp_path):
@@ -167,6 +169,79 @@ def test_evaluate_warns_of_few_images(evaluated):
 
 
 ##################################################################################
+# Classes
+##################################################################################
+
+@pytest.fixture(scope='module')
+def shared_conditional_model(tmp_path_factory):
+    """A conditional model of two classes with a checkpoint of step 3. Tests use the fixture conditional_model."""
+    with open_model(TinyGAN, image_shape=(8, 8, 1), conditional=True, classes=2, class_counts=[19, 1], sample_num=2,
+                    test_num=1, eval_num=200, **folders_in(tmp_path_factory.mktemp('conditional'))) as model:
+        model.save(3)
+        yield model
+
+
+@pytest.fixture
+def conditional_model(shared_conditional_model, tmp_path, monkeypatch):
+    """The conditional model with an empty folder of results, and with its graph as the default."""
+    monkeypatch.setattr(shared_conditional_model.run, 'results', str(tmp_path / 'results'))
+    with shared_conditional_model.sess.graph.as_default():
+        yield shared_conditional_model
+
+
+def shaded_images(labels, rng):
+    """Return bright images for label 0 and dark images for label 1, with random shades."""
+    brightness = np.where(labels == 0, 180, 60)[:, None, None, None]
+    return np.uint8(brightness + rng.uniform(-40, 40, [len(labels), 1, 8, 1]) + np.zeros([1, 8, 1, 1]))
+
+
+def classify(images):
+    """A classifier for shaded_images. The features [N, 8] are the shades of the columns."""
+    shades = images[:, 0, :, 0] / 255
+    is_dark = shades.mean(1) < 120 / 255
+    return shades, np.where(is_dark[:, None], [0.01, 0.99], [0.99, 0.01])
+
+
+@pytest.mark.parametrize('class_counts', [(1000, 1000), (1900, 100)], ids=['balanced', '95 to 5'])
+def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model, class_counts, monkeypatch):
+    """The images of the model are new real images of the requested classes."""
+    rng = np.random.default_rng(0)
+    train_labels, test_labels = (rng.permutation(np.repeat([0, 1], np.array(class_counts) // part)) for part in (1, 2))
+    dataset = Dataset((shaded_images(train_labels, rng), train_labels), (shaded_images(test_labels, rng), test_labels),
+                      ('0', '1'))
+    monkeypatch.setattr(phases, 'load_dataset', lambda *args: dataset)
+    monkeypatch.setattr('evaluation.metrics.load_classifier', lambda *args: classify)
+    monkeypatch.setattr(conditional_model, 'pixels', lambda z, labels: shaded_images(labels, rng))
+    set_options(monkeypatch, conditional_model, class_counts=class_counts, eval_num=1000)
+    phases.evaluate(conditional_model)
+    scores = json.loads(pathlib.Path(conditional_model.run.result_path('scores.json')).read_text())
+    generated, real = scores['generated'], scores['real']
+    for name in 'frechet_to_train', 'frechet_within_classes':
+        assert generated[name] == pytest.approx(real[name], abs=0.002), name  # the classes differ by about 2
+    for name in 'classifier_score', 'class_entropy', 'class_accuracy', 'precision', 'recall', 'density', 'coverage':
+        assert generated[name] == pytest.approx(real[name], abs=0.05), name
+
+
+def test_test_exports_the_classes_with_their_frequencies(conditional_model, monkeypatch):
+    set_options(monkeypatch, conditional_model, export=40)
+    phases.test(conditional_model)
+    labels = np.load(f'{conditional_model.run.results}/samples/samples.npz')['arr_1']
+    assert np.bincount(labels).tolist() == [38, 2]
+
+
+def test_restore_reports_a_run_without_class_counts(conditional_model, monkeypatch, capsys):
+    set_options(monkeypatch, conditional_model, class_counts=())
+    phases.restore(conditional_model, 'latest')
+    assert capsys.readouterr().out == ('The config.json of SAGAN_mnist_64_62_conditional has no class_counts: all '
+                                       'classes are sampled equally often\n')
+
+
+def test_restore_of_a_run_with_class_counts_prints_nothing(conditional_model, capsys):
+    phases.restore(conditional_model, 'latest')
+    assert capsys.readouterr().out == ''
+
+
+##################################################################################
 # export
 ##################################################################################
 
@@ -178,10 +253,41 @@ def exported(model, capsys):
 
 def test_export_writes_a_saved_model_with_the_samples_of_the_model(model, exported):
     z = draw_z(3, 62, 0)
+    with loaded(exported.folder) as generate:
+        np.testing.assert_allclose(generate({'z': z}), model.sample(z), atol=1e-6)
+
+
+@contextlib.contextmanager
+def loaded(folder):
+    """Yield a function that runs a SavedModel on {input: value}."""
     with tf.Graph().as_default(), tf.Session() as sess:
-        signature = tf.saved_model.load(sess, ['serve'], exported.folder).signature_def['serving_default']
-        images = sess.run(signature.outputs['images'].name, {signature.inputs['z'].name: z})
-    np.testing.assert_allclose(images, model.sample(z), atol=1e-6)
+        signature = tf.saved_model.load(sess, ['serve'], folder).signature_def['serving_default']
+        yield lambda inputs: sess.run(signature.outputs['images'].name,
+                                      {signature.inputs[name].name: value for name, value in inputs.items()})
+
+
+@pytest.fixture
+def conditional_export(conditional_model):
+    phases.export(conditional_model)
+    return f'{conditional_model.run.results}/saved_model'
+
+
+def test_export_of_a_conditional_model_draws_the_class_of_each_label(conditional_model, conditional_export):
+    z, labels = draw_z(3, 62, 0), [1, 0, 1]
+    with loaded(conditional_export) as generate:
+        np.testing.assert_allclose(generate({'z': z, 'label': labels}), conditional_model.sample(z, labels), atol=1e-6)
+
+
+@pytest.mark.parametrize('label', [2, 10, -1])
+def test_exported_model_refuses_a_label_that_is_not_a_class(conditional_export, label):
+    with loaded(conditional_export) as generate, \
+            pytest.raises(tf.errors.InvalidArgumentError, match=rf'= {label} is not in \[0, 2\)'):
+        generate({'z': draw_z(2, 62, 0), 'label': [0, label]})
+
+
+def test_exported_model_refuses_z_of_another_length(exported):
+    with loaded(exported.folder) as generate, pytest.raises(ValueError, match=r"\(3, 61\).*\(None, 62\)"):
+        generate({'z': draw_z(3, 61, 0)})
 
 
 def test_export_writes_a_graph_of_constants(exported):

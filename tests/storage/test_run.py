@@ -27,7 +27,8 @@ from storage.run import (
 def config(tmp_path):
     """The Config of a run under tmp_path."""
     folders = {'checkpoint_dir': str(tmp_path / 'c'), 'result_dir': str(tmp_path / 'r'), 'log_dir': str(tmp_path / 'l')}
-    return make_config(complete_options({'name': 'it', **folders}), class_names=['a', 'b'], images=300)
+    return make_config(complete_options({'name': 'it', **folders}), class_names=['a', 'b'], images=300,
+                       class_counts=[190, 110])
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_write_config_writes_options_and_properties_of_the_data_set(trained_run,
     written = json.loads(pathlib.Path(trained_run.config_path).read_text())
     options = {name: getattr(config, name) for name in ARTICLE}
     assert written == {**options, 'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300,
-                       'reading': []}
+                       'class_counts': [190, 110], 'reading': []}
 
 
 def test_write_config_keeps_unknown_keys(trained_run, config):
@@ -220,10 +221,10 @@ def test_write_config_keeps_unknown_keys(trained_run, config):
 
 def test_write_config_replaces_the_properties_of_the_data_set(trained_run, config):
     trained_run.write_config(config)
-    change(trained_run, images=5, class_names=['c'])
+    change(trained_run, images=5, class_names=['c'], class_counts=[5])
     trained_run.write_config(config)
     written = json.loads(pathlib.Path(trained_run.config_path).read_text())
-    assert (written['images'], written['class_names']) == (300, ['a', 'b'])
+    assert (written['images'], written['class_names'], written['class_counts']) == (300, ['a', 'b'], [190, 110])
 
 
 def test_read_config_returns_options_and_the_rest(tmp_path):
@@ -234,7 +235,9 @@ def test_read_config_returns_options_and_the_rest(tmp_path):
 @pytest.mark.parametrize('content', [
     b'', b'{"epoch": ', b'[]x', b'3', b'"text"', b'\0', b'\xff', b'[' * 200000, b'{"class_names": [1]}',
     b'{"class_names": 3}', b'{"reading": [1]}', b'{"image_shape": [28, 28]}', b'{"image_shape": [28, 0, 1]}',
-    b'{"image_shape": 7}'], ids=range(14))
+    b'{"image_shape": 7}', *(b'{"class_names": ["a", "b"], "class_counts": %s}' % counts for counts in (
+        b'3', b'null', b'"12"', b'[1]', b'[1, -1]', b'[0, 0]', b'[1, 0.5]', b'[1, true]', b'[1, 2147483648]'))],
+    ids=range(23))
 def test_read_config_refuses_a_damaged_file(tmp_path, content):
     path = tmp_path / 'config.json'
     path.write_bytes(content)
@@ -254,7 +257,8 @@ def test_report_unknown_keys_prints_them_in_one_line(capsys):
 
 
 def test_report_unknown_keys_is_silent_about_the_properties_of_the_data_set(capsys):
-    report_unknown_keys('config.json', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a']})
+    report_unknown_keys('config.json', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a'],
+                                        'class_counts': [300]})
     assert capsys.readouterr().out == ''
 
 
@@ -307,12 +311,13 @@ def test_check_config_reports_unknown_keys(trained_run, config, capsys):
 @pytest.mark.parametrize('names, listed', [(['a', 'c'], 'a, c'), ([], 'none')])
 def test_check_config_refuses_other_classes(trained_run, config, names, listed):
     trained_run.write_config(config)
-    change(trained_run, class_names=names)
+    change(trained_run, class_names=names, class_counts=[])
     with pytest.raises(UserError, match=f'holds a run with the classes {listed}, but the data set has a, b: .*--name'):
         trained_run.check_config(config)
 
 
-@pytest.mark.parametrize('saved, before', [([], 'as by earlier versions of this program'), (['npz file'], 'with npz file')])
+@pytest.mark.parametrize('saved, before', [
+    ([], 'as by earlier versions of this program'), (['npz file'], 'with npz file')])
 def test_check_config_refuses_another_reading_of_the_data_set(trained_run, config, saved, before):
     trained_run.write_config(config)
     change(trained_run, reading=saved)
@@ -338,8 +343,8 @@ def test_check_config_refuses_another_image_shape(trained_run, config):
 def test_read_properties_returns_them_in_config_json(run, config, trained_run):
     trained_run.write_config(config)
     change(trained_run, colour='red')
-    assert read_properties(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300,
-                                        'reading': []}
+    assert read_properties(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'],
+                                             'class_counts': [190, 110], 'images': 300, 'reading': []}
 
 
 def test_read_properties_without_a_config_json_is_none(config):

@@ -327,10 +327,20 @@ def stub(tmp_path):
 
 def test_scores_adds_the_scores_of_samples_to_the_values(stub):
     stub.draw_z = lambda count, *key: np.zeros([count, 62])
-    stub.pixels = lambda z: np.zeros([len(z), *SMALL], np.uint8)
+    stub.proportional_labels = lambda count: None
+    stub.pixels = lambda z, labels: np.zeros([len(z), *SMALL], np.uint8)
     values = {'d_loss': 1.}
     Scores(lambda images: {'frechet_distance': len(images)}).on_step(stub, 12, values)
     assert values == {'d_loss': 1., 'frechet_distance': callbacks.QUICK_EVAL_NUM}
+
+
+def test_scores_samples_the_classes_with_their_frequencies(stub):
+    stub.draw_z = lambda count, *key: np.zeros([count, 62])
+    stub.proportional_labels = lambda count: np.arange(count) % 3
+    stub.pixels = lambda z, labels: labels
+    values = {}
+    Scores(lambda labels: {'frechet_distance': np.bincount(labels).tolist()}).on_step(stub, 12, values)
+    assert values == {'frechet_distance': [1667, 1667, 1666]}  # of QUICK_EVAL_NUM
 
 
 def saved_as_best(stub, start_step, *distances):
