@@ -6,13 +6,14 @@ options. "The paper" is Zhang et al.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 
 import numpy as np
 
 from datasets import CLASS_NAMES, dataset_digest, load_dataset, native_shape, saved_name
-from datasets.batches import batch, batches_per_epoch
+from datasets.batches import batch, batches_per_epoch, prefetch
 from distributed.cluster import Cluster
 from evaluation import phases
 from evaluation.metrics import load_scorer
@@ -43,6 +44,7 @@ from storage.checkpoints import Checkpoints, not_finite
 from storage.run import MODEL, Run, read_properties
 from tf1 import tf
 from training.callbacks import default_callbacks, running
+from training.device import gpu_names
 from training.losses import OBJECTIVES
 from training.precision import BFLOAT16_GRADIENTS
 from training.progress import ProgressBar
@@ -208,7 +210,7 @@ class SAGAN:
             batch_number: placeholder for the number of the batch, counted from 0. It seeds the noise of a penalty.
         """
         config, cluster = self.config, self.cluster
-        gradients = BFLOAT16_GRADIENTS if config.precision == 'bfloat16' else {}
+        gradients = BFLOAT16_GRADIENTS if config.precision == 'bfloat16' and not gpu_names() else {}
         labels, z_labels = cluster.local_shard(self.labels), cluster.local_shard(self.z_labels)
         # A separate name scope, so that <network>/attention/attention_map:0 is the map of the sampling graph.
         with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
@@ -336,11 +338,12 @@ class SAGAN:
                 if config.eval_freq > 0:
                     scorer = load_scorer(config.dataset_name, dataset, config.checkpoint_dir)
                 callbacks = default_callbacks(dataset, scorer, progress)
-            with stop, running(callbacks, self, step, progress) as run_callbacks:
+            prefetched = prefetch(functools.partial(self.batches, dataset), step, config.last_step)
+            with stop, running(callbacks, self, step, progress) as run_callbacks, contextlib.closing(prefetched):
                 if self.cluster.is_chief:
                     self.run.write_config(config)
                 while step < config.last_step and stop.requested is None:
-                    values = self.train_batch(self.batches(dataset, step), step, learning_rate_scale(config, step))
+                    values = self.train_batch(next(prefetched), step, learning_rate_scale(config, step))
                     step += 1
                     self.cluster.agree_to_stop(self.sess, stop)
                     run_callbacks(step, values, step == config.last_step or stop.requested is not None)

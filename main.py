@@ -8,10 +8,9 @@ if __name__ == '__main__':
 
 import contextlib
 import os
-import shlex
 import sys
 
-from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, read_task, start_workers
+from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, read_task, start_workers
 from options import (
     ARTICLE,
     DEFAULTS,
@@ -27,6 +26,7 @@ from options import (
     resolve_shape,
     shape_of,
 )
+from system import command_line
 
 
 def train(typed):
@@ -36,6 +36,7 @@ def train(typed):
     options, args = resolve(typed), {**DEFAULTS, **typed}
     addresses, index = read_task()
     check_worker_share(options['batch_size'], len(addresses) or args['workers'])
+    check_workers(args['workers'])
     own_shape = native_shape(options['dataset_name'], options['data_dir'])
     options = resolve_shape(options, own_shape)
     image_shape = shape_of(options, own_shape)
@@ -60,7 +61,7 @@ def train(typed):
         sys.exit(128 + stop.requested)
     locations = [word for name in options_of('location') if name in typed for word in (flag(name), typed[name])]
     python = sys.executable.removeprefix(os.getcwd() + os.sep)
-    print('Next:', shlex.join([python, sys.argv[0], '--phase', 'test', *locations]))
+    print('Next:', command_line([python, sys.argv[0], '--phase', 'test', *locations]))
 
 
 def choose_dataset(options):
@@ -156,8 +157,11 @@ def open_model(options, image_shape, class_names, *workers):
     import networks
     from distributed.cluster import Cluster
     from tf1 import one_line, tf
+    from training.device import device_line
     from training.precision import session_config
     cluster = Cluster(*workers)
+    if cluster.is_chief:
+        print(device_line(), flush=True)
     with cluster.session(session_config(options['precision'])) as sess:
         try:
             yield networks.build(sess, image_shape=image_shape, classes=class_names, cluster=cluster, **options)
@@ -189,11 +193,13 @@ def main():
         os._exit(EXIT_LOST)  # TensorFlow's runtime would wait for the lost worker
     except BrokenPipeError:  # standard output was closed, as by "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(141)  # 128 + SIGPIPE, a signal that Windows lacks
     except OSError as error:
         fail(f'{error.filename or "a file"} cannot be read or written ({error.strerror or error}): free some disk '
              'space or choose another folder')
 
 
 if __name__ == '__main__':
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors='backslashreplace')  # a terminal may lack characters of a path
     main()

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 from typing import Any, NamedTuple
@@ -76,6 +77,17 @@ def matching(metavar, description, pattern):
     return OptionType(metavar, description, parse_text)
 
 
+def checkpoint_folder(separator):
+    """Return the type of a folder's path that TensorFlow does not read as a pattern.
+
+    Args:
+        separator: that of the operating system. On Windows, TensorFlow reads a backslash as a separator.
+    """
+    if separator == '\\':
+        return matching('FOLDER', 'the name of a folder without any of []*?', r'[^][*?\0]+')
+    return matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
+
+
 def parse_boolean(text):
     """Return True for true and False for false, in upper or lower case."""
     return choice('true', 'false').parse(text.lower()) == 'true'
@@ -94,9 +106,13 @@ def parse_checkpoint(text):
     return integer(0, 10**12).parse(text)
 
 
-def parse_dataset(text):
-    """Return the name or the path of a data set, without slashes at its end."""
-    name = text.rstrip('/')
+def parse_dataset(text, separator=os.sep):
+    """Return the name or the path of a data set, without slashes at its end.
+
+    Args:
+        separator: that of the operating system. The path that is returned has slashes, which Windows accepts, too.
+    """
+    name = text.replace(separator, '/').rstrip('/')
     is_hidden = name.startswith('.') and '/' not in name
     if not name.isprintable() or is_hidden or not 0 < len(last_component(name)) <= 100:
         raise ValueError
@@ -109,7 +125,7 @@ ATTENTION = OptionType(choice(*ATTENTION_BLOCKS).metavar,
 DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,cifar100,digits,NAME}', 'auto, mnist, fashion-mnist, cifar10, '
                      'cifar100, digits, the name of a data set in --data_dir, or a path', parse_dataset)
 CHECKPOINT = OptionType('{latest,best,STEP}', 'latest, best or a step', parse_checkpoint)
-CHECKPOINT_FOLDER = matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
+CHECKPOINT_FOLDER = checkpoint_folder(os.sep)
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that starts with a letter or a digit, and '
                     'not with classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')

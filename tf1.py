@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')  # otherwise TensorFlow imports Keras, which is not used here
+os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')  # otherwise a session reserves all memory of the GPU
 # TensorFlow's libraries write to file descriptor 2 before they read any setting.
 stderr = os.dup(2)
 with open(os.devnull, 'w') as devnull:

@@ -11,6 +11,7 @@ import shutil
 
 import imageio.v3 as imageio
 import numpy as np
+import psutil
 
 from options import UserError
 
@@ -126,8 +127,8 @@ def is_abandoned(part):
 
     The process ID is part of the name that atomic_write chooses. A file without an ID counts as abandoned.
     """
-    writer = re.search(r'\.(\d+)\.part$', str(part))
-    return not writer or int(writer[1]) == os.getpid() or not os.path.exists(f'/proc/{writer[1]}')
+    writer = re.search(r'\.(\d{1,9})\.part$', str(part))
+    return not writer or int(writer[1]) == os.getpid() or not psutil.pid_exists(int(writer[1]))
 
 
 def make_folder(path):

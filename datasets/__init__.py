@@ -134,16 +134,22 @@ def saved_name(name, data_dir):
 
     It is relative to data_dir if the data set is there, and an absolute path otherwise.
     """
+    name = with_slashes(name)
     if '/' not in name and not name.startswith('~'):
         return name
-    path, root = os.path.abspath(os.path.expanduser(name)), os.path.abspath(data_dir)
-    if path.startswith(root + os.sep):
-        return os.path.relpath(path, root)
+    path, root = with_slashes(os.path.abspath(os.path.expanduser(name))), with_slashes(os.path.abspath(data_dir))
+    if path.startswith(root + '/'):
+        return path.removeprefix(root + '/')
     if name.startswith(('/', '~', './', '../')):
         return path
-    name = os.path.normpath(name)
+    name = with_slashes(os.path.normpath(name))
     in_data_dir, elsewhere = (find_format(candidate) is not None for candidate in (os.path.join(data_dir, name), path))
     return path if elsewhere and not in_data_dir else name
+
+
+def with_slashes(path):
+    """Return a path with slashes instead of the backslashes of Windows."""
+    return path.replace(os.sep, '/')
 
 
 def locate(name, data_dir):

@@ -110,7 +110,7 @@ def dataset_from_arrays(splits, names, notes=(), left_out=()):
     values = np.unique(train[1])
     known = np.isin(test[1], values)
     if not known.all():
-        notes.append(f'{np.sum(~known)} test images are not used, because their classes have no training images')
+        notes.append(f'Test images of classes without training images are not used ({np.sum(~known)})')
         test = test[0][known], test[1][known]
     dtype = np.uint8 if len(values) <= 256 else np.int32
     train, test = ((images, np.searchsorted(values, labels).astype(dtype)) for images, labels in (train, test))

@@ -122,7 +122,7 @@ def choose_data_set(path):
         return '', data_sets['']
     names = sorted(data_sets)
     raise UserError(f'{path} holds several data sets ({", ".join(names)}): choose one, for example --dataset '
-                    f'{os.path.basename(path)}/{names[0]}')
+                    f'{os.path.join(path, names[0])}')
 
 
 def missing_files(folder):

@@ -18,6 +18,7 @@ from datasets.layout import and_more, arrange, printable, read_labels
 from datasets.prepared import PREPARED, prepared_folder, read_prepared, remove_outdated, write_metadata
 from datasets.zip_folder import list_members, open_member, open_zip
 from options import UserError
+from system import available_cores
 from utils import atomic_write, make_folder
 
 try:
@@ -120,11 +121,13 @@ def walk(folder):
                 except OSError:
                     yield path, 0, 0
                     continue
-                identity = info.st_dev, info.st_ino
                 if stat.S_ISREG(info.st_mode):
                     yield path, info.st_size, info.st_mtime_ns
-                elif stat.S_ISDIR(info.st_mode) and identity not in ancestors:
-                    yield from visit(path + '/', ancestors | {identity})
+                elif stat.S_ISDIR(info.st_mode):
+                    info = os.stat(entry.path)  # on Windows, entry.stat() has neither device nor inode
+                    identity = info.st_dev, info.st_ino
+                    if identity not in ancestors:
+                        yield from visit(path + '/', ancestors | {identity})
 
     info = os.stat(folder)
     yield from visit('', {(info.st_dev, info.st_ino)})
@@ -279,7 +282,7 @@ def map_images(function, open_file, paths, damaged, description):
                 raise  # a system error, which may be temporary
             return None, describe_error(error, path)
 
-    with (warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
+    with (warnings.catch_warnings(), concurrent.futures.ThreadPoolExecutor(len(available_cores())) as threads,
           tqdm(desc=description, total=len(paths), leave=False, disable=None) as bar):
         warnings.simplefilter('ignore')
         warnings.simplefilter('error', Image.DecompressionBombWarning)

@@ -74,7 +74,7 @@ def open_archive(path):
         names = npz_files(path)
         if len(names) > 1:
             raise UserError(f'{path} holds {len(names)} npz files ({", ".join(names[:3])}, ...): choose one, for '
-                            f'example --dataset {os.path.basename(path)}/{names[0]}')
+                            f'example --dataset {os.path.join(path, names[0])}')
         path = os.path.join(path, names[0])
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,23 +1,21 @@
 """Read the list of workers from TF_CONFIG, or start workers on this machine for --workers."""
 
 import contextlib
-import ctypes
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 
 from options import UserError
+from system import available_cores, is_windows, start_process, stop_signals
 
-SIGNALS = signal.SIGINT, signal.SIGTERM
+SIGNALS = stop_signals()
 EXIT_LOST = 138  # exit code of a worker that has lost another worker; Kubeflow restarts such a worker
 MAX_STARTS = 4
-PR_SET_PDEATHSIG = 1  # an operation of prctl(2)
 
 
 class WorkerLost(Exception):
@@ -100,6 +98,12 @@ def wait_for_chief(address, timeout):
 # Workers on this machine
 ##################################################################################
 
+def check_workers(count):
+    """Raise UserError if this system cannot start several workers."""
+    if count > 1 and is_windows():
+        raise UserError('--workers requires Linux or macOS (this is Windows): omit --workers')
+
+
 def start_workers(count, timeout, options):
     """Run the command line of this process in count workers. If a worker is lost, restart all workers.
 
@@ -172,7 +176,7 @@ def free_addresses(count):
 def start_worker(addresses, index, options, error_file):
     """Run the command line of this process as worker number index.
 
-    The worker gets an equal share of the cores, and GPU number index if there is one.
+    The worker gets an equal share of the cores (only on Linux), and GPU number index if there is one.
 
     Args:
         addresses: 'host:port' of each worker.
@@ -182,19 +186,13 @@ def start_worker(addresses, index, options, error_file):
     Returns:
         A subprocess.Popen.
     """
-    count, cores = len(addresses), sorted(os.sched_getaffinity(0))
+    count, cores = len(addresses), available_cores()
     share = cores[index * len(cores) // count:(index + 1) * len(cores) // count] or cores
     gpus = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(count)))).split(',')
     task = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
-    libc = ctypes.CDLL(None)
-
-    def prepare():
-        os.sched_setaffinity(0, share)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a worker must not outlive this process
-
-    # The worker runs in its own session. Otherwise it would receive Ctrl-C twice, because this process forwards it.
-    return subprocess.Popen(
-        [sys.executable, *sys.argv, *options], preexec_fn=prepare, start_new_session=True, stderr=error_file,
+    # This process forwards Ctrl-C. In its own session, the worker does not receive it a second time.
+    return start_process(
+        [sys.executable, *sys.argv, *options], share, stderr=error_file,
         env={**os.environ, 'TF_CONFIG': json.dumps(task), 'CUDA_VISIBLE_DEVICES': gpus[index % len(gpus)]})
 
 

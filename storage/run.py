@@ -1,7 +1,6 @@
 """A run on disk: its folders, lock and config.json, and the search for trained runs."""
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -10,6 +9,8 @@ import re
 import shutil
 import socket
 from typing import NamedTuple
+
+import filelock
 
 from options import (
     ARTICLE,
@@ -62,23 +63,24 @@ class Run:
         Raises:
             UserError: if another process holds the lock. The message names the process.
         """
-        with open(os.path.join(make_folder(self.folder), 'lock'), 'a+') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or 'another process'
-                raise UserError(f'{self.folder} is being trained by {holder}: wait until it ends, or give this run '
-                                'another --name') from None
-            lock.truncate(0)
-            print(f'process {os.getpid()} on {socket.gethostname()}', file=lock, flush=True)
-            try:
-                for folder in (self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results,
-                               self.snapshots):
-                    remove_partial_files(folder)
-                yield
-            finally:
-                lock.truncate(0)
+        lock = filelock.FileLock(os.path.join(make_folder(self.folder), 'lock'), timeout=0)
+        holder = pathlib.Path(self.folder, 'lock_holder.txt')  # Windows does not let others read a locked file
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            name = 'another process'
+            with contextlib.suppress(OSError):
+                name = holder.read_text().strip() or name
+            raise UserError(f'{self.folder} is being trained by {name}: wait until it ends, or give this run another '
+                            '--name') from None
+        try:
+            holder.write_text(f'process {os.getpid()} on {socket.gethostname()}\n')
+            for folder in self.folder, f'{self.folder}/{MODEL}', f'{self.folder}/best', self.results, self.snapshots:
+                remove_partial_files(folder)
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def check_config(self, config):
         """Check that the run in the folder, if it has checkpoints, was trained with this config.
@@ -99,21 +101,21 @@ class Run:
             raise UserError(f'{self.folder} holds a run with {", ".join(different)}: use the same options, or another '
                             '--name')
         report_unknown_keys(self.config_path, rest)
-        class_names = list(config.class_names)
-        if rest.get('class_names', class_names) != class_names:
-            before, now = (', '.join(names) or 'none' for names in (rest['class_names'], class_names))
-            raise UserError(f'{self.folder} holds a run with the classes {before}, but the data set has {now}: restore '
-                            'the data set, or choose another --name')
-        image_shape = list(config.image_shape)
-        if rest.get('image_shape', image_shape) != image_shape:
-            before, now = ('{} x {} x {}'.format(*shape) for shape in (rest['image_shape'], image_shape))
-            raise UserError(f'{self.folder} holds a run on images of {before}, but those of the data set are {now}: '
-                            f'restore the data set, or branch from the run with --from {self.name} --name NEW')
         reading = list(config.reading)
         if rest.get('reading', []) != reading:
             before, now = describe_reading(rest.get('reading', [])), describe_reading(reading)
             raise UserError(f'{self.folder} cannot resume (its data set was read {before}, and is now read {now}): '
                             f'branch from the run with --from {self.name} --name NEW')
+        image_shape = list(config.image_shape)
+        if rest.get('image_shape', image_shape) != image_shape:
+            before, now = ('{} x {} x {}'.format(*shape) for shape in (rest['image_shape'], image_shape))
+            raise UserError(f'{self.folder} holds a run on images of {before}, but those of the data set are {now}: '
+                            'restore the data set, or choose another --name')
+        class_names = list(config.class_names)
+        if rest.get('class_names', class_names) != class_names:
+            before, now = (', '.join(names) or 'none' for names in (rest['class_names'], class_names))
+            raise UserError(f'{self.folder} holds a run with the classes {before}, but the data set has {now}: restore '
+                            'the data set, or choose another --name')
         if rest.get('images', config.images) != config.images:
             print(f'The training split has {config.images} images; it had {rest["images"]} before')
 

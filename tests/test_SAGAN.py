@@ -5,6 +5,8 @@ import dataclasses
 import io
 import os
 import shutil
+import signal
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -912,6 +914,54 @@ def test_train_that_diverges_keeps_the_earlier_checkpoints(tmp_path):
         with pytest.raises(UserError, match='d_loss is not finite at step 1.*--g_lr'):
             train_tiny(model)
         assert sorted(os.listdir(model.checkpoints.folder)) == before
+
+
+def raise_error(error):
+    raise error
+
+
+EVENTS = {'none': lambda stop: None, 'signal': lambda stop: stop.received.append(signal.SIGINT),
+          'divergence': lambda stop: raise_error(UserError('d_loss is not finite')),
+          'Ctrl-C in a notebook': lambda stop: raise_error(KeyboardInterrupt)}
+
+
+@pytest.mark.parametrize('event', EVENTS)
+def test_train_leaves_no_thread(tmp_path, monkeypatch, event):
+    before = threading.enumerate()
+    with open_tiny(tmp_path) as model:
+        stop, train_batch = Stop(), model.train_batch
+
+        def train_batch_with_event(batches, step, lr_scale):
+            if step == 2:
+                EVENTS[event](stop)
+            return train_batch(batches, step, lr_scale)
+
+        monkeypatch.setattr(model, 'train_batch', train_batch_with_event)
+        with contextlib.suppress(UserError, KeyboardInterrupt):
+            train_tiny(model, stop)
+    assert threading.enumerate() == before
+
+
+def test_train_uses_the_batches_of_each_step_in_order(tmp_path, monkeypatch):
+    dataset, used = random_dataset(TINY), []
+    with open_tiny(tmp_path, n_critic=2) as model:
+        train_batch = model.train_batch
+
+        def recording_train_batch(batches, *args):
+            used.append(batches)
+            return train_batch(batches, *args)
+
+        monkeypatch.setattr(model, 'train_batch', recording_train_batch)
+        train_tiny(model)
+        expected = [model.batches(dataset, step) for step in range(6)]
+    assert len(used) == 6
+    for array, expected_array in zip(arrays_of(used), arrays_of(expected), strict=True):
+        np.testing.assert_array_equal(array, expected_array)
+
+
+def arrays_of(steps):
+    """Return all arrays of the batches of several steps."""
+    return [array for batches in steps for batch in batches for array in batch]
 
 
 ##################################################################################

@@ -30,6 +30,7 @@ import networks
 from datasets import load_dataset
 from datasets.digits import make_digits
 from datasets.idx import FILES
+from distributed import launcher
 from options import UserError
 from tf1 import tf
 
@@ -121,8 +122,13 @@ def test_train_prints_the_data_set_first(finished):
 
 
 @pytest.mark.slow
+def test_train_prints_the_device(finished):
+    assert re.match('Device: [CG]PU.*, ', finished[1].stdout.splitlines()[1])
+
+
+@pytest.mark.slow
 def test_train_prints_the_size_of_each_network(finished):
-    lines = finished[1].stdout.splitlines()[1:3]
+    lines = finished[1].stdout.splitlines()[2:4]
     sizes = [re.fullmatch(r'(generator|discriminator): (\d+) variables, ([\d,]+) parameters', line) for line in lines]
     assert [size[1] for size in sizes] == ['generator', 'discriminator']
     assert sum(int(size[2]) for size in sizes) == 52
@@ -443,6 +449,11 @@ def sampled_otherwise(sampled, run_main_in):
 def test_test_prints_the_run_the_step_and_the_weights(sampled):
     _, _, out = sampled
     assert f'Run: {RUN}\n' in out and 'of step 84, ema weights' in out
+
+
+@pytest.mark.slow
+def test_test_prints_the_device(sampled):
+    assert re.search(f'^Run: {RUN}\nDevice: [CG]PU', sampled[2], re.M)
 
 
 @pytest.mark.slow
@@ -883,6 +894,20 @@ def test_batch_that_workers_cannot_share_is_refused(run_main, tmp_path):
 def test_batch_larger_than_the_data_set_is_refused(run_main, small_data):
     result = run_main('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', 301)
     one_line_error(result, '--batch_size 301', '300')
+
+
+def test_workers_are_refused_on_windows(run_main, tmp_path, monkeypatch):
+    monkeypatch.setattr(launcher, 'is_windows', lambda: True)
+    one_line_error(run_main('--workers', 2), '--workers', 'Linux or macOS')
+    assert not list(tmp_path.iterdir())
+
+
+def test_path_that_the_terminal_cannot_show_is_escaped(start_main, tmp_path):
+    (tmp_path / 'data' / 'é').mkdir(parents=True)
+    process = start_main('--dataset', 'é', env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
+    out, _ = process.communicate()
+    assert (process.returncode, out) == (2, 'Data set: the images in data/\\xe9\nPreparing 0 images of data/\\xe9 at '
+                                            '64 x 64 pixels (only once)\n')
 
 
 def test_mnist_that_cannot_be_downloaded_is_refused(run_main, tmp_path):

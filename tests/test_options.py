@@ -23,11 +23,13 @@ from options import (
     check_image_size,
     check_saved_options,
     check_worker_share,
+    checkpoint_folder,
     complete_options,
     flag,
     make_config,
     options_page,
     parse,
+    parse_dataset,
     resolve,
     resolve_shape,
     run_name,
@@ -101,6 +103,24 @@ def test_parse_accepts_a_name(name):
 def test_parse_refuses_a_name_that_is_not_safe_for_a_folder(name):
     with pytest.raises(UserError, match='--name'):
         parse([f'--name={name}'])
+
+
+@pytest.mark.parametrize('separator, path', [('/', 'a/b'), ('\\', 'C:\\runs\\a'), ('\\', 'a/b')])
+def test_checkpoint_folder_accepts_the_separator_of_the_system(separator, path):
+    assert checkpoint_folder(separator).parse(path) == path
+
+
+@pytest.mark.parametrize('separator, text, name', [
+    ('/', 'a/b/', 'a/b'), ('/', 'a\\b', 'a\\b'), ('\\', 'C:\\images\\cats\\', 'C:/images/cats'),
+    ('\\', '.\\cats', './cats')])
+def test_parse_dataset_returns_slashes(separator, text, name):
+    assert parse_dataset(text, separator) == name
+
+
+@pytest.mark.parametrize('separator, path', [('/', 'a\\b'), ('/', 'a*'), ('\\', 'a[1]'), ('\\', 'a?')])
+def test_checkpoint_folder_refuses_what_tensorflow_reads_as_a_pattern(separator, path):
+    with pytest.raises(ValueError):
+        checkpoint_folder(separator).parse(path)
 
 
 @pytest.mark.parametrize('text, block', [
@@ -204,6 +224,7 @@ def test_given_conditional_overrides_the_recipe():
     ((28, 28, 1), {'img_size': 28, 'c_dim': 1}, {'img_size': 0, 'c_dim': 0}),
     ((28, 28, 1), {'img_size': 32, 'c_dim': 3}, {'img_size': 32, 'c_dim': 3}),
     ((64, 64, 3), {'img_size': 64, 'c_dim': 3}, {'img_size': 0, 'c_dim': 0}),
+    ((20, 28, 1), {'img_size': 20, 'c_dim': 0}, {'img_size': 20, 'c_dim': 0}),
     ((20, 28, 1), {'img_size': 28, 'c_dim': 0}, {'img_size': 28, 'c_dim': 0}),
     ((28, 28, 1), {'batch_size': 28, 'n_critic': 1}, {'batch_size': 28, 'n_critic': 1})])
 def test_resolve_shape_replaces_a_native_size_with_0(native_shape, given, result):

@@ -1,32 +1,25 @@
 """Numerical precision: sessions that compute in bfloat16, and convolution gradients that are fast in bfloat16."""
 
-import os
-import pathlib
-
 from tf1 import tf
+from training.device import bfloat16_unit, gpu_names
 
 
 def session_config(precision):
     """Return the configuration of a session for a --precision.
 
-    With 'bfloat16', TensorFlow converts the operations that are faster in bfloat16. If the machine has no fast
-    bfloat16, the session computes in float32 and a message is printed.
+    With 'bfloat16', TensorFlow converts the operations that are faster in bfloat16. On a GPU, or if the machine has no
+    fast bfloat16, the session computes in float32 and a message is printed.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     if precision == 'bfloat16':
-        if has_fast_bfloat16():
+        if gpu_names():
+            print('--precision bfloat16 is for CPUs only: using float32 on the GPU')
+        elif bfloat16_unit() is not None:
             rewrite = config.graph_options.rewrite_options
             rewrite.auto_mixed_precision_onednn_bfloat16 = rewrite.ON
         else:
-            print('This processor or this TensorFlow has no fast bfloat16: using float32')
+            print('This processor or this TensorFlow is not known to have fast bfloat16: using float32')
     return config
-
-
-def has_fast_bfloat16(cpuinfo='/proc/cpuinfo'):
-    """Return whether the processor multiplies bfloat16 in hardware and TensorFlow uses oneDNN, its CPU library."""
-    if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0' or not os.path.exists(cpuinfo):
-        return False
-    return not {'amx_bf16', 'avx512_bf16', 'bf16'}.isdisjoint(pathlib.Path(cpuinfo).read_text().split())
 
 
 def kernel_gradient(x, dy, w, strides):

@@ -1,7 +1,10 @@
+import contextlib
+import threading
+
 import numpy as np
 import pytest
 
-from datasets.batches import batch, batches_per_epoch, shuffled
+from datasets.batches import batch, batches_per_epoch, prefetch, shuffled
 from options import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [64, 4, 6, 3]).astype(np.uint8)
@@ -26,6 +29,14 @@ def test_batch_returns_the_images_of_its_labels():
 def test_batch_returns_float32_in_0_to_1():
     images, _ = batch(np.array([0, 255] * 4, np.uint8).reshape(2, 2, 2, 1), None, 2, seed=0, number=0)
     assert images.dtype == np.float32 and images.min() == 0 and images.max() == 1
+
+
+def test_batch_divides_as_float32():
+    """All 256 values, in arrays of several sizes, which NumPy may divide by different instructions."""
+    for count in 1, 3, 1000:
+        images = np.resize(np.arange(256, dtype=np.uint8), [count, 16, 16, 1])
+        batch_images, _ = batch(images, None, count, seed=0, number=0)
+        assert (batch_images == images.astype(np.float32) / np.float32(255)).all()
 
 
 def test_batch_without_labels_returns_none():
@@ -83,3 +94,54 @@ def test_shuffled_is_a_permutation():
 @pytest.mark.parametrize('seed, epoch', [(1, 0), (0, 1)])
 def test_shuffled_depends_on_seed_and_epoch(seed, epoch):
     assert (shuffled(seed, epoch, 300) != shuffled(0, 0, 300)).mean() > 0.9
+
+
+##################################################################################
+# prefetch
+##################################################################################
+
+def test_prefetch_yields_the_values_in_order():
+    assert list(prefetch(lambda number: number ** 2, 3, 7)) == [9, 16, 25, 36]
+
+
+def test_prefetch_computes_the_next_value_while_the_caller_uses_one():
+    started = [threading.Event() for _ in range(3)]
+    with contextlib.closing(prefetch(lambda number: started[number].set(), 0, 3)) as values:
+        next(values)
+        assert started[1].wait(60)
+
+
+def test_prefetch_computes_no_more_than_one_value_ahead():
+    computed = []
+    with contextlib.closing(prefetch(computed.append, 0, 9)) as values:
+        next(values)
+        next(values)
+    assert computed == [0, 1, 2]
+
+
+def test_prefetch_computes_nothing_after_the_last_value():
+    computed = []
+    list(prefetch(computed.append, 0, 3))
+    assert computed == [0, 1, 2]
+
+
+def test_prefetch_computes_nothing_before_the_first_value_is_requested():
+    computed = []
+    prefetch(computed.append, 0, 9).close()
+    assert computed == []
+
+
+def test_prefetch_raises_an_exception_when_its_value_is_due():
+    values = prefetch(lambda number: 1 / (2 - number), 0, 4)
+    assert [next(values), next(values)] == [0.5, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(values)
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_prefetch_leaves_no_thread(count):
+    before = threading.enumerate()
+    with contextlib.closing(prefetch(abs, 0, 3)) as values:
+        for _ in range(count):
+            next(values)
+    assert threading.enumerate() == before

@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import ntpath
 import shutil
 import types
 
@@ -8,6 +9,7 @@ import pytest
 from helpers import ROOT
 from PIL import Image
 
+import datasets
 from datasets import (
     FORMATS,
     Dataset,
@@ -137,6 +139,14 @@ def test_saved_name_is_relative_to_data_dir(own_images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path.parent)
     relative = f'{tmp_path.name}/own'
     assert [saved_name(name, str(tmp_path)) for name in ('own', relative, f'{tmp_path}/own')] == ['own'] * 3
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('own', 'own'), ('C:\\data\\x\\own', 'x/own'), ('C:/data/own', 'own'), ('D:\\own', 'D:/own')])
+def test_saved_name_has_slashes_on_windows(monkeypatch, name, expected):
+    monkeypatch.setattr(datasets, 'os', types.SimpleNamespace(path=ntpath, sep='\\'))
+    monkeypatch.setattr(datasets, 'find_format', lambda path: path.startswith('D:'))
+    assert saved_name(name, 'C:\\data') == expected
 
 
 @pytest.mark.parametrize('in_data_dir', [True, False])

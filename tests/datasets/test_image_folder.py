@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import pathlib
@@ -5,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -353,6 +355,28 @@ def test_load_follows_links_to_other_folders(folder, tmp_path):
     write(tmp_path / 'elsewhere' / 'a.png')
     (folder / 'link').symlink_to(tmp_path / 'elsewhere')
     assert len(load(folder, SHAPE).images) == 1
+
+
+class WindowsEntry:
+    """An entry of a folder as os.scandir returns it on Windows: without device and inode."""
+
+    def __init__(self, entry):
+        self.name, self.path, self.entry = entry.name, entry.path, entry
+
+    def stat(self):
+        info = self.entry.stat()
+        return SimpleNamespace(st_mode=info.st_mode, st_size=info.st_size, st_mtime_ns=info.st_mtime_ns, st_dev=0,
+                               st_ino=0)
+
+
+def test_load_lists_nested_folders_on_windows(folder, monkeypatch):
+    write(folder / 'train' / 'a' / '1.png')
+    write(folder / 'train' / 'b' / '2.png')
+    write(folder / 'test' / 'a' / '3.png')
+    scandir = os.scandir
+    monkeypatch.setattr(os, 'scandir', lambda path: contextlib.nullcontext(map(WindowsEntry, scandir(path))))
+    content = load(folder, SHAPE)
+    assert (len(content.images), content.class_names) == (3, ['a', 'b'])
 
 
 def test_load_rejects_a_folder_without_images(folder):

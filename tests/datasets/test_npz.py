@@ -168,12 +168,20 @@ GOOD = damaged(lambda content: content)
 
 @pytest.mark.parametrize('content', [
     b'', b'hello', GOOD[:-100], GOOD[:2000] + b'12345678' + GOOD[2008:], damaged(lambda content: b''),
-    damaged(lambda content: b'hello'), damaged(lambda content: content[:40]), damaged(lambda content: content[:-1]),
-    damaged(lambda content: content.replace(b'(40,', b'(90,')), pickle.dumps([1, 2])],
-    ids=['empty', 'text', 'truncated', 'flipped', 'empty array', 'no array', 'header', 'one byte short', 'too large',
-         'pickle'])
+    damaged(lambda content: b'hello'), damaged(lambda content: content[:40]), pickle.dumps([1, 2])],
+    ids=['empty', 'text', 'truncated', 'flipped', 'empty array', 'no array', 'header', 'pickle'])
 def test_load_reports_damage(tmp_path, content):
     (tmp_path / 'own.npz').write_bytes(content)
-    with pytest.raises(UserError, match='own.npz.* is (not a complete npz file|damaged) .*: replace it') as error:
+    with pytest.raises(UserError, match='own.npz is not a complete npz file .*: replace it') as error:
         npz.load(str(tmp_path / 'own.npz'))
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('change', [
+    lambda content: content[:-1], lambda content: content + b'0',
+    lambda content: content.replace(b'(40, 8, 12, 3), }     ', b'(40, 999999, 12, 3), }')],
+    ids=['one byte short', 'one byte too long', 'header of a huge array'])
+def test_load_compares_the_size_of_an_array_with_its_header(tmp_path, change):
+    (tmp_path / 'own.npz').write_bytes(damaged(change))
+    with pytest.raises(UserError, match='arr_0 in .* is damaged .[0-9]+ bytes of data, [0-9]+ according to its'):
+        npz.load(str(tmp_path / 'own.npz'))

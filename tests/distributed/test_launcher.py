@@ -6,7 +6,17 @@ import sys
 
 import pytest
 
-from distributed.launcher import EXIT_LOST, WorkerLost, check_port, read_task, start_workers, wait_for_chief
+import system
+from distributed import launcher
+from distributed.launcher import (
+    EXIT_LOST,
+    WorkerLost,
+    check_port,
+    check_workers,
+    read_task,
+    start_workers,
+    wait_for_chief,
+)
 from options import UserError
 
 
@@ -188,6 +198,19 @@ def test_start_workers_gives_each_worker_its_share_of_the_cores(run_script, tmp_
         assert shares == [cores, cores]
     else:
         assert shares == [cores[:len(cores) // 2], cores[len(cores) // 2:]]
+
+
+def test_start_workers_runs_on_systems_without_affinity(run_script, monkeypatch):
+    """As on macOS."""
+    monkeypatch.setattr(system, 'is_linux', lambda: False)
+    monkeypatch.delattr(os, 'sched_getaffinity')
+    assert run_script('print(index)', count=1) == (0, '0\n', '')
+
+
+@pytest.mark.parametrize('is_windows, count', [(True, 1), (False, 2)])
+def test_check_workers_accepts(monkeypatch, is_windows, count):
+    monkeypatch.setattr(launcher, 'is_windows', lambda: is_windows)
+    check_workers(count)
 
 
 @pytest.mark.parametrize('visible, expected', [(None, ['0', '1', '2']), ('4,7', ['4', '7', '4'])])

@@ -1,6 +1,7 @@
 """A run on disk: its folders, lock and config.json, and the search for trained runs."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
@@ -104,20 +105,35 @@ def holder(tmp_path):
 
 
 @pytest.fixture
-def lock(tmp_path):
-    """The path of the lock of the run."""
-    return tmp_path / 'c' / 'it' / 'lock'
+def lock_holder(tmp_path):
+    """The file that names the process that holds the lock."""
+    return tmp_path / 'c' / 'it' / 'lock_holder.txt'
 
 
-def test_lock_names_the_process_that_holds_it(run, lock):
+def test_locked_names_the_process_that_holds_the_lock(run, lock_holder):
     with run.locked():
-        assert lock.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
+        assert lock_holder.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
 
 
-def test_lock_is_empty_after_the_context(run, lock):
+def test_locked_removes_the_name_after_the_context(run, lock_holder):
     with run.locked():
         pass
-    assert lock.read_text() == ''
+    assert not lock_holder.exists()
+
+
+def test_locked_refuses_a_run_that_an_older_program_trains(run):
+    """Older programs hold the lock by flock alone."""
+    folder = pathlib.Path(run.folder)
+    folder.mkdir(parents=True)
+    with open(folder / 'lock', 'a+') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match='is being trained by another process: wait'), run.locked():
+            pass
+
+
+def test_locked_is_respected_by_older_programs(run):
+    with run.locked(), open(f'{run.folder}/lock', 'a+') as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_locked_refuses_a_second_process(run, holder):
@@ -134,11 +150,11 @@ def test_locked_that_refuses_leaves_the_disk_as_it_was(run, holder, tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_locked_succeeds_after_the_holder_was_killed(run, holder, lock):
+def test_locked_succeeds_after_the_holder_was_killed(run, holder, lock_holder):
     holder.kill()
     holder.wait()
     with run.locked():
-        assert lock.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
+        assert lock_holder.read_text() == f'process {os.getpid()} on {os.uname().nodename}\n'
 
 
 def test_locked_succeeds_after_an_error_in_the_context(run):
@@ -320,7 +336,7 @@ def test_check_config_refuses_other_classes(trained_run, config, names, listed):
     ([], 'as by earlier versions of this program'), (['npz file'], 'with npz file')])
 def test_check_config_refuses_another_reading_of_the_data_set(trained_run, config, saved, before):
     trained_run.write_config(config)
-    change(trained_run, reading=saved)
+    change(trained_run, reading=saved, class_names=['train', 'valid'], images=7)
     now = dataclasses.replace(config, reading=('splits train/ and valid/', '12-bit values'))
     with pytest.raises(UserError, match=f'it cannot resume .its data set was read {before}, and is now read with '
                                         'splits train/ and valid/, 12-bit values.: .* --from it --name NEW'):
@@ -336,7 +352,7 @@ def test_check_config_reads_old_runs_as_without_a_reading(trained_run, config):
 def test_check_config_refuses_another_image_shape(trained_run, config):
     trained_run.write_config(config)
     change(trained_run, image_shape=[20, 28, 1])
-    with pytest.raises(UserError, match='images of 20 x 28 x 1, but .* are 28 x 28 x 1: .*--from it --name NEW'):
+    with pytest.raises(UserError, match='images of 20 x 28 x 1, but .* are 28 x 28 x 1: .*--name'):
         trained_run.check_config(config)
 
 

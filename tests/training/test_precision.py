@@ -6,43 +6,37 @@ from ops import conv2d, deconv2d
 from SAGAN import SAGAN
 from tf1 import tf
 from training import precision
-from training.precision import BFLOAT16_GRADIENTS, has_fast_bfloat16, session_config
+from training.precision import BFLOAT16_GRADIENTS, session_config
 
 
-@pytest.mark.parametrize('flags, is_fast', [
-    ('fpu avx512f avx512_bf16', True), ('fpu amx_bf16', True), ('fpu avx512f avx2', False)])
-def test_has_fast_bfloat16_reads_the_flags_of_the_processor(tmp_path, monkeypatch, flags, is_fast):
-    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
-    cpuinfo = tmp_path / 'cpuinfo'
-    cpuinfo.write_text(f'flags : {flags}\n')
-    assert has_fast_bfloat16(str(cpuinfo)) == is_fast
+@pytest.fixture(params=['CPU', 'CPU with bfloat16', 'GPU'])
+def machine(request, monkeypatch):
+    """The kind of machine on which session_config runs. That with a GPU has a CPU with bfloat16."""
+    monkeypatch.setattr(precision, 'gpu_names', lambda: ['NVIDIA T4'] if request.param == 'GPU' else [])
+    monkeypatch.setattr(precision, 'bfloat16_unit', lambda: None if request.param == 'CPU' else 'AMX')
+    return request.param
 
 
-def test_has_fast_bfloat16_is_false_without_cpuinfo(tmp_path):
-    assert not has_fast_bfloat16(str(tmp_path / 'none'))
-
-
-def test_has_fast_bfloat16_is_false_without_onednn(tmp_path, monkeypatch):
-    monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', '0')
-    cpuinfo = tmp_path / 'cpuinfo'
-    cpuinfo.write_text('flags : amx_bf16\n')
-    assert not has_fast_bfloat16(str(cpuinfo))
-
-
-@pytest.mark.parametrize('name, is_fast, is_converted', [
-    ('float32', True, False), ('bfloat16', True, True), ('bfloat16', False, False)])
-def test_session_config_converts_to_bfloat16_where_that_is_fast(monkeypatch, name, is_fast, is_converted):
-    monkeypatch.setattr(precision, 'has_fast_bfloat16', lambda: is_fast)
+@pytest.mark.parametrize('name', ['float32', 'bfloat16'])
+def test_session_config_converts_to_bfloat16_on_a_cpu_that_has_it(machine, name):
     rewrite = session_config(name).graph_options.rewrite_options
-    assert bool(rewrite.auto_mixed_precision_onednn_bfloat16) == is_converted
+    expected = name == 'bfloat16' and machine == 'CPU with bfloat16'
+    assert bool(rewrite.auto_mixed_precision_onednn_bfloat16) == expected
 
 
-@pytest.mark.parametrize('is_fast', [True, False])
-def test_session_config_reports_the_lack_of_fast_bfloat16(monkeypatch, capsys, is_fast):
-    monkeypatch.setattr(precision, 'has_fast_bfloat16', lambda: is_fast)
+REPORTS = {'CPU': 'This processor or this TensorFlow is not known to have fast bfloat16: using float32\n',
+           'CPU with bfloat16': '',
+           'GPU': '--precision bfloat16 is for CPUs only: using float32 on the GPU\n'}
+
+
+def test_session_config_reports_that_it_does_not_use_bfloat16(machine, capsys):
     session_config('bfloat16')
-    expected = '' if is_fast else 'This processor or this TensorFlow has no fast bfloat16: using float32\n'
-    assert capsys.readouterr().out == expected
+    assert capsys.readouterr().out == REPORTS[machine]
+
+
+def test_session_config_reports_nothing_in_float32(machine, capsys):
+    session_config('float32')
+    assert capsys.readouterr().out == ''
 
 
 CONVOLUTIONS = [(8, 8, 5, 2), (7, 9, 4, 2), (6, 5, 4, 1), (9, 7, 3, 3)]
