@@ -63,9 +63,6 @@ class SAGAN:
         image_shape: (H, W, C), or None for the shape in the run's config.json, or else that of the data set.
         classes: the class names, or the number of classes. None selects the classes in the run's config.json, or else
             those of the data set.
-        class_counts: the number of training images of each class, which determines how often the class is sampled, or
-            None for those in the run's config.json. If they are unknown, all classes are equally frequent. train()
-            takes them from the data set.
         cluster: the Cluster of the workers that train together, or None to train in this process alone.
         options: options of options.py that are saved with a run, as keyword arguments. Omitted options have the
             article's values.
@@ -77,7 +74,7 @@ class SAGAN:
 
     kind = 'article'  # the value of --network
 
-    def __init__(self, sess, image_shape=None, classes=None, class_counts=None, cluster=None, **options):
+    def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
         options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
         properties = None
@@ -91,8 +88,9 @@ class SAGAN:
             classes = [str(number) for number in range(classes)]
         self.sess, self.cluster = sess, cluster or Cluster()
         properties = properties or {}
-        if class_counts is None:
-            class_counts = properties.get('class_counts', ())
+        class_counts = properties.get('class_counts', ())
+        if len(class_counts) != len(classes):  # the argument differs from config.json
+            class_counts = ()
         self.config = config = make_config(options, image_shape, classes, class_counts=class_counts,
                                            reading=properties.get('reading', ()))
         if config.network != self.kind:
@@ -601,6 +599,29 @@ class SAGAN:
         self.statistics_are_stale = False
 
 
+def checked_z(z, z_dim):
+    """Return z as a float32 array. Raise ValueError if it is not [N, z_dim], or if a value is not finite."""
+    z = np.asarray(z, np.float32)
+    if z.ndim != 2 or z.shape[1] != z_dim or len(z) == 0:
+        raise ValueError(f'z has the shape {list(z.shape)}: use [N, {z_dim}] with at least one row')
+    if not np.isfinite(z).all():
+        raise ValueError('z has values that are not finite: use finite numbers')
+    return z
+
+
+def checked_labels(labels, count, num_classes):
+    """Return labels as an array. Raise ValueError if they are not [count] or not integers in 0..num_classes-1."""
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f'labels are {labels.dtype}: use integers from 0 to {num_classes - 1}')
+    if labels.shape != (count,):
+        raise ValueError(f'labels have the shape {list(labels.shape)}: use [{count}], one label per z')
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong) > 0:
+        raise ValueError(f'label {wrong[0]} is not a class: use integers from 0 to {num_classes - 1}')
+    return labels
+
+
 def find_image_shape(options, properties):
     """Return the shape (H, W, C) of a run's images: that in its config.json, or else that of the data set.
 
@@ -626,27 +647,6 @@ def find_classes(options, properties, image_shape):
     if options['conditional'] is False:
         return ()
     return load_dataset(options['dataset_name'], options['data_dir'], tuple(image_shape)).class_names
-def checked_z(z, z_dim):
-    """Return z as a float32 array. Raise ValueError if it is not [N, z_dim], or if a value is not finite."""
-    z = np.asarray(z, np.float32)
-    if z.ndim != 2 or z.shape[1] != z_dim or len(z) == 0:
-        raise ValueError(f'z has the shape {list(z.shape)}: use [N, {z_dim}] with at least one row')
-    if not np.isfinite(z).all():
-        raise ValueError('z has values that are not finite: use finite numbers')
-    return z
-
-
-def checked_labels(labels, count, num_classes):
-    """Return labels as an array. Raise ValueError if they are not [count] or not integers in 0..num_classes-1."""
-    labels = np.asarray(labels)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f'labels are {labels.dtype}: use integers from 0 to {num_classes - 1}')
-    if labels.shape != (count,):
-        raise ValueError(f'labels have the shape {list(labels.shape)}: use [{count}], one label per z')
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong) > 0:
-        raise ValueError(f'label {wrong[0]} is not a class: use integers from 0 to {num_classes - 1}')
-    return labels
 
 
 def learning_rate_scale(config, step):

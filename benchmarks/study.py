@@ -50,13 +50,11 @@ RUN_COLUMNS = ['dataset', 'options', 'seed', 'epoch']
 VALUE_COLUMNS = ['frechet_to_train', 'classifier_score', 'class_accuracy', 'g_gamma', 'd_gamma', 'minutes']
 COLUMNS = [*RUN_COLUMNS, 'weights', *VALUE_COLUMNS]
 
-load_cached_dataset = functools.cache(load_dataset)
-
 
 @functools.cache
 def load_scorer(dataset_name, data_dir, checkpoint_dir):
     """Return score(samples uint8, labels or None) -> {column: value}."""
-    dataset = load_cached_dataset(dataset_name, data_dir)
+    dataset = load_dataset(dataset_name, data_dir)
     classify = load_classifier(dataset_name, dataset, checkpoint_dir)
     train_features, _ = classify(dataset.train[0])
 
@@ -79,11 +77,12 @@ def train_and_score(dataset_name, arguments, seed, epoch, folder, data_dir):
     subprocess.run([sys.executable, MAIN, *command], cwd=folder, check=True)
     minutes = (time.time() - start) / 60
     options = resolve_shape(resolve(parse(command)), default_shape(dataset_name))
+    if options['conditional'] is None:
+        options['conditional'] = True  # all data sets of the study have classes
     folders = {'checkpoint_dir': f'{folder}/checkpoint', 'result_dir': f'{folder}/results'}
     for weights in WEIGHTS:
         with tf.Graph().as_default(), tf.Session(config=session_config(options['precision'])) as sess:
-            class_counts = load_cached_dataset(dataset_name, data_dir).class_counts
-            model = SAGAN(sess, classes=10, class_counts=class_counts, **{**options, **folders, 'weights': weights})
+            model = SAGAN(sess, classes=10, **{**options, **folders, 'weights': weights})
             model.build_model()
             restore(model, 'latest')
             labels = model.proportional_labels(NUM_SAMPLES)

@@ -37,9 +37,10 @@ class Dataset(NamedTuple):
     @property
     def class_counts(self):
         """The number of training images of each class; empty if there are no labels."""
-        if not self.class_names:
+        _, labels = self.train
+        if labels is None:
             return ()
-        return tuple(np.bincount(self.train[1], minlength=len(self.class_names)).tolist())
+        return tuple(np.bincount(labels, minlength=len(self.class_names)).tolist())
 
 
 def dataset_digest(dataset):

@@ -1,6 +1,7 @@
 """A folder or zip file of images of any kind and size, converted once into a memory-mapped array."""
 
 import concurrent.futures
+import contextlib
 import errno
 import functools
 import hashlib
@@ -85,7 +86,13 @@ def load_files(path, files, open_file, left_out, shape):
         return read_prepared(prepared, shape)
     except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
         pass
-    prepare(path, [name for name, _, _ in files], open_file, left_out, shape, prepared)
+    try:
+        prepare(path, [name for name, _, _ in files], open_file, left_out, shape, prepared)
+    except UserError:
+        if folder != path:
+            with contextlib.suppress(OSError):  # it holds other files
+                os.rmdir(folder)
+        raise
     remove_outdated(folder, prefix, key)
     return read_prepared(prepared, shape)
 

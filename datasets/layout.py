@@ -206,8 +206,7 @@ def and_more(paths):
 
 def printable(name):
     """Return a name with a replacement for control characters and for bytes that are not UTF-8."""
-    text = os.fsencode(name).decode(errors='replace')
-    return ''.join(character if character.isprintable() else '\N{REPLACEMENT CHARACTER}' for character in text)
+    return ''.join(character if character.isprintable() else '\N{REPLACEMENT CHARACTER}' for character in str(name))
 
 
 ##################################################################################
@@ -227,7 +226,7 @@ def read_labels(root, paths, images, open_file):
         Labels.
 
     Raises:
-        UserError: if a file of labels is damaged, names none of the images, or has several labels for an image.
+        UserError: if such a file is damaged, names none of the images, or has several labels for an image.
     """
     inner = look_through({path: path for path in images}, [images])
     wrapper = images[0].removesuffix(inner[images[0]])
@@ -238,19 +237,19 @@ def read_labels(root, paths, images, open_file):
         folder, name = path[:path.rfind('/') + 1], path[path.rfind('/') + 1:]
         if folder not in folders or name not in PARSERS:
             continue
-        with open_file(path) as file:
-            try:
+        try:
+            with open_file(path) as file:
                 rows = PARSERS[name](file.read())
-            except (ValueError, RecursionError, csv.Error) as error:
-                raise UserError(f'{printable(os.path.join(root, path))} cannot be used ({error}): correct it, or '
-                                'rename it to do without labels') from error
+        except (ValueError, RecursionError, csv.Error) as error:
+            raise UserError(f'{printable(os.path.join(root, path))} cannot be used ({error}): correct it, or rename it '
+                            'to do without labels') from error
         if rows is None:
             notes.append(f'{printable(path)} is not used: {EXPECTED[name]}')
             continue
         sources.append(path)
         if not rows:
             notes.append(f'No classes, because {printable(path)} lists no labels')
-        add_rows(rows, os.path.join(root, path), {folder, wrapper}, images, classes, notes)
+        add_rows(rows, os.path.join(root, path), [folder, wrapper], images, classes, notes)
     if all(is_integer(label) for label in classes.values()):
         classes = {path: int(label) for path, label in classes.items()}
     return Labels(sources, classes, notes)
@@ -261,7 +260,7 @@ def add_rows(rows, path, folders, images, classes, notes):
 
     Args:
         path: that of the file, for messages.
-        folders: those to which the names are relative.
+        folders: those to which the names may be relative.
         images: the set of all paths of images.
     """
     unknown = []
@@ -282,7 +281,7 @@ def add_rows(rows, path, folders, images, classes, notes):
 
 def is_integer(label):
     """Return whether a label is an integer in its usual notation."""
-    return label.removeprefix('-').isdecimal() and label == str(int(label))
+    return len(label) < 20 and label.removeprefix('-').isdecimal() and label == str(int(label))
 
 
 def parse_json(content):
@@ -321,7 +320,8 @@ def parse_csv(content):
         return None
     name_column, label_column = columns.index('file_name'), columns.index('label')
     rows = [row for row in rows[1:] if len(row) > max(name_column, label_column)]
-    return [(row[name_column].strip(), row[label_column].strip()) for row in rows if row[label_column].strip()]
+    rows = [(row[name_column].strip(), printable(row[label_column].strip())) for row in rows]
+    return [(name, label) for name, label in rows if label]
 
 
 PARSERS = {'dataset.json': parse_json, 'labels.csv': parse_csv}

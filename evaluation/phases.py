@@ -4,6 +4,8 @@ Each phase restores a checkpoint ('latest', 'best' or a step), and raises UserEr
 seed is the seed of z: the same seed gives the same files.
 """
 
+import numpy as np
+
 from datasets import load_dataset
 from evaluation.attention import real_images, take_snapshot, write_attention_figure, write_attention_page
 from evaluation.figures import draw_neighbours, save_figure
@@ -11,7 +13,7 @@ from evaluation.metrics import evaluate_samples, nearest_neighbours, print_score
 from evaluation.samples import write_grid, write_interpolation, write_single_images
 from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
-from storage.run import checkpoint_steps, describe_reading
+from storage.run import checkpoint_steps, describe_reading, list_names
 from tf1 import one_line, tf
 from utils import Stream, atomic_folder, make_folder, write_json
 
@@ -60,6 +62,12 @@ def evaluate(model, seed=0, checkpoint='latest'):
     print(f'{config.eval_num} images of step {step}, {model.sampled_weights} weights, scored by a classifier that '
           f'recognises {scores.classifier_accuracy:.2%} of the {subject} of the test split')
     print_scores(scores.generated, scores.real, dataset.class_names, config.eval_num)
+    if labels is not None and model.target_class is None:
+        counts = np.bincount(labels, minlength=config.num_classes)
+        rare = [name for name, count in zip(config.class_names, counts, strict=True) if count < 2]
+        if rare:
+            print(f'The mean within classes leaves out {list_names(rare)} (fewer than two samples): increase '
+                  '--eval_num')
     if config.eval_num < MIN_FRECHET_IMAGES:
         print(f'Fréchet distances of fewer than {MIN_FRECHET_IMAGES} images are too large: compare them only with '
               'distances of the same number of images')

@@ -160,6 +160,15 @@ def read_config(path):
         raise UserError(f'{path} is damaged ({error}): correct or delete it') from error
 
 
+def check_class_counts(class_counts, class_names):
+    """Raise ValueError unless class_counts is empty or holds a number of images for each class."""
+    if class_counts == []:  # the data set has no classes
+        return
+    valid = all(type(count) is int and 0 <= count < 2 ** 31 for count in class_counts)
+    if not valid or len(class_counts) != len(class_names) or sum(class_counts) == 0:
+        raise ValueError('class_counts is not a list with the number of images of each class')
+
+
 def read_properties(options):
     """Return the DATASET_PROPERTIES in the config.json of the run with these options, or None if there is no file."""
     path = os.path.join(options['checkpoint_dir'], run_name(options), 'config.json')
@@ -172,13 +181,6 @@ def read_properties(options):
 def describe_reading(reading):
     """Return a phrase that says how a data set is read. reading is that of a Dataset."""
     return f'with {", ".join(reading)}' if reading else 'as by earlier versions of this program'
-def check_class_counts(class_counts, class_names):
-    """Raise ValueError unless class_counts is empty or holds a number of images for each class."""
-    if class_counts == []:  # the data set has no classes
-        return
-    valid = all(type(count) is int and 0 <= count < 2 ** 31 for count in class_counts)
-    if not valid or len(class_counts) != len(class_names) or sum(class_counts) == 0:
-        raise ValueError('class_counts is not a list with the number of images of each class')
 
 
 def report_unknown_keys(path, rest):

@@ -533,10 +533,15 @@ def test_sampling_without_classes_refuses_labels(tiny):
         tiny.sample(draw_z(3, 62, 0), [0, 0, 0])
 
 
+def set_class_counts(model, *class_counts):
+    model.config = dataclasses.replace(model.config, class_counts=class_counts)
+
+
 @pytest.fixture(scope='module')
 def conditional_tiny():
-    """A conditional TinyGAN of four classes."""
-    with open_model(TinyGAN, image_shape=TINY, conditional=True, classes=4, class_counts=[7, 0, 1, 0]) as model:
+    """A conditional TinyGAN of four classes, two of which are empty."""
+    with open_model(TinyGAN, image_shape=TINY, conditional=True, classes=4) as model:
+        set_class_counts(model, 7, 0, 1, 0)
         yield model
 
 
@@ -642,9 +647,9 @@ def test_sampled_labels_are_the_target_class(sess):
     assert SAGAN(sess, conditional=True, classes=4, label='2').sampled_labels(3).tolist() == [2, 2, 2]
 
 
-def test_proportional_labels_have_the_class_frequencies(sess):
-    model = SAGAN(sess, conditional=True, classes=3, class_counts=[5, 4, 1])
-    assert np.bincount(model.proportional_labels(20)).tolist() == [10, 8, 2]
+def test_proportional_labels_have_the_class_frequencies(conditional):
+    set_class_counts(conditional, 5, 4, 0, 1)
+    assert np.bincount(conditional.proportional_labels(20)).tolist() == [10, 8, 0, 2]
 
 
 def test_proportional_labels_are_each_class_in_turn_if_the_counts_are_unknown(conditional):
@@ -652,8 +657,19 @@ def test_proportional_labels_are_each_class_in_turn_if_the_counts_are_unknown(co
 
 
 def test_proportional_labels_are_the_target_class(sess):
-    model = SAGAN(sess, conditional=True, classes=3, class_counts=[5, 4, 1], label='2')
+    model = SAGAN(sess, conditional=True, classes=3, label='2')
+    set_class_counts(model, 5, 4, 1)
     assert model.proportional_labels(3).tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize('classes, class_counts', [(None, (5, 4, 1)), (3, (5, 4, 1)), (2, ())])
+def test_class_counts_are_those_of_config_json(sess, tmp_path, classes, class_counts):
+    """They are unknown if the model has another number of classes."""
+    folder = tmp_path / 'SAGAN_mnist_64_62_conditional'
+    folder.mkdir()
+    (folder / 'config.json').write_text('{"class_names": ["a", "b", "c"], "class_counts": [5, 4, 1]}')
+    model = SAGAN(sess, conditional=True, classes=classes, checkpoint_dir=str(tmp_path))
+    assert model.config.class_counts == class_counts
 
 
 @pytest.mark.parametrize('draw', [SAGAN.draw_labels, SAGAN.proportional_labels])
@@ -690,7 +706,8 @@ def test_batches_are_images_z_and_their_labels(batch_model, dataset):
 
 
 def test_batches_draw_the_labels_of_z_with_the_class_frequencies(batch_model, dataset):
-    model = batch_model(class_counts=[0, 0, 0, 30, 0, 0, 0, 0, 10, 0], batch_size=64)
+    model = batch_model(batch_size=64)
+    set_class_counts(model, 0, 0, 0, 30, 0, 0, 0, 0, 10, 0)
     labels = np.concatenate([labels for step in range(16) for _, _, _, labels in model.batches(dataset, step)])
     counts = np.bincount(labels, minlength=10)
     assert counts[3] + counts[8] == 1024
@@ -831,7 +848,8 @@ def test_train_prints_where_the_files_are(finished):
 
 
 def test_train_adds_the_properties_of_the_data_set_to_the_config(finished):
-    assert finished.model.config.images == 20
+    config = finished.model.config
+    assert config.images == sum(config.class_counts) == 20
 
 
 def test_train_of_a_complete_run_reports_it(finished):

@@ -288,7 +288,7 @@ def test_complete_options_converts_a_value_to_the_type_of_its_option(name, value
 
 
 def config_of(image_shape=None, class_names=(), images=None, class_counts=(), **given):
-    return make_config(complete_options(given), image_shape, class_names, images, class_counts)
+    return make_config(complete_options(given), image_shape, class_names, images, class_counts=class_counts)
 
 
 def test_config_gives_options_as_attributes():

@@ -238,7 +238,9 @@ def test_load_has_no_classes_if_only_one_is_readable(folder):
 
 # {extension: the format that Pillow writes}
 LOSSLESS = {'png': 'PNG', 'bmp': 'BMP', 'gif': 'GIF', 'tif': 'TIFF', 'tiff': 'TIFF', 'ppm': 'PPM'}
-LOSSY = {'jpg': 'JPEG', 'jpeg': 'JPEG', 'jfif': 'JPEG', 'avif': 'AVIF', 'webp': 'WEBP'}
+LOSSY = {'jpg': 'JPEG', 'jpeg': 'JPEG', 'jfif': 'JPEG', 'webp': 'WEBP'}
+if image_folder.HAS_AVIF:
+    LOSSY['avif'] = 'AVIF'
 
 
 @pytest.mark.parametrize('extension', [*LOSSLESS, *LOSSY])
@@ -515,9 +517,10 @@ def test_load_prepares_a_zip_file_once(folder, capsys):
 
 
 def test_load_prepares_a_changed_zip_file_again(folder):
-    write(folder / 'a.png')
+    """The size of a BMP does not change."""
+    write(folder / 'a.bmp')
     load(make_zip(folder), SHAPE)
-    write(folder / 'a.png', Image.new('RGB', (8, 8), GREEN))
+    write(folder / 'a.bmp', Image.new('RGB', (8, 8), GREEN))
     content = load(make_zip(folder), SHAPE)
     assert (content.images == GREEN).all() and len(prepared_names(folder.with_suffix('.prepared'))) == 2
 
@@ -530,8 +533,19 @@ def test_load_leaves_out_zip_members_with_names_outside_the_zip_file(folder):
     assert load(path, SHAPE).left_out == [['../evil.png', 'its name points outside the zip file']]
 
 
-def test_load_rejects_a_zip_file_without_images(folder, tmp_path):
-    (folder / 'notes.txt').touch()
+def test_load_rejects_damaged_labels_in_a_zip_file(folder):
+    write(folder / 'a.png')
+    with zipfile.ZipFile(make_zip(folder), 'a') as archive:
+        archive.writestr('labels.csv', 'file_name,label')
+    path = folder.with_suffix('.zip')
+    path.write_bytes(path.read_bytes().replace(b'file_name,label', b'file_name,LABEL'))
+    with pytest.raises(UserError, match='own.zip/labels.csv cannot be used .damaged in the zip file: Bad CRC-32'):
+        load(path, SHAPE)
+
+
+@pytest.mark.parametrize('name', ['notes.txt', 'damaged.png'])
+def test_load_rejects_a_zip_file_without_images(folder, tmp_path, name):
+    (folder / name).touch()
     with pytest.raises(UserError, match='own.zip has no training images'):
         load(make_zip(folder), SHAPE)
     assert not (tmp_path / 'own.prepared').exists()

@@ -228,6 +228,16 @@ def test_read_labels_reports_a_file_without_labels(name, content):
     assert labels_of({name: content}, ['a.png']) == ([name], {}, [f'No classes, because {name} lists no labels'])
 
 
+@pytest.mark.parametrize('name', ['x\udcff.png', 'x\ud800.png'])
+def test_read_labels_reports_names_that_are_not_unicode(name):
+    labels = labels_of({'dataset.json': json_file(['a.png', 1], [name, 1])}, ['a.png'])
+    assert labels.notes == ['dataset.json names images that do not exist (x\ufffd.png)']
+
+
+def test_read_labels_keeps_integers_of_any_length():
+    assert classes_of(csv_file('a.png,' + '1' * 5000)) == {'a.png': '1' * 5000}
+
+
 def test_read_labels_reports_names_without_image():
     labels = labels_of({'labels.csv': csv_file('a.png,cat', 'x.png,cat', 'y.png,dog')}, ['a.png'])
     assert labels.notes == ['labels.csv names images that do not exist (x.png and 1 more)']
@@ -235,6 +245,7 @@ def test_read_labels_reports_names_without_image():
 
 @pytest.mark.parametrize('name, content, message', [
     ('labels.csv', csv_file('a.png,1', 'a.png,2'), 'has several labels for a.png (1 and 2): '),
+    ('labels.csv', csv_file('a.png,"1\n2"', 'a.png,3'), 'has several labels for a.png (1\ufffd2 and 3): '),
     ('labels.csv', csv_file('a,1', 'b,2'), "names none of the images (its first name is 'a'): "),
     ('labels.csv', csv_file('a.png,') + b'\xff', "cannot be used ('utf-8' codec can't decode"),
     ('labels.csv', csv_file('"a.png,' + 'x' * 200000), 'cannot be used (field larger than field limit'),
@@ -245,7 +256,7 @@ def test_read_labels_reports_names_without_image():
     ('dataset.json', json_file(['a.png', [0, 1]]), "cannot be used (the label of 'a.png' is [0, 1], not an integer): "),
     ('dataset.json', json_file(['a.png', 0.5]), "cannot be used (the label of 'a.png' is 0.5, not an integer): "),
     ('dataset.json', json_file(['a.png', True]), "cannot be used (the label of 'a.png' is True, not an integer): "),
-    ('dataset.json', json_file(['a.png']), "cannot be used (['a.png'] is not [file name, label]): ")], ids=range(12))
+    ('dataset.json', json_file(['a.png']), "cannot be used (['a.png'] is not [file name, label]): ")], ids=range(13))
 def test_read_labels_rejects(name, content, message):
     with pytest.raises(UserError) as error:
         labels_of({name: content}, ['a.png'])
@@ -266,6 +277,11 @@ def test_arrange_has_no_classes_if_there_are_no_labels():
 def test_arrange_leaves_out_images_without_label():
     layout = arrange(files('', count=3), Labels(['labels.csv'], {'0.png': 1, '2.png': 2}, []))
     assert layout.left_out == [('1.png', 'no label in labels.csv')] and layout.train == ['0.png', '2.png']
+
+
+def test_arrange_leaves_out_an_image_for_one_reason():
+    layout = arrange(['cover.png', 'train/0.png', 'val/0.png'], Labels(['labels.csv'], {'train/0.png': 1}, []))
+    assert layout.left_out == [('cover.png', 'outside train/ and val/'), ('val/0.png', 'no label in labels.csv')]
 
 
 def test_arrange_never_trains_on_a_test_folder_without_labels():

@@ -175,8 +175,9 @@ def test_evaluate_warns_of_few_images(evaluated):
 @pytest.fixture(scope='module')
 def shared_conditional_model(tmp_path_factory):
     """A conditional model of two classes with a checkpoint of step 3. Tests use the fixture conditional_model."""
-    with open_model(TinyGAN, image_shape=(8, 8, 1), conditional=True, classes=2, class_counts=[19, 1], sample_num=2,
-                    test_num=1, eval_num=200, **folders_in(tmp_path_factory.mktemp('conditional'))) as model:
+    with open_model(TinyGAN, image_shape=(8, 8, 1), conditional=True, classes=2, sample_num=2, test_num=1,
+                    **folders_in(tmp_path_factory.mktemp('conditional'))) as model:
+        model.config = dataclasses.replace(model.config, class_counts=(19, 1))
         model.save(3)
         yield model
 
@@ -202,24 +203,39 @@ def classify(images):
     return shades, np.where(is_dark[:, None], [0.01, 0.99], [0.99, 0.01])
 
 
-@pytest.mark.parametrize('class_counts', [(1000, 1000), (1900, 100)], ids=['balanced', '95 to 5'])
-def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model, class_counts, monkeypatch):
-    """The images of the model are new real images of the requested classes."""
-    rng = np.random.default_rng(0)
+@pytest.fixture(params=[(1900, 100)], ids=['95 to 5'])
+def real_images(conditional_model, request, monkeypatch):
+    """A data set with these class counts. Its real images of the requested classes replace those of the model."""
+    class_counts, rng = request.param, np.random.default_rng(0)
     train_labels, test_labels = (rng.permutation(np.repeat([0, 1], np.array(class_counts) // part)) for part in (1, 2))
     dataset = Dataset((shaded_images(train_labels, rng), train_labels), (shaded_images(test_labels, rng), test_labels),
                       ('0', '1'))
     monkeypatch.setattr(phases, 'load_dataset', lambda *args: dataset)
     monkeypatch.setattr('evaluation.metrics.load_classifier', lambda *args: classify)
     monkeypatch.setattr(conditional_model, 'pixels', lambda z, labels: shaded_images(labels, rng))
-    set_options(monkeypatch, conditional_model, class_counts=class_counts, eval_num=1000)
+    set_options(monkeypatch, conditional_model, class_counts=class_counts)
+
+
+@pytest.mark.parametrize('real_images', [(1000, 1000), (1900, 100)], ids=['balanced', '95 to 5'], indirect=True)
+def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model, real_images, monkeypatch):
+    set_options(monkeypatch, conditional_model, eval_num=1000)
     phases.evaluate(conditional_model)
     scores = json.loads(pathlib.Path(conditional_model.run.result_path('scores.json')).read_text())
     generated, real = scores['generated'], scores['real']
     for name in 'frechet_to_train', 'frechet_within_classes':
-        assert generated[name] == pytest.approx(real[name], abs=0.002), name  # the classes differ by about 2
+        assert generated[name] == pytest.approx(real[name], abs=0.002), name  # 0.5 for classes of equal frequency
     for name in 'classifier_score', 'class_entropy', 'class_accuracy', 'precision', 'recall', 'density', 'coverage':
         assert generated[name] == pytest.approx(real[name], abs=0.05), name
+
+
+@pytest.mark.parametrize('eval_num, reported', [(20, True), (40, False)])
+def test_evaluate_reports_classes_with_fewer_than_two_samples(conditional_model, real_images, eval_num, reported,
+                                                              monkeypatch, capsys):
+    """One sample of 20 is of class 1."""
+    set_options(monkeypatch, conditional_model, eval_num=eval_num)
+    phases.evaluate(conditional_model)
+    message = 'The mean within classes leaves out 1 (fewer than two samples): increase --eval_num\n'
+    assert (message in capsys.readouterr().out) == reported
 
 
 def test_test_exports_the_classes_with_their_frequencies(conditional_model, monkeypatch):
