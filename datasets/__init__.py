@@ -132,9 +132,19 @@ def built_in_names(name, numbers):
 def saved_name(name, data_dir):
     """Return the name under which a data set is saved with a run.
 
-    It is relative to data_dir if the data set is there, and an absolute path otherwise.
+    It is relative to data_dir if the data set is there, and an absolute path otherwise. It has no .npz or .zip if the
+    data set is found without it.
     """
-    name = with_slashes(name)
+    name = absolute_or_in(data_dir, with_slashes(name))
+    stem = last_component(name)
+    shorter = name.removesuffix(name.rsplit('/')[-1]) + stem
+    if shorter != name and locate(shorter, data_dir) == locate(name, data_dir):
+        return shorter
+    return name
+
+
+def absolute_or_in(data_dir, name):
+    """Return a name relative to data_dir if the data set is there, and an absolute path otherwise."""
     if '/' not in name and not name.startswith('~'):
         return name
     path, root = with_slashes(os.path.abspath(os.path.expanduser(name))), with_slashes(os.path.abspath(data_dir))

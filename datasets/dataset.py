@@ -115,6 +115,9 @@ def dataset_from_arrays(splits, names, notes=(), left_out=()):
         test = test[0][known], test[1][known]
     dtype = np.uint8 if len(values) <= 256 else np.int32
     train, test = ((images, np.searchsorted(values, labels).astype(dtype)) for images, labels in (train, test))
+    if is_grouped(train[1]) or is_grouped(test[1]):
+        notes.append('The images are stored class by class. Their order is changed, so that the classes alternate')
+        train, test = interleave_classes(*train), interleave_classes(*test)
     class_names = tuple(names.get(value, str(value)) for value in values.tolist())
     return Dataset(train, test, class_names, None, held_out, tuple(notes), len(left_out), left_out)
 
@@ -125,6 +128,22 @@ def hold_out_every_tenth(images, labels):
     if labels is not None:
         is_test &= np.isin(labels, labels[~is_test])
     return tuple((images[rows], None if labels is None else labels[rows]) for rows in (~is_test, is_test))
+
+
+def is_grouped(labels):
+    """Return whether there are several classes and the images of each class are stored in one piece."""
+    num_classes = len(np.unique(labels))
+    return 1 < num_classes == 1 + np.count_nonzero(np.diff(labels)) < len(labels)
+
+
+def interleave_classes(images, labels):
+    """Sort images so that each class is spread evenly, because scores and figures use the first images."""
+    positions = np.empty(len(labels))  # in 0..1
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        positions[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = np.argsort(positions, kind='stable')
+    return images[order], labels[order]
 
 
 def image_shape(dtype, shape, source):

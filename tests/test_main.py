@@ -24,6 +24,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from helpers import MAIN, one_line_error, snapshot
+from PIL import Image
 
 import main
 import networks
@@ -904,10 +905,11 @@ def test_workers_are_refused_on_windows(run_main, tmp_path, monkeypatch):
 
 def test_path_that_the_terminal_cannot_show_is_escaped(start_main, tmp_path):
     (tmp_path / 'data' / 'é').mkdir(parents=True)
+    Image.new('L', (8, 8)).save(tmp_path / 'data' / 'é' / 'a.png')
     process = start_main('--dataset', 'é', env={**os.environ, 'PYTHONIOENCODING': 'ascii'})
     out, _ = process.communicate()
-    assert (process.returncode, out) == (2, 'Data set: the images in data/\\xe9\nPreparing 0 images of data/\\xe9 at '
-                                            '64 x 64 pixels (only once)\n')
+    assert process.returncode == 2
+    assert 'Data set: \\xe9 in data/\\xe9 (images)' in out
 
 
 def test_mnist_that_cannot_be_downloaded_is_refused(run_main, tmp_path):

@@ -82,6 +82,24 @@ def test_load_names_the_classes_after_their_numbers(tmp_path):
     assert npz.load(save(tmp_path, arr_0=COLOUR, arr_1=LABELS * 70)).class_names == ('0', '70', '140')
 
 
+def test_load_interleaves_images_that_are_stored_class_by_class(tmp_path):
+    labels = np.repeat([4, 5, 7], [6, 3, 1])
+    images = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None], [10, 4, 4])  # image k has the value k
+    dataset = npz.load(save(tmp_path, x_train=images, y_train=labels, x_test=images, y_test=labels))
+    order = [0, 6, 1, 2, 7, 9, 3, 4, 8, 5]  # by (k + 1/2) / n for image k of n of its class
+    assert (dataset.train[0][:, 0, 0, 0].tolist(), dataset.test[1].tolist()) == (order, [0, 1, 0, 0, 1, 2, 0, 0, 1, 0])
+
+
+def test_load_reports_a_changed_order(tmp_path):
+    labels = np.sort(LABELS)
+    assert 'class by class' in npz.load(save(tmp_path, x_train=GREY, y_train=labels)).notes[0]
+
+
+def test_load_keeps_the_order_of_mixed_classes(tmp_path):
+    dataset = npz.load(save(tmp_path, **KERAS))
+    assert ((dataset.train[0][..., 0] == GREY[:30]).all(), dataset.notes) == (True, ())
+
+
 def test_load_lists_other_arrays(tmp_path):
     dataset = npz.load(save(tmp_path, arr_0=COLOUR, z=np.zeros([40, 62])))
     assert dataset.left_out == (('z', 'not images or their labels'),)
