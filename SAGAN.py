@@ -40,8 +40,9 @@ from options import (
     options_of,
     shape_of,
 )
-from storage.checkpoints import Checkpoints, not_finite
-from storage.run import MODEL, Run, read_properties
+from storage.branch import describe_changes
+from storage.checkpoints import Checkpoints, describe_variables
+from storage.run import MODEL, Diverged, Run, checkpoint_steps, read_properties
 from tf1 import tf
 from training.callbacks import default_callbacks, running
 from training.device import gpu_names
@@ -306,12 +307,13 @@ class SAGAN:
     # Training
     ##################################################################################
 
-    def train(self, stop=None, dataset=None):
+    def train(self, stop=None, dataset=None, source=None):
         """Train until the last epoch ends. Resume from the newest checkpoint if there is one.
 
         Args:
             stop: a Stop, or None. Once stop.requested is set, training saves a checkpoint and returns.
             dataset: a Dataset, or None to load the data set that the options name.
+            source: the storage.branch.Source that a new run starts from, or None.
 
         Raises:
             UserError, OSError: if training fails for a reason that the user can fix.
@@ -321,10 +323,14 @@ class SAGAN:
         if dataset is None:
             dataset = load_dataset(self.config.dataset_name, self.config.data_dir, self.config.image_shape)
             print(dataset.description, flush=True)
-        self.config = config = self.config_with(dataset)
+        self.config = self.config_with(dataset)
+        self.initialize()
+        if source is not None and self.cluster.is_chief and not checkpoint_steps(self.checkpoints.folder):
+            self.config = self.branch(source)
         lock = self.run.locked() if self.cluster.is_chief else contextlib.nullcontext()
         with lock:
-            step = self.initialize(dataset)
+            step = self.resume()
+            config = self.config
             if step >= config.last_step:
                 if self.cluster.is_chief and not os.path.exists(self.run.config_path):
                     self.run.write_config(config)
@@ -340,6 +346,8 @@ class SAGAN:
             with stop, running(callbacks, self, step, progress) as run_callbacks, contextlib.closing(prefetched):
                 if self.cluster.is_chief:
                     self.run.write_config(config)
+                    if config.source is not None and not checkpoint_steps(self.checkpoints.folder):
+                        self.save(0)  # from now on, the source is not needed
                 while step < config.last_step and stop.requested is None:
                     values = self.train_batch(next(prefetched), step, learning_rate_scale(config, step))
                     step += 1
@@ -362,25 +370,50 @@ class SAGAN:
             raise UserError(f'the model has {config.num_classes} classes, but the data set has '
                             f'{len(dataset.class_names)}: choose other classes or another data set')
         return dataclasses.replace(config, images=images, class_names=tuple(dataset.class_names),
-                                   class_counts=dataset.class_counts, reading=tuple(dataset.reading))
+                                   class_counts=dataset.class_counts, reading=tuple(dataset.reading),
+                                   digest=dataset_digest(dataset))
 
-    def initialize(self, dataset):
-        """Initialize all variables, restore the newest checkpoint if there is one, and return its step, or 0.
-
-        All workers get the chief's variables and step.
-        """
-        step = 0
+    def initialize(self):
+        """Initialize all variables."""
         # The averages are initialized last, because they copy the variables. In a single session.run, they could copy
         # the values of an earlier initialization.
         self.sess.run(tf.variables_initializer([v for v in tf.global_variables() if v not in self.averages]))
         self.sess.run(tf.variables_initializer(self.averages))
+
+    def branch(self, source):
+        """Restore the variables that are shared with a Source, and return the config with the source's properties.
+
+        Raises:
+            UserError: as Checkpoints.start_from.
+        """
+        config = self.config
+        if not source.rest:
+            print(f'{source.folder} has no config.json: it is assumed to be a run with the default options')
+        step, new, unused = self.checkpoints.start_from(source, config.beta1, config.beta2)
+        print(f'Run {self.run.name} from {source.name}, step {step}: {describe_changes(source, config)}')
+        print(describe_variables(tf.global_variables(), new, unused))
+        previous_steps = source.previous_steps + step
+        if any(average in new for average in self.averages):
+            previous_steps = 0  # the warm-up starts again, so that the averages forget the first values of new weights
+        return dataclasses.replace(config, source=source.folder, source_step=step, previous_steps=previous_steps)
+
+    def resume(self):
+        """Restore the newest checkpoint of this run if there is one, and return its step, or 0.
+
+        All workers get the chief's variables, step and config.previous_steps.
+        """
+        step, config = 0, self.config
         if self.cluster.is_chief:
-            self.run.check_config(self.config)
-            _, step = self.load()
+            source_properties = self.run.check_config(config)
+            loaded, step = self.load()
+            if loaded:
+                config = dataclasses.replace(config, **source_properties)
         if self.cluster.size > 1:
-            options = {name: getattr(self.config, name) for name in options_of('identity', 'training', 'schedule')}
-            self.cluster.check_equal(self.sess, {'data sets': dataset_digest(dataset), 'options': str(options)})
-        return self.cluster.broadcast(self.sess, step, tf.global_variables())
+            options = {name: getattr(config, name) for name in options_of('identity', 'training', 'schedule')}
+            self.cluster.check_equal(self.sess, {'data sets': config.digest, 'options': str(options)})
+        step, previous_steps = self.cluster.broadcast(self.sess, [step, config.previous_steps], tf.global_variables())
+        self.config = dataclasses.replace(config, previous_steps=previous_steps)
+        return step
 
     def prepare(self, step):
         """Check the disk space, create the run's folders, and print the networks' sizes or the step to resume from."""
@@ -400,6 +433,8 @@ class SAGAN:
         """Raise UserError if the disk cannot hold the checkpoints that training saves after this step."""
         config = self.config
         saves = -(-config.last_step // config.save_freq) - step // config.save_freq
+        if step == 0 and config.source is not None:
+            saves += 1  # SAGAN.model-0
         growth = self.checkpoints.growth(saves)
         best_saves = 0
         if config.eval_freq > 0:
@@ -440,14 +475,14 @@ class SAGAN:
             placeholders += [self.labels, self.z_labels]
         feeds = []
         for number, values in enumerate(batches, step * self.config.n_critic):
-            feeds.append({**dict(zip(placeholders, values, strict=False)), self.batch_number: number, self.step: step,
-                          self.lr_scale: lr_scale})
+            feeds.append({**dict(zip(placeholders, values, strict=False)), self.batch_number: number,
+                          self.step: self.config.previous_steps + step, self.lr_scale: lr_scale})
         for feed in feeds[:-1]:
             self.sess.run(self.d_step, feed)
         _, losses = self.sess.run([self.train_step, self.losses], feeds[-1])
         for name, value in losses.items():
             if not np.isfinite(value):
-                raise not_finite(name, step + 1)
+                raise Diverged(name, step + 1)
         return losses
 
     def save(self, step):

@@ -14,26 +14,31 @@ from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, 
 from options import (
     ARTICLE,
     DEFAULTS,
-    RECIPES,
     UserError,
     check_image_size,
     check_worker_share,
+    command_line,
     default_shape,
-    flag,
+    known_options,
     options_of,
     parse,
     resolve,
     resolve_shape,
     shape_of,
 )
-from system import command_line
 
 
 def train(typed):
     """Train a new run, or resume it."""
-    from datasets import load_dataset, native_shape
+    from datasets import load_dataset, native_shape, saved_name
+    from storage.branch import choose_start, report_new_run, retry_advice
+    from storage.run import Diverged
     from training.stop import Stop
-    options, args = resolve(typed), {**DEFAULTS, **typed}
+    if typed.get('dataset_name', 'auto') != 'auto':
+        name = saved_name(typed['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
+        typed = {**typed, 'dataset_name': name}
+    typed, inherited, source = choose_start(typed)
+    options, args = resolve(typed, inherited), {**DEFAULTS, **typed}
     addresses, index = read_task()
     check_worker_share(options['batch_size'], len(addresses) or args['workers'])
     check_workers(args['workers'])
@@ -46,22 +51,27 @@ def train(typed):
     options['dataset_name'], message = choose_dataset(options)
     if message and (not addresses or args['workers'] == 1):  # otherwise the parent process has printed it
         print(message, flush=True)
-    source = options['dataset_name'], options['data_dir'], image_shape
+    place = options['dataset_name'], options['data_dir'], image_shape
     if args['workers'] > 1 and not addresses:
-        load_dataset(*source, limit=1)  # prepares the user's own images once, before the workers start
+        load_dataset(*place, limit=1)  # prepares the user's own images once, before the workers start
         sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={options["dataset_name"]}']))
     if len(addresses) > 1:
         print(f'Training with {len(addresses)} workers', flush=True)
-    dataset = load_dataset(*source)
+    dataset = load_dataset(*place)
     print(dataset.description, flush=True)
     stop = Stop(SIGNALS)
     with open_model(options, image_shape, dataset.class_names, addresses, index, args['patience']) as model:
-        model.train(stop, dataset)
+        if source is None:
+            report_new_run(model.config, model.run)
+        try:
+            model.train(stop, dataset, source)
+        except Diverged as error:
+            raise UserError(f'{error.cause}. {retry_advice(model.config, model.run, typed)}') from error
     if stop.requested is not None:
+        print('Next:', command_line(typed))
         sys.exit(128 + stop.requested)
-    locations = [word for name in options_of('location') if name in typed for word in (flag(name), typed[name])]
-    python = sys.executable.removeprefix(os.getcwd() + os.sep)
-    print('Next:', command_line([python, sys.argv[0], '--phase', 'test', *locations]))
+    locations = {name: typed[name] for name in options_of('location') if name in typed}
+    print('Next:', command_line({'phase': 'test', **locations}))
 
 
 def choose_dataset(options):
@@ -129,11 +139,11 @@ def select_run(typed):
     from datasets import saved_name
     from storage.run import RunNotFound, find_runs, list_names, report_unknown_keys
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
-    wanted = {**RECIPES[typed.get('recipe', 'article')], **typed}
-    if 'label' in typed and wanted.get('conditional') is None:  # None with --recipe paper
-        wanted['conditional'] = True
-    wanted = {name: wanted[name] for name in [*options_of('identity', 'training'), 'name']
-              if wanted.get(name) not in (None, 'auto')}
+    wanted = known_options(typed)
+    if 'label' in typed:
+        wanted.setdefault('conditional', True)
+    if 'name' in typed:
+        wanted['name'] = typed['name']
     if 'dataset_name' in wanted:
         wanted['dataset_name'] = saved_name(wanted['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
     try:
@@ -178,6 +188,8 @@ def fail(message):
 def main():
     try:
         typed = parse()
+        if 'from_name' in typed and typed.get('phase', 'train') != 'train':
+            raise UserError('--from requires --phase train: choose a trained run with --name')
         phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export}
         phases[typed.get('phase', 'train')](typed)
     except UserError as error:

@@ -7,6 +7,8 @@ import re
 import sys
 from typing import Any, NamedTuple
 
+from system import join_command
+
 GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'
 ATTENTION_BLOCKS = 'article', 'paper', 'none'
 # The heights and widths that each network supports. A tuple lists the sides of square images.
@@ -77,15 +79,15 @@ def matching(metavar, description, pattern):
     return OptionType(metavar, description, parse_text)
 
 
-def checkpoint_folder(separator):
-    """Return the type of a folder's path that TensorFlow does not read as a pattern.
+def checkpoint_path(metavar, description, separator):
+    """Return the type of a path that TensorFlow does not read as a pattern.
 
     Args:
         separator: that of the operating system. On Windows, TensorFlow reads a backslash as a separator.
     """
     if separator == '\\':
-        return matching('FOLDER', 'the name of a folder without any of []*?', r'[^][*?\0]+')
-    return matching('FOLDER', 'the name of a folder without any of []*?\\', r'[^][*?\\\0]+')
+        return matching(metavar, f'{description} without any of []*?', r'[^][*?\0]+')
+    return matching(metavar, f'{description} without any of []*?\\', r'[^][*?\\\0]+')
 
 
 def parse_boolean(text):
@@ -125,7 +127,8 @@ ATTENTION = OptionType(choice(*ATTENTION_BLOCKS).metavar,
 DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,cifar100,digits,NAME}', 'auto, mnist, fashion-mnist, cifar10, '
                      'cifar100, digits, the name of a data set in --data_dir, or a path', parse_dataset)
 CHECKPOINT = OptionType('{latest,best,STEP}', 'latest, best or a step', parse_checkpoint)
-CHECKPOINT_FOLDER = checkpoint_folder(os.sep)
+CHECKPOINT_FOLDER = checkpoint_path('FOLDER', 'the name of a folder', os.sep)
+SOURCE = checkpoint_path('RUN', 'a run or a path', os.sep)
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that starts with a letter or a digit, and '
                     'not with classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
@@ -158,8 +161,11 @@ OPTIONS = {
     'command': [
         Option('phase', 'train', choice('train', 'test', 'eval', 'export'), 'run',
                'train, draw samples, compute scores, or write a SavedModel'),
+        Option('from_name', '', SOURCE, 'run',
+               'start the new run --name from this run: its name, its folder, or the path of a checkpoint'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'checkpoint that test, eval and export restore; best is the one with the best score (see --eval_freq)'),
+               'checkpoint that test, eval, export and --from restore; best is the one with the best score (see '
+               '--eval_freq)'),
         Option('recipe', 'article', choice('article', 'paper'), 'run',
                "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
                'normalization, classes, learning rates and z'),
@@ -236,12 +242,15 @@ def options_of(*roles):
     return [option.name for role in roles for option in OPTIONS[role]]
 
 
-DATASET_PROPERTIES = 'image_shape', 'class_names', 'class_counts', 'images', 'reading'  # saved in config.json, too
 ALL = {option.name: option for role in OPTIONS.values() for option in role}
 DEFAULTS = {name: option.default for name, option in ALL.items()}
 SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  # in config.json
 # Defaults of options that neither the user nor config.json sets. A run's data set is never auto.
 ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist'}
+
+# What config.json and a Config hold besides options.
+DATASET_PROPERTIES = 'image_shape', 'class_names', 'class_counts', 'images', 'reading', 'digest'
+SOURCE_PROPERTIES = 'source', 'source_step', 'previous_steps'
 
 # The values that a recipe sets unless the user sets them. conditional None means true if the data set has classes.
 # img_size None means the data set's own size, or 32 if that is smaller.
@@ -263,6 +272,12 @@ def flag(name):
 def as_typed(value):
     """Return a value as it is written on the command line."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def command_line(options):
+    """Return the command that runs this program with these options, {option: value}."""
+    words = [word for name, value in options.items() for word in (flag(name), as_typed(value))]
+    return join_command([sys.executable.removeprefix(os.getcwd() + os.sep), sys.argv[0], *words])
 
 
 ##################################################################################
@@ -321,13 +336,18 @@ def argument_type(option):
 ##################################################################################
 
 @dataclasses.dataclass(frozen=True)  # otherwise the class would accept new attributes
-class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES], frozen=True)):
-    """The saved options of a run and the properties of its data set.
+class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES, *SOURCE_PROPERTIES], frozen=True)):
+    """The saved options of a run, and properties of its data set and of the run that it started from.
 
-    The properties are image_shape (H, W, C), class_names (a tuple, empty if there are no classes), class_counts (the
-    number of training images of each class, empty if unknown), images (the size of the training split, or None if
-    unknown) and reading (a tuple, see datasets.dataset.Dataset). A Config is immutable:
-    dataclasses.replace(config, epoch=3) returns a changed copy.
+    The properties of the data set are image_shape (H, W, C), class_names (a tuple, empty if there are no classes),
+    class_counts (the number of training images of each class, empty if unknown), images (the size of the training
+    split, or None if unknown), reading (a tuple, see datasets.dataset.Dataset) and digest (a hash of the training
+    split, or None if unknown).
+
+    source is the folder of the run that --from named, and source_step is the step of its checkpoint. Both are None
+    without --from. previous_steps is the number of earlier steps that the warm-up of the moving average counts.
+
+    A Config is immutable: dataclasses.replace(config, epoch=3) returns a changed copy.
     """
 
     @property
@@ -353,16 +373,18 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES],
         return self.epoch * self.steps_per_epoch
 
 
-def resolve(typed):
-    """Return the options of a new run, {option: value}.
+def resolve(typed, inherited=None):
+    """Return the options of a run, {option: value}.
 
-    A value comes from the command line, else from the recipe, else from the article. conditional and img_size may be
-    None, which make_config and resolve_shape resolve.
+    A value comes from the command line, else from the recipe, else from inherited, else from the article. conditional
+    and img_size may be None, which make_config and resolve_shape resolve.
 
     Args:
         typed: the options given on the command line, as parse returns them.
+        inherited: options of the run that is resumed, or that the new run starts from.
     """
-    return {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **RECIPES[typed.get('recipe', 'article')],
+    return {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **(inherited or {}),
+            **RECIPES[typed.get('recipe', 'article')],
             **{name: value for name, value in typed.items() if name in SAVED}}
 
 
@@ -382,6 +404,16 @@ def resolve_shape(options, native_shape):
     if options['c_dim'] == channels:
         changes['c_dim'] = 0
     return {**options, **changes}
+
+
+def known_options(typed):
+    """Return the identity and training options that are typed, or set by the typed recipe, {option: value}.
+
+    Values that depend on the data set, such as auto, are left out.
+    """
+    options = {**RECIPES[typed.get('recipe', 'article')], **typed}
+    return {name: options[name] for name in options_of('identity', 'training')
+            if options.get(name) not in (None, 'auto')}
 
 
 def complete_options(options):
@@ -417,7 +449,8 @@ def make_config(options, image_shape=None, class_names=(), images=None, class_co
     if options['conditional'] is None:
         options = {**options, 'conditional': len(class_names) > 0}
     return Config(**options, image_shape=tuple(image_shape), class_names=tuple(class_names),
-                  images=images, class_counts=tuple(class_counts), reading=tuple(reading))
+                  images=images, class_counts=tuple(class_counts), reading=tuple(reading), digest=None, source=None,
+                  source_step=None, previous_steps=0)
 
 
 def normalized(name, value):

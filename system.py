@@ -57,7 +57,7 @@ def start_process(command, cores, **options):
     return subprocess.Popen(command, start_new_session=True, preexec_fn=prepare, **options)
 
 
-def command_line(words):
+def join_command(words):
     """Return words as one command line, quoted for the shell of this system."""
     if is_windows():
         return subprocess.list2cmdline(words)

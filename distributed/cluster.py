@@ -115,19 +115,19 @@ class Cluster:
         if different:
             raise UserError(f'the workers have different {" and ".join(different)}: use the same on all workers')
 
-    def broadcast(self, sess, step, variables):
-        """Assign the chief's values to variables on all workers, and return the chief's step."""
+    def broadcast(self, sess, numbers, variables):
+        """Assign the chief's values to variables on all workers, and return the chief's numbers, a list of integers."""
         if self.size == 1:
-            return step
-        # Two numbers, because float32 is exact only for integers up to 2**24.
-        values = [tf.constant([step // 2**20, step % 2**20], tf.float32), *(v.read_value() for v in variables)]
+            return numbers
+        # Two parts of each number, because float32 is exact only for integers up to 2**24.
+        parts = tf.constant([divmod(number, 2**20) for number in numbers], tf.float32)  # [number of numbers, 2]
         of_chief = []
-        for value in values:
+        for value in [parts, *(variable.read_value() for variable in variables)]:
             with tf.control_dependencies(of_chief[-1:]):  # the order must be the same on all workers
                 of_chief.append(reduce(value * float(self.is_chief), self.size, 'Id'))
         assignments = [variable.assign(value) for variable, value in zip(variables, of_chief[1:], strict=True)]
-        (high, low), _ = sess.run([of_chief[0], assignments])
-        return int(high) * 2**20 + int(low)
+        parts, _ = sess.run([of_chief[0], assignments])
+        return [int(high) * 2**20 + int(low) for high, low in parts]
 
     def agree_to_stop(self, sess, stop):
         """Set stop.requested on all workers if any worker has received a signal."""

@@ -5,9 +5,13 @@ import os
 import shutil
 
 from options import UserError
-from storage.run import MODEL, checkpoint_steps
+from storage.run import MODEL, Diverged, checkpoint_steps, list_names
 from tf1 import one_line, tf
 from utils import make_folder
+
+# The names that Adam gives to its slots of a variable, and to its powers of the betas. D's optimizer is created first.
+SLOTS = '/Adam', '/Adam_1'
+POWER_SUFFIXES = {'discriminator': '', 'generator': '_1'}
 
 
 class Checkpoints:
@@ -40,7 +44,7 @@ class Checkpoints:
             raise UserError(f'the checkpoint of step {step} was not saved ({run_folder} has been removed): restore the '
                             'folder and run the same command again to resume')
         if not self.sess.run(self.all_finite):
-            raise not_finite('a weight', step)
+            raise Diverged('a weight', step)
         self.save(step)
 
     def save(self, step):
@@ -136,8 +140,89 @@ class Checkpoints:
             self.saver.restore(self.sess, path)
         return bool(self.averages) and not missing
 
+    def start_from(self, source, beta1, beta2):
+        """Restore the variables that this graph shares with a checkpoint of another run, the newest undamaged one.
 
-def not_finite(name, step):
-    """Return the UserError of a training run that has diverged."""
-    return UserError(f'{name} is not finite at step {step}: training stopped. Lower the learning rates, --g_lr and '
-                     '--d_lr; checkpoints before that step are intact')
+        A variable is shared if the checkpoint has its name and shape. Its optimizer slots and its average are restored
+        with it. All others keep their values, except that averages that are not restored start at their variables.
+
+        Adam corrects its moments by 1 - beta^t after t updates. The powers beta^t are restored if all trainable
+        variables of a network are restored with their slots. Otherwise they start again: new variables then take Adam's
+        usual first steps, and restored ones take smaller steps at first.
+
+        Args:
+            source: a storage.branch.Source.
+            beta1, beta2: those of this run. The powers are converted if the source has others.
+
+        Returns:
+            (step of the checkpoint, variables that were not restored, names in the checkpoint that are not used).
+
+        Raises:
+            UserError: if the checkpoints are damaged, or if no trainable variable is shared.
+        """
+        for step in source.steps:
+            path = os.path.join(source.checkpoints, f'{MODEL}.model-{step}')
+            try:
+                saved_shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+                shared = shared_variables(saved_shapes)
+                if not set(shared) & set(names_of(tf.trainable_variables())):
+                    raise UserError(f'{path} has no trainable variable with a name and shape of this network: choose '
+                                    "another run, or the options of the source's network")
+                tf.train.Saver(shared).restore(self.sess, path)
+            except tf.errors.OpError as error:
+                print(f'{path} is damaged ({one_line(error)})')
+                continue
+            self.sess.run(tf.variables_initializer([v for v in self.averages if v.op.name not in shared]))
+            for name, before, now in ('beta1_power', source.options['beta1'], beta1), (
+                    'beta2_power', source.options['beta2'], beta2):
+                for power in [shared[name + suffix] for suffix in POWER_SUFFIXES.values() if name + suffix in shared]:
+                    # The variable is beta^(t + 1), and t is that of the source. With beta 0, it is 0.
+                    if before not in (0, now):
+                        power.load(self.sess.run(power) * now / before, self.sess)
+            new = [variable for variable in tf.global_variables() if variable.op.name not in shared]
+            return step, new, sorted(set(saved_shapes) - set(names_of(tf.global_variables())))
+        raise UserError(f'all checkpoints of --from {source.folder} are damaged: choose another --checkpoint or run')
+
+
+def names_of(variables):
+    return [variable.op.name for variable in variables]
+
+
+def shared_variables(saved_shapes):
+    """Return the variables of the graph to restore from a checkpoint of another run, {name: variable}.
+
+    Args:
+        saved_shapes: {name: shape} of the checkpoint.
+    """
+    variables = {variable.op.name: variable for variable in tf.global_variables()}
+    shared = {name: variable for name, variable in variables.items()
+              if saved_shapes.get(name) == variable.shape.as_list()}
+    for network, suffix in POWER_SUFFIXES.items():
+        needed = {name + slot for name in names_of(tf.trainable_variables(f'{network}/')) for slot in ('', *SLOTS)}
+        if not needed <= set(shared):
+            for power in 'beta1_power', 'beta2_power':
+                shared.pop(power + suffix, None)
+    return shared
+
+
+def describe_variables(variables, new, unused):
+    """Return how many variables were restored from another run, and the names of those that were not.
+
+    Args:
+        variables: all variables of the graph.
+        new, unused: as from Checkpoints.start_from.
+    """
+    text = f'restored {len(variables) - len(new)} of {len(variables)} variables'
+    for title, names in ('new', names_of(new)), ('not used', unused):
+        # Optimizer slots and averages follow their variable.
+        names = [name for name in names if owner_of(name) == name or owner_of(name) not in names]
+        if names:
+            text += f'; {title}: {list_names(names)}'
+    return text
+
+
+def owner_of(name):
+    """Return the name of the variable to which an optimizer slot or an average belongs, or else the name itself."""
+    for suffix in *SLOTS, '/ExponentialMovingAverage':
+        name = name.removesuffix(suffix)
+    return name

@@ -15,6 +15,7 @@ import filelock
 from options import (
     ARTICLE,
     DATASET_PROPERTIES,
+    SOURCE_PROPERTIES,
     UserError,
     as_typed,
     check_saved_options,
@@ -32,6 +33,20 @@ MAX_LISTED = 3  # maximal number of runs in a message
 
 class RunNotFound(UserError):
     """No trained run has the requested options."""
+
+
+class Diverged(UserError):
+    """Training has stopped, because a loss or a weight is not finite.
+
+    Args:
+        quantity: the name of the loss, or 'a weight'.
+        step: the step after which it was not finite.
+    """
+
+    def __init__(self, quantity, step):
+        self.cause = f'{quantity} is not finite at step {step}: training stopped'
+        super().__init__(f'{self.cause}. Lower the learning rates, --g_lr and --d_lr; checkpoints before that step are '
+                         'intact')
 
 
 class Run:
@@ -85,15 +100,23 @@ class Run:
     def check_config(self, config):
         """Check that the run in the folder, if it has checkpoints, was trained with this config.
 
-        Print unknown keys of config.json, and the number of images if it has changed.
+        Print unknown keys of config.json, and whether the training split has changed.
+
+        Returns:
+            The source properties in config.json, {name: value}, or {} if the run has no checkpoint.
 
         Raises:
             UserError: if the run was trained with other options or classes, on images of another shape, or on a data
-                set that was read differently, or if its config.json is damaged.
+                set that was read differently, if its config.json is damaged, or if its start from another run was
+                interrupted and config has no source.
         """
-        if not os.path.exists(self.config_path) or not checkpoint_steps(f'{self.folder}/{MODEL}'):
-            return
+        if not os.path.exists(self.config_path):
+            return {}
         options, rest = read_config(self.config_path)
+        if not checkpoints_of(self.folder):
+            if config.source is None:
+                check_not_interrupted(self.folder, rest)
+            return {}
         saved = {**ARTICLE, **options}
         different = [f'{flag(name)} {as_typed(saved[name])}' for name in options_of('identity', 'training')
                      if saved[name] != getattr(config, name)]
@@ -118,11 +141,22 @@ class Run:
                             'the data set, or choose another --name')
         if rest.get('images', config.images) != config.images:
             print(f'The training split has {config.images} images; it had {rest["images"]} before')
+        elif None not in (rest.get('digest'), config.digest) and rest['digest'] != config.digest:
+            print(f'The {config.images} images of the training split, or their classes, have changed since the last '
+                  'training')
+        return {name: rest[name] for name in SOURCE_PROPERTIES if name in rest}
 
     def write_config(self, config):
         """Write config.json. Keep the keys of an existing file that are not in the config."""
         rest = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
         write_json({**rest, **vars(config)}, self.config_path)
+
+
+def check_not_interrupted(folder, rest):
+    """Raise UserError if a run without a checkpoint was to start from another run; rest is that of its config.json."""
+    if rest.get('source'):
+        raise UserError(f'{folder} has no checkpoint yet (its start from {rest["source"]} was interrupted): add --from '
+                        f'{rest["source"]} --checkpoint {rest.get("source_step")}, or choose another --name')
 
 
 def remove_partial_files(folder):
@@ -155,6 +189,11 @@ def read_config(path):
         shape = rest.get('image_shape', [28, 28, 1])
         if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
             raise ValueError('image_shape is not [height, width, channels]')
+        if not isinstance(rest.get('source') or '', str):
+            raise ValueError('source is not a folder')
+        for name in 'source_step', 'previous_steps':
+            if type(rest.get(name) or 0) is not int or (rest.get(name) or 0) < 0:
+                raise ValueError(f'{name} is not a number of steps')
         return options, rest
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): correct or delete it') from error
@@ -184,8 +223,8 @@ def describe_reading(reading):
 
 
 def report_unknown_keys(path, rest):
-    """Print the keys of a config.json that are neither options nor properties of the data set."""
-    unknown = ', '.join(sorted(set(rest) - set(DATASET_PROPERTIES)))
+    """Print the keys of a config.json that are neither options nor properties of the run."""
+    unknown = ', '.join(sorted(set(rest) - {*DATASET_PROPERTIES, *SOURCE_PROPERTIES}))
     if unknown:
         print(f'{path} has unknown keys, which are ignored: {unknown}')
 
@@ -195,6 +234,11 @@ def checkpoint_steps(folder):
     names = os.listdir(folder) if os.path.isdir(folder) else []
     matches = [re.fullmatch(MODEL + r'\.model-([0-9]+)\.index', name) for name in names]
     return sorted((int(match[1]) for match in matches if match), reverse=True)
+
+
+def checkpoints_of(folder):
+    """Return the steps of the checkpoints of the run in a folder, newest first."""
+    return checkpoint_steps(os.path.join(folder, MODEL))
 
 
 class StoredRun(NamedTuple):
@@ -221,17 +265,10 @@ def find_runs(checkpoint_dir, wanted):
         RunNotFound: if no run matches.
         UserError: if a config.json is damaged. If wanted has a name, only that run's config.json matters.
     """
-    runs = []
-    for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
-        try:
-            run = read_run(folder)
-        except UserError:
-            if wanted.get('name', folder.name) == folder.name:
-                raise
-            continue
-        if run:
-            runs.append(run)
-    runs.sort(key=lambda run: run.trained, reverse=True)
+    runs, errors = list_runs(checkpoint_dir)
+    for name, error in errors.items():
+        if wanted.get('name', name) == name:
+            raise error
     matching = [run for run in runs if has_options(run, wanted)]
     if not matching:
         existing = list_names([run.name for run in runs]) or 'none'
@@ -254,21 +291,50 @@ def has_options(run, wanted):
     return resolve_shape({**run.options, **wanted}, native_shape) == resolve_shape(run.options, native_shape)
 
 
+def list_runs(checkpoint_dir):
+    """Return the trained runs in checkpoint_dir, last trained first, and {folder's name: UserError} of damaged ones."""
+    runs, errors = [], {}
+    for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
+        try:
+            run = read_run(folder)
+        except UserError as error:
+            errors[folder.name] = error
+            continue
+        if run:
+            runs.append(run)
+    return sorted(runs, key=lambda run: run.trained, reverse=True), errors
+
+
 def read_run(folder):
     """Return the StoredRun of a folder of checkpoint_dir, or None if the folder does not hold a trained run."""
     steps = checkpoint_steps(folder / MODEL)
-    if not steps:
+    saved = read_options(folder) if steps else None
+    if saved is None:
         return None
-    lineage_name = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', folder.name)
-    if (folder / 'config.json').exists():
-        options, rest = read_config(folder / 'config.json')
+    options, rest = saved
+    trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
+    return StoredRun(folder.name, options, rest, trained)
+
+
+def read_options(folder):
+    """Return all options of the run in a folder, {option: value}, and everything else in its config.json.
+
+    Runs of older repositories have no config.json: the folder's name gives the data set, batch size and z_dim. Without
+    such a name, the result is None. An option that is missing has the article's value.
+
+    Raises:
+        UserError: if config.json is damaged.
+    """
+    name = os.path.basename(os.path.abspath(folder))
+    lineage_name = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', name)
+    if os.path.exists(os.path.join(folder, 'config.json')):
+        options, rest = read_config(os.path.join(folder, 'config.json'))
     elif lineage_name:
         dataset_name, batch_size, z_dim = lineage_name.groups()
         options, rest = {'dataset_name': dataset_name, 'batch_size': int(batch_size), 'z_dim': int(z_dim)}, {}
     else:
         return None
-    trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
-    return StoredRun(folder.name, {**ARTICLE, **options, 'name': folder.name}, rest, trained)
+    return {**ARTICLE, **options, 'name': name}, rest
 
 
 def list_names(names):

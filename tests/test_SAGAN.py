@@ -619,7 +619,7 @@ def test_build_model_refuses_a_graph_that_has_networks(tiny):
 
 
 def test_initialize_starts_the_averages_at_the_new_weights(tiny):
-    tiny.initialize(random_dataset(TINY))
+    tiny.initialize()
     variables, averages = tiny.sess.run([tiny.g_variables, tiny.averages])
     assert len(variables) == len(averages)
     assert all((a == b).all() for a, b in zip(variables, averages, strict=True))

@@ -32,7 +32,8 @@ from datasets import load_dataset
 from datasets.digits import make_digits
 from datasets.idx import FILES
 from distributed import launcher
-from options import UserError
+from options import RECIPES, UserError
+from storage import branch
 from tf1 import tf
 
 # A run of 2 epochs of 42 steps on the small data set.
@@ -567,7 +568,7 @@ def test_select_run_reads_the_recipe(tmp_path):
 
 @pytest.mark.parametrize('typed', [{}, {'recipe': 'paper'}], ids=['article', 'paper'])
 def test_select_run_requires_classes_for_a_label(tmp_path, typed):
-    recipe = main.RECIPES[typed.get('recipe', 'article')]
+    recipe = RECIPES[typed.get('recipe', 'article')]
     options = {name: value for name, value in recipe.items() if value is not None}
     write_fake_run(tmp_path, 'a', trained=2, **options)
     write_fake_run(tmp_path, 'b', trained=1, **options, conditional=True)
@@ -1000,6 +1001,7 @@ def test_out_of_memory_is_reported_in_one_line(run_main, small_data, monkeypatch
     model = mock.Mock()
     model.train.side_effect = error
     monkeypatch.setattr(networks, 'build', mock.Mock(return_value=model))
+    monkeypatch.setattr(branch, 'report_new_run', mock.Mock())
     one_line_error(run_main('--data_dir', small_data, *QUICK), 'out of memory (', 'of 58 GiB): reduce --batch_size')
 
 

@@ -23,7 +23,7 @@ from options import (
     check_image_size,
     check_saved_options,
     check_worker_share,
-    checkpoint_folder,
+    checkpoint_path,
     complete_options,
     flag,
     make_config,
@@ -41,7 +41,8 @@ from training.losses import OBJECTIVES
 # The command line
 ##################################################################################
 
-FOLDERS = [name for name, option in ALL.items() if option.type in (options.FOLDER, options.CHECKPOINT_FOLDER)]
+FOLDERS = [name for name, option in ALL.items() if option.type in (options.FOLDER, options.CHECKPOINT_FOLDER,
+                                                                options.SOURCE)]
 
 
 def valid_text(name):
@@ -106,8 +107,8 @@ def test_parse_refuses_a_name_that_is_not_safe_for_a_folder(name):
 
 
 @pytest.mark.parametrize('separator, path', [('/', 'a/b'), ('\\', 'C:\\runs\\a'), ('\\', 'a/b')])
-def test_checkpoint_folder_accepts_the_separator_of_the_system(separator, path):
-    assert checkpoint_folder(separator).parse(path) == path
+def test_checkpoint_path_accepts_the_separator_of_the_system(separator, path):
+    assert checkpoint_path('FOLDER', 'a folder', separator).parse(path) == path
 
 
 @pytest.mark.parametrize('separator, text, name', [
@@ -118,9 +119,9 @@ def test_parse_dataset_returns_slashes(separator, text, name):
 
 
 @pytest.mark.parametrize('separator, path', [('/', 'a\\b'), ('/', 'a*'), ('\\', 'a[1]'), ('\\', 'a?')])
-def test_checkpoint_folder_refuses_what_tensorflow_reads_as_a_pattern(separator, path):
+def test_checkpoint_path_refuses_what_tensorflow_reads_as_a_pattern(separator, path):
     with pytest.raises(ValueError):
-        checkpoint_folder(separator).parse(path)
+        checkpoint_path('FOLDER', 'a folder', separator).parse(path)
 
 
 @pytest.mark.parametrize('text, block', [

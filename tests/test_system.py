@@ -11,7 +11,7 @@ from helpers import ROOT
 from PIL import Image
 
 import system
-from system import available_cores, command_line, start_process, stop_signals
+from system import available_cores, join_command, start_process, stop_signals
 
 SHOW_SESSION = 'import os; print(os.getpid() == os.getsid(0))'
 
@@ -62,9 +62,9 @@ def test_start_process_uses_the_given_cores():
 @pytest.mark.parametrize('is_windows, expected', [
     (False, "'.venv\\Scripts\\python' main.py --data_dir 'my data'"),
     (True, '.venv\\Scripts\\python main.py --data_dir "my data"')])
-def test_command_line_is_quoted_for_the_shell(monkeypatch, is_windows, expected):
+def test_join_command_is_quoted_for_the_shell(monkeypatch, is_windows, expected):
     monkeypatch.setattr(system, 'is_windows', lambda: is_windows)
-    assert command_line(['.venv\\Scripts\\python', 'main.py', '--data_dir', 'my data']) == expected
+    assert join_command(['.venv\\Scripts\\python', 'main.py', '--data_dir', 'my data']) == expected
 
 
 ##################################################################################

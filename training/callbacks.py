@@ -77,7 +77,7 @@ def default_callbacks(dataset, scorer, progress):
     """
     summaries = Summaries()
     return [Scores(scorer), BestCheckpoint(), History(), summaries, progress, TrainGrid(summaries), EpochGrid(),
-            Curves(), Animation(), Snapshots(dataset), AttentionPage(), Checkpoint()]
+            Curves(), Animation(), Snapshots(dataset), AttentionPage(), Checkpoint(), StoppedRun(dataset)]
 
 
 @contextlib.contextmanager
@@ -246,9 +246,14 @@ class Curves(Callback):
         return every(model.config.steps_per_epoch, step)
 
     def on_step(self, model, step, values):
-        output = "D's mean probability that an image is real" if model.objective.probability else "D's mean output"
-        figure = draw_curves(read_history(model.run.result_path('history.csv')), output)
-        save_figure(figure, model.run.result_path('curves.png'))
+        write_curves(model)
+
+
+def write_curves(model):
+    """Draw the history of a run."""
+    output = "D's mean probability that an image is real" if model.objective.probability else "D's mean output"
+    figure = draw_curves(read_history(model.run.result_path('history.csv')), output)
+    save_figure(figure, model.run.result_path('curves.png'))
 
 
 class Animation(Callback):
@@ -291,7 +296,7 @@ class AttentionPage(Callback):
     activity = 'drawing'
 
     def is_due(self, model, step, is_last):
-        return is_last
+        return step == model.config.last_step
 
     def on_step(self, model, step, values):
         write_attention_page(model.run)
@@ -307,3 +312,30 @@ class Checkpoint(Callback):
 
     def on_step(self, model, step, values):
         model.checkpoints.save_if_finite(step)
+
+
+class StoppedRun(Callback):
+    """If training is stopped early, write a grid, the curves and the attention page of the last step.
+
+    It runs after the checkpoint is saved, because the process may be killed soon. It writes neither a training grid nor
+    a snapshot, so that the animation and the page of the resumed run are those of an uninterrupted one.
+    """
+
+    activity = 'drawing'
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def start(self, model, step):
+        pathlib.Path(model.run.result_path('stopped.png')).unlink(missing_ok=True)
+
+    def is_due(self, model, step, is_last):
+        return is_last and step < model.config.last_step
+
+    def on_step(self, model, step, values):
+        config = model.config
+        write_grid(model, 'stopped', config.seed, Stream.FIXED_Z)
+        write_curves(model)
+        if model.gammas:
+            real = real_images(config, SNAPSHOT_IMAGES, self.dataset)
+            write_attention_page(model.run, take_snapshot(model, real, epoch=0, step=step))

@@ -44,8 +44,8 @@ def test_single_worker_averages_nothing(sess):
     assert Cluster().all_reduce(tensors) is tensors
 
 
-def test_single_worker_keeps_its_step():
-    assert Cluster().broadcast(None, 7, []) == 7
+def test_single_worker_keeps_its_numbers():
+    assert Cluster().broadcast(None, [7, 3], []) == [7, 3]
 
 
 def test_single_worker_compares_nothing():

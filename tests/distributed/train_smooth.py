@@ -77,7 +77,7 @@ def main(path, options):
         model.build_model()
         sess.run(tf.global_variables_initializer())
         variables = {variable.op.name: variable for variable in tf.global_variables()}
-        cluster.broadcast(sess, 0, list(variables.values()))
+        cluster.broadcast(sess, [0], list(variables.values()))
         results = {f'0/{name}': value for name, value in sess.run(variables).items()}
         for step in range(STEPS):
             losses = model.train_batch(random_batches(model, step), step)

@@ -3,14 +3,16 @@
 import os
 import pathlib
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import SMALL, images_and_z, snapshot
 
-from options import UserError
+from options import ARTICLE, UserError
 from SAGAN import SAGAN
-from storage.checkpoints import Checkpoints
+from storage.branch import Source
+from storage.checkpoints import Checkpoints, describe_variables
 from storage.run import checkpoint_steps
 from tf1 import tf
 
@@ -447,3 +449,176 @@ def test_network_load_refuses_a_checkpoint_with_another_z_dim(network):
 def test_network_without_attention_loads_a_checkpoint_with_attention(network):
     network.save(1)
     assert load_into_another(network, attention=False) == (True, 1)
+
+
+##################################################################################
+# Starting from the checkpoint of another run
+##################################################################################
+
+BETAS = {'beta1': 0.5, 'beta2': 0.75}
+
+
+def open_networks(folder, g_size=3, d_names=('discriminator/w',), beta1=0.5, beta2=0.75, ema=0.9):
+    """Return the Checkpoints and the update of a graph of two networks. The generator has one weight [g_size].
+
+    Each network has an Adam optimizer, D's first, whose updates change the weights by 1.
+    """
+    sess = tf.Session(graph=tf.Graph())
+    with sess.graph.as_default():
+        weights = {name: tf.get_variable(name, [2], initializer=tf.ones_initializer(), use_resource=True)
+                   for name in d_names}
+        weights['generator/w'] = tf.get_variable('generator/w', [g_size], initializer=tf.ones_initializer(),
+                                                 use_resource=True)
+        updates = []
+        for network in 'discriminator', 'generator':
+            loss = tf.add_n([tf.reduce_sum(weight) for name, weight in weights.items() if name.startswith(network)])
+            optimizer = tf.train.AdamOptimizer(1., beta1, beta2)
+            updates.append(optimizer.minimize(loss, var_list=tf.trainable_variables(f'{network}/')))
+        averages = []
+        if ema:
+            average = tf.train.ExponentialMovingAverage(ema)
+            with tf.control_dependencies(updates):
+                updates = average.apply([weights['generator/w']])
+            averages = [average.average(weights['generator/w'])]
+        sess.run(tf.global_variables_initializer())
+        return Checkpoints(sess, str(folder), averages, 3), tf.group(updates)
+
+
+def variables_of(checkpoints):
+    with checkpoints.sess.graph.as_default():
+        return checkpoints.sess.run({variable.op.name: variable for variable in tf.global_variables()})
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """The Source of a run after 1, 2 and 3 updates of its weights, and its last variables."""
+    folder = str(tmp_path_factory.mktemp('source'))
+    checkpoints, update = open_networks(f'{folder}/SAGAN')
+    with checkpoints.sess.graph.as_default():
+        for step in 1, 2, 3:
+            checkpoints.sess.run(update)
+            checkpoints.save(step)
+    return Source(folder, f'{folder}/SAGAN', (3, 2, 1), {**ARTICLE, **BETAS}, {}), variables_of(checkpoints)
+
+
+def start_from(source, tmp_path, **options):
+    """Let the networks of open_networks start from a Source. Return what start_from returns, and the variables."""
+    checkpoints, _ = open_networks(tmp_path / 'new' / 'SAGAN', **options)
+    betas = {name: options.get(name, value) for name, value in BETAS.items()}
+    with checkpoints.sess.graph.as_default():
+        step, new, unused = checkpoints.start_from(source, **betas)
+        new = [variable.op.name for variable in new]
+    return step, new, unused, variables_of(checkpoints)
+
+
+def test_start_from_restores_all_variables_of_the_same_networks(source, tmp_path):
+    source, expected = source
+    step, new, unused, variables = start_from(source, tmp_path)
+    assert (step, new, unused) == (3, [], [])
+    assert all((variables[name] == expected[name]).all() for name in expected)
+
+
+def test_start_from_restores_the_first_of_the_steps(source, tmp_path):
+    source, expected = source
+    step, _, _, variables = start_from(source._replace(steps=(1,)), tmp_path)
+    assert step == 1 and variables['generator/w'][0] == pytest.approx(0, abs=1e-6)  # 1 - the first update
+
+
+G_NAMES = ['generator/w', 'generator/w/Adam', 'generator/w/Adam_1', 'generator/w/ExponentialMovingAverage']
+
+
+def test_start_from_leaves_a_weight_of_another_shape_with_its_slots_and_average_new(source, tmp_path):
+    source, _ = source
+    _, new, _, variables = start_from(source, tmp_path, g_size=4)
+    assert sorted(new) == sorted([*G_NAMES, 'beta1_power_1', 'beta2_power_1'])
+    assert variables['generator/w'].tolist() == variables['generator/w/ExponentialMovingAverage'].tolist() == [1] * 4
+    assert variables['generator/w/Adam'].tolist() == [0] * 4
+
+
+def test_start_from_restores_the_powers_of_an_unchanged_network_alone(source, tmp_path):
+    source, expected = source
+    _, _, _, variables = start_from(source, tmp_path, g_size=4)
+    assert variables['beta2_power'] == expected['beta2_power'] == np.float32(0.75) ** 4
+    assert variables['beta2_power_1'] == np.float32(0.75)
+
+
+def test_start_from_restores_the_slots_of_weights_beside_a_new_one(source, tmp_path):
+    source, expected = source
+    _, new, _, variables = start_from(source, tmp_path, d_names=('discriminator/w', 'discriminator/v'))
+    assert 'discriminator/v' in new and 'discriminator/w/Adam_1' not in new
+    assert (variables['discriminator/w/Adam_1'] == expected['discriminator/w/Adam_1']).all()
+    assert variables['beta1_power'] == 0.5  # starts again, as the new weight does
+
+
+def test_start_from_reports_what_it_does_not_use(source, tmp_path):
+    source, _ = source
+    _, _, unused, _ = start_from(source, tmp_path, d_names=['discriminator/v'])
+    assert unused == ['discriminator/w', 'discriminator/w/Adam', 'discriminator/w/Adam_1']
+
+
+def test_start_from_a_run_without_averages_starts_them_at_the_weights(source, tmp_path):
+    source, _ = source
+    checkpoints, _ = open_networks(tmp_path / 'source', ema=None)
+    with checkpoints.sess.graph.as_default():
+        checkpoints.sess.run([variable.assign(variable + 7) for variable in tf.trainable_variables()])
+        checkpoints.save(9)
+    _, new, _, variables = start_from(source._replace(checkpoints=checkpoints.folder, steps=(9,)), tmp_path)
+    assert new == ['generator/w/ExponentialMovingAverage']
+    assert variables['generator/w/ExponentialMovingAverage'].tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize('beta1, beta2', [(0.25, 0.5), (0., 0.9)])
+def test_start_from_converts_the_powers_to_other_betas(source, tmp_path, beta1, beta2):
+    """After three updates with 0.5 and 0.75, the moments lack 0.5^3 and 0.75^3. The next update multiplies by beta."""
+    source, _ = source
+    _, new, _, variables = start_from(source, tmp_path, beta1=beta1, beta2=beta2)
+    assert new == []
+    for suffix in '', '_1':
+        assert variables[f'beta1_power{suffix}'] == pytest.approx(0.5 ** 3 * beta1)
+        assert variables[f'beta2_power{suffix}'] == pytest.approx(0.75 ** 3 * beta2)
+
+
+def test_start_from_moments_with_other_betas_stays_unbiased(source, tmp_path):
+    """A constant gradient of 1 keeps updates of 1, as Adam's correction of its moments is exact."""
+    checkpoints, update = open_networks(tmp_path / 'new' / 'SAGAN', beta1=0.9, beta2=0.99)
+    with checkpoints.sess.graph.as_default():
+        checkpoints.start_from(source[0], beta1=0.9, beta2=0.99)
+        before = variables_of(checkpoints)
+        for number in range(1, 5):
+            checkpoints.sess.run(update)
+            for name in 'generator/w', 'discriminator/w':
+                np.testing.assert_allclose(before[name] - variables_of(checkpoints)[name], number, rtol=1e-5)
+
+
+def test_start_from_refuses_networks_that_share_no_weight(source, tmp_path):
+    with pytest.raises(UserError, match='SAGAN.model-3 has no trainable variable with a name and shape of this'):
+        start_from(source[0], tmp_path, g_size=4, d_names=['discriminator/v'])
+
+
+@pytest.fixture
+def damaged_source(source, tmp_path):
+    """A copy of the Source, in which the data of the newest checkpoint is damaged."""
+    source, _ = source
+    folder = str(shutil.copytree(source.checkpoints, tmp_path / 'copy'))
+    pathlib.Path(folder, f'SAGAN.model-3.{DATA}').write_bytes(b'damaged')
+    return source._replace(checkpoints=folder)
+
+
+def test_start_from_falls_back_to_an_undamaged_checkpoint(damaged_source, tmp_path, capsys):
+    step, *_ = start_from(damaged_source, tmp_path)
+    assert step == 2 and 'SAGAN.model-3 is damaged (' in capsys.readouterr().out
+
+
+def test_start_from_refuses_damaged_checkpoints(damaged_source, tmp_path):
+    with pytest.raises(UserError, match='all checkpoints of --from .* are damaged: choose another --checkpoint'):
+        start_from(damaged_source._replace(steps=(3,)), tmp_path)
+
+
+@pytest.mark.parametrize('new, unused, text', [
+    ([], [], 'restored 9 of 9 variables'),
+    (G_NAMES, [], 'restored 5 of 9 variables; new: generator/w'),
+    (['generator/w/Adam'], ['a', 'b', 'c', 'd', 'd/Adam_1'],
+     'restored 8 of 9 variables; new: generator/w/Adam; not used: a, b, c and 1 more')])
+def test_describe_variables_counts_all_and_names_what_is_not_restored(new, unused, text):
+    new = [SimpleNamespace(op=SimpleNamespace(name=name)) for name in new]
+    assert describe_variables(range(9), new, unused) == text

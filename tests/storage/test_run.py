@@ -224,7 +224,8 @@ def test_write_config_writes_options_and_properties_of_the_data_set(trained_run,
     written = json.loads(pathlib.Path(trained_run.config_path).read_text())
     options = {name: getattr(config, name) for name in ARTICLE}
     assert written == {**options, 'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300,
-                       'class_counts': [190, 110], 'reading': []}
+                       'class_counts': [190, 110], 'reading': [], 'digest': None, 'source': None, 'source_step': None,
+                       'previous_steps': 0}
 
 
 def test_write_config_keeps_unknown_keys(trained_run, config):
@@ -360,7 +361,8 @@ def test_read_properties_returns_them_in_config_json(run, config, trained_run):
     trained_run.write_config(config)
     change(trained_run, colour='red')
     assert read_properties(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'],
-                                             'class_counts': [190, 110], 'images': 300, 'reading': []}
+                                             'class_counts': [190, 110], 'images': 300, 'reading': [],
+                                             'digest': None}
 
 
 def test_read_properties_without_a_config_json_is_none(config):

@@ -29,6 +29,7 @@ from training.callbacks import (
     History,
     Scores,
     Snapshots,
+    StoppedRun,
     Summaries,
     TrainGrid,
     default_callbacks,
@@ -286,8 +287,14 @@ def test_animation_is_due_after_each_epoch_and_at_the_end():
     assert due_steps_of(Animation(), last_step=20) == [12, 20]
 
 
-def test_attention_page_is_due_at_the_end():
-    assert due_steps_of(AttentionPage(), last_step=20) == [20]
+@pytest.mark.parametrize('last_step, steps', [(24, [24]), (20, [])])
+def test_attention_page_is_due_at_the_end_of_the_run(last_step, steps):
+    assert due_steps_of(AttentionPage(), last_step) == steps
+
+
+@pytest.mark.parametrize('last_step, steps', [(24, []), (20, [20]), (12, [12])])
+def test_stopped_run_is_due_if_training_ends_early(last_step, steps):
+    assert due_steps_of(StoppedRun(None), last_step) == steps
 
 
 def test_checkpoint_is_due_every_save_freq_steps_and_at_the_end():
@@ -308,7 +315,7 @@ def test_first_train_grid_is_due_no_later_than_the_first_checkpoint(sample_freq,
 def test_default_callbacks_run_in_a_fixed_order():
     names = [type(callback).__name__ for callback in default_callbacks(None, None, Callback())]
     assert names == ['Scores', 'BestCheckpoint', 'History', 'Summaries', 'Callback', 'TrainGrid', 'EpochGrid', 'Curves',
-                     'Animation', 'Snapshots', 'AttentionPage', 'Checkpoint']
+                     'Animation', 'Snapshots', 'AttentionPage', 'Checkpoint', 'StoppedRun']
 
 
 # The output of callbacks for a stand-in model

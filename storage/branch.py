@@ -1,0 +1,320 @@
+"""How training starts: resume a run, start a new run from another one, or start afresh."""
+
+import itertools
+import os
+import pathlib
+import re
+from typing import NamedTuple
+
+from options import (
+    ARTICLE,
+    DEFAULTS,
+    UserError,
+    as_typed,
+    command_line,
+    default_shape,
+    flag,
+    known_options,
+    options_of,
+    resolve,
+    shape_of,
+)
+from storage.run import (
+    MODEL,
+    check_not_interrupted,
+    checkpoint_steps,
+    checkpoints_of,
+    has_options,
+    list_names,
+    list_runs,
+    read_options,
+    read_run,
+)
+
+SUBFOLDERS = MODEL, 'best'  # of a run's folder, in which checkpoints are
+
+
+class Source(NamedTuple):
+    """The checkpoint from which a new run starts."""
+    folder: str  # of the source's run
+    checkpoints: str  # the folder of the checkpoint
+    steps: tuple  # of the checkpoints that may be restored, the preferred one first
+    options: dict  # of the source's run, all of them
+    rest: dict  # everything else in its config.json
+
+    @property
+    def name(self):
+        """The name of the source's run."""
+        return folder_name(self.folder)
+
+    @property
+    def image_shape(self):
+        """The shape (H, W, C) of the source's images."""
+        return tuple(self.rest.get('image_shape') or
+                     shape_of(self.options, default_shape(self.options['dataset_name'])))
+
+    @property
+    def previous_steps(self):
+        """The steps of earlier runs that the warm-up of its moving average counts."""
+        return self.rest.get('previous_steps', 0)
+
+
+def folder_name(folder):
+    return os.path.basename(os.path.abspath(folder))
+
+
+def find_source(text, checkpoint_dir, checkpoint='latest'):
+    """Find the run or the checkpoint that --from names.
+
+    Runs of older repositories have no config.json: see storage.run.read_options.
+
+    Args:
+        text: the name of a run in checkpoint_dir, the path of its folder, or the path of a checkpoint or of the folder
+            that holds it.
+        checkpoint: 'latest', 'best' or a step.
+
+    Raises:
+        UserError: if there is no such run or checkpoint, or if its config.json is damaged.
+    """
+    path, step = split_checkpoint_path(text)
+    places = [os.path.join(checkpoint_dir, path), path]
+    if step is not None:
+        places.reverse()
+        if checkpoint not in ('latest', step):
+            raise UserError(f'--from {text} is the checkpoint of step {step}, but --checkpoint is {checkpoint}: omit '
+                            '--checkpoint')
+        checkpoint = step
+    folder = next((place for place in places if os.path.isdir(place)), None)
+    if folder is None:
+        runs, _ = list_runs(checkpoint_dir)
+        existing = list_names([run.name for run in runs]) or 'none'
+        raise UserError(f'--from {text} is neither a run in {checkpoint_dir} (existing: {existing}) nor a folder: '
+                        'choose one of these runs, or give the path of a run or of a checkpoint')
+    run_folder = run_folder_of(folder)
+    if checkpoint == 'best':
+        checkpoints = os.path.join(run_folder, 'best')
+    elif checkpoint_steps(folder):
+        checkpoints = folder
+    else:
+        checkpoints = os.path.join(run_folder, MODEL)
+    existing = checkpoint_steps(checkpoints)
+    if checkpoint == 'latest':
+        steps = existing
+    elif checkpoint == 'best':
+        steps = existing[:1]
+    else:
+        steps = [step for step in existing if step == checkpoint]
+    if not steps:
+        listed = ', '.join(map(str, existing)) or 'none'
+        raise UserError(f'{checkpoints} has no checkpoint {checkpoint} (steps: {listed}): choose another --checkpoint '
+                        'or another run')
+    options, rest = read_options(run_folder) or ({**ARTICLE, 'dataset_name': 'auto'}, {})
+    return Source(run_folder, checkpoints, tuple(steps), options, rest)
+
+
+def split_checkpoint_path(text):
+    """Split the path of a checkpoint into (its folder, its step). The step of another path is None."""
+    path = os.path.normpath(text)
+    folder, name = os.path.split(path)
+    match = re.fullmatch(rf'{MODEL}\.model-([0-9]+)(\.index|\.data-[0-9]+-of-[0-9]+)?', name)
+    if not match:
+        return path, None
+    return folder or os.curdir, int(match[1])
+
+
+def run_folder_of(folder):
+    """Return the folder of a run: folder itself, or its parent if it is a subfolder of a run that holds checkpoints."""
+    if folder_name(folder) in SUBFOLDERS and checkpoint_steps(folder):
+        return os.path.normpath(os.path.join(folder, os.pardir))
+    return folder
+
+
+def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'):
+    """Return whether --from text --checkpoint checkpoint is the recorded source of a run. The source may be gone."""
+    path, step = split_checkpoint_path(text)
+    if step is None and isinstance(checkpoint, int):
+        step = checkpoint
+    if step not in (None, recorded_step):
+        return False
+    if folder_name(path) in SUBFOLDERS:
+        path = os.path.dirname(path) or os.pardir
+    if folder_name(path) != folder_name(recorded):
+        return False
+    places = [place for place in (os.path.join(checkpoint_dir, path), path) if os.path.isdir(place)]
+    return not places or not os.path.isdir(recorded) or any(os.path.samefile(place, recorded) for place in places)
+
+
+def inherited_options(source, dataset_name=None):
+    """Return the options of a new run that starts from a source, unless they are typed.
+
+    The images of another data set are converted to the shape of the source's images, so that its weights fit.
+
+    Args:
+        dataset_name: the data set of the new run, or None for that of the source.
+    """
+    options = {name: source.options[name] for name in options_of('identity', 'training', 'schedule')}
+    if dataset_name not in (None, options['dataset_name']):
+        height, width, options['c_dim'] = source.image_shape
+        if height == width:
+            options['img_size'] = height
+    return options
+
+
+def describe_changes(source, config):
+    """Return the changes from a source to the Config of a new run, for example '--g_lr 0.0005 (was 0.001)'."""
+    changes = []
+    for name in options_of('identity', 'training', 'schedule'):
+        before, after = source.options[name], getattr(config, name)
+        if name not in ('img_size', 'c_dim') and before != after:
+            changes.append(f'{flag(name)} {as_typed(after)} (was {as_typed(before)})')
+    shape = '{} x {} x {}'.format(*config.image_shape)
+    if source.image_shape != config.image_shape:
+        changes.append('images of {} (were {} x {} x {})'.format(shape, *source.image_shape))
+    elif source.options['dataset_name'] != config.dataset_name:
+        changes.append(f'images of {shape} as before')
+    return ', '.join(changes) or 'no option changed'
+
+
+##################################################################################
+# New runs and resumed runs
+##################################################################################
+
+def choose_start(typed):
+    """Decide whether training resumes the run of --name, starts a new run from that of --from, or starts afresh.
+
+    Args:
+        typed: the options given on the command line.
+
+    Returns:
+        (typed, inherited, source): the typed options that still matter, the options that the run inherits, and the
+        Source of --from or None.
+
+    Raises:
+        UserError: if the options contradict each other or a saved run, or if there is no run of --from.
+    """
+    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    if 'checkpoint' in typed and 'from_name' not in typed:
+        raise UserError('--checkpoint requires --from with --phase train (training resumes from the newest '
+                        f'checkpoint). {branch_advice(typed)}')
+    if 'from_name' in typed and 'name' not in typed:
+        raise UserError('--from requires the name of the new run: add --name')
+    if 'name' not in typed:
+        return typed, {}, None
+    folder = os.path.join(checkpoint_dir, typed['name'])
+    _, rest = read_options(folder) or ({}, {})
+    if 'from_name' in typed:
+        check_same_source(folder, rest, typed)
+    if checkpoints_of(folder):
+        run = read_run(pathlib.Path(folder))
+        if run is None:  # without a config.json, only the typed options describe the run
+            return typed, {}, None
+        check_same_options(folder, run, typed)
+        typed = {name: value for name, value in typed.items() if name != 'recipe' and value != 'auto'}
+        return typed, {**run.options, 'checkpoint_dir': checkpoint_dir}, None
+    if 'from_name' in typed:
+        source = find_source(typed['from_name'], checkpoint_dir, typed.get('checkpoint', 'latest'))
+        return typed, inherited_options(source, known_options(typed).get('dataset_name')), source
+    check_not_interrupted(folder, rest)
+    return typed, {}, None
+
+
+def check_same_source(folder, rest, typed):
+    """Raise UserError if a folder holds another run than one that starts from --from.
+
+    Args:
+        folder: that of the run, which may not exist.
+        rest: what its config.json holds besides options.
+        typed: the options given on the command line.
+    """
+    source, step = rest.get('source'), rest.get('source_step')
+    if source is None and not checkpoints_of(folder):
+        return
+    if source is None:
+        raise UserError(f'{folder} already holds a run: choose another --name for the new run')
+    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    if not is_source(typed['from_name'], source, step, checkpoint_dir, typed.get('checkpoint')):
+        raise UserError(f'{folder} already holds a run that started from {source}, step {step}: choose another --name '
+                        'for the new run, or omit --from and --checkpoint to resume')
+
+
+def check_same_options(folder, run, typed):
+    """Raise UserError if the typed options of a run that is resumed differ from those of its StoredRun."""
+    different = different_options(run, known_options(typed))
+    if different:
+        values = ', '.join(f'{flag(name)} {as_typed(run.options[name])}' for name in different)
+        raise UserError(f'{folder} holds a run with {values}: omit these options to resume it. {branch_advice(typed)}')
+
+
+def different_options(run, options):
+    """Return the names of the identity and training options that a StoredRun does not have."""
+    return [name for name in options_of('identity', 'training')
+            if name in options and not has_options(run, {name: options[name]})]
+
+
+def nearest_run(checkpoint_dir, options):
+    """Return the trained run of the same data set that differs in the fewest options, the last trained of several.
+
+    Args:
+        options: those of a new run. Without a data set, runs of all data sets are considered.
+
+    Returns:
+        (StoredRun, names of the different options), or None if there is no run of the data set.
+    """
+    runs, _ = list_runs(checkpoint_dir)
+    dataset_name = options.get('dataset_name')
+    candidates = [(run, different_options(run, options)) for run in runs
+                  if dataset_name in (None, run.options['dataset_name'])]
+    return min(candidates, key=lambda candidate: len(candidate[1]), default=None)
+
+
+def report_new_run(config, run):
+    """If a Run is new, but there are runs of its data set, print the options in which it differs from the nearest."""
+    nearest = nearest_run(config.checkpoint_dir, vars(config))
+    if nearest is None or checkpoints_of(run.folder):
+        return
+    other, different = nearest
+    difference = f'has the options of {other.name}'
+    if different:
+        difference = f'differs from {other.name} in {list_names([flag(name) for name in different])}'
+    print(f'New run {run.name} ({difference}; use --from to branch)', flush=True)
+
+
+##################################################################################
+# Commands to type instead
+##################################################################################
+
+def branch_advice(typed):
+    """Return the advice to start a new run with --from, with the other options of the typed command."""
+    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    source, name = typed.get('name'), None
+    if source is None or not checkpoints_of(os.path.join(checkpoint_dir, source)):
+        options = {option: value for option, value in resolve(typed).items() if value not in (None, 'auto')}
+        nearest = nearest_run(checkpoint_dir, options)
+        source, name = nearest[0].name if nearest else 'RUN', source
+    if name is None:
+        name = free_name(source, checkpoint_dir)
+    command = command_line({'phase': 'train', 'from_name': source, **typed, 'name': name})
+    return f'To start a new run from it: {command}'
+
+
+def retry_advice(config, run, typed):
+    """Return the advice to train a diverged Run again with half the learning rates, from its newest checkpoint."""
+    rates = {'g_lr': config.g_lr / 2, 'd_lr': config.d_lr / 2}
+    steps = checkpoints_of(run.folder)
+    if not steps:
+        return f'To start again with lower learning rates: {command_line({**typed, **rates})}'
+    # The new run inherits all other options.
+    others = {name: typed[name] for name in ('workers', 'patience') if name in typed}
+    for name in options_of('sampling', 'location'):
+        if getattr(config, name) != DEFAULTS[name]:
+            others[name] = getattr(config, name)
+    command = command_line({'phase': 'train', 'from_name': run.name, 'checkpoint': steps[0], **others,
+                            'name': free_name(run.name, config.checkpoint_dir), **rates})
+    return f'To start a new run from step {steps[0]} with lower learning rates: {command}'
+
+
+def free_name(name, checkpoint_dir):
+    """Return <name>_2, or with a larger number, as a valid --name of which there is no folder in checkpoint_dir."""
+    base = re.sub('[^A-Za-z0-9._-]', '_', name)[:90].lstrip('._-') or 'run'
+    return next(f'{base}_{number}' for number in itertools.count(2)
+                if not os.path.exists(os.path.join(checkpoint_dir, f'{base}_{number}')))
