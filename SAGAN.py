@@ -101,7 +101,7 @@ class SAGAN:
         check_worker_share(config.batch_size, self.cluster.size)
         if config.conditional and not config.class_names:
             raise UserError('--conditional true requires a --dataset with classes: choose another data set, or '
-                            'omit --conditional')
+                            'use --conditional false')
         self.target_class = target_class(config)
         self.objective = OBJECTIVES[config.gan_type]
         # A gradient penalty is defined per image, but batch norm makes each logit depend on the whole batch.
