@@ -286,13 +286,16 @@ def report_new_run(config, run):
 def branch_advice(typed):
     """Return the advice to start a new run with --from, with the other options of the typed command."""
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
-    source, name = typed.get('name'), None
-    if source is None or not checkpoints_of(os.path.join(checkpoint_dir, source)):
+    name = typed.get('name')
+    if name is not None and checkpoints_of(os.path.join(checkpoint_dir, name)):
+        source, name = name, free_name(name, checkpoint_dir)
+    else:
         options = {option: value for option, value in resolve(typed).items() if value not in (None, 'auto')}
-        nearest = nearest_run(checkpoint_dir, options)
-        source, name = nearest[0].name if nearest else 'RUN', source
-    if name is None:
-        name = free_name(source, checkpoint_dir)
+        nearest, source = nearest_run(checkpoint_dir, options), 'RUN'
+        if nearest is not None:
+            run, _ = nearest
+            source = run.name
+        name = name or free_name(source, checkpoint_dir)
     command = command_line({'phase': 'train', 'from_name': source, **typed, 'name': name})
     return f'To start a new run from it: {command}'
 
