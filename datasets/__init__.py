@@ -14,7 +14,7 @@ from datasets.dataset import Dataset, dataset_digest, describe
 from datasets.sources import CLASS_NAMES
 from options import OWN_SHAPE, SHAPES, UserError, last_component
 
-# The formats in the order in which they are asked. A format that reads arrays is a module with these functions:
+# The formats in the order in which they are tried. A format that reads arrays is a module with these functions:
 # matches(path)       whether there is data of the format at a path, which may not exist
 # native_shape(path)  the shape (H, W, C) of the images, read without loading them
 # load(path)          a Dataset of images of that shape
@@ -74,7 +74,7 @@ def load_dataset(name, data_dir='data', shape=None, limit=None):
     """Load a data set as a Dataset of images of shape (H, W, C). None is the native shape.
 
     Args:
-        limit: the number of images to load of each split; None loads all. Image folders are always loaded as a whole,
+        limit: the number of images to load from each split; None loads all. Image folders are always loaded as a whole,
             because they are memory-mapped.
 
     Raises:
@@ -104,7 +104,7 @@ def load_dataset(name, data_dir='data', shape=None, limit=None):
 
 
 def first_images(split, limit, shape):
-    """Return the first images of a split (images, labels) in a shape (H, W, C), and their labels."""
+    """Return the first images of a split (images, labels), converted to shape (H, W, C), and their labels."""
     images, labels = split
     return resize_images(images[:limit], shape), None if labels is None else labels[:limit]
 
@@ -120,7 +120,7 @@ def load_images(path, shape):
 
 
 def built_in_names(name, numbers):
-    """Return the names of the classes of a built-in data set, for the labels that occur, as strings."""
+    """Return the class names of a built-in data set for the labels that occur, which are given as strings."""
     names = CLASS_NAMES[name]
     return tuple(names[int(number)] if int(number) < len(names) else number for number in numbers)
 
@@ -163,7 +163,9 @@ def with_slashes(path):
 
 
 def locate(name, data_dir):
-    """Return (path, format) of a data set. If there is none, format is None, and the path is where it is expected.
+    """Return (path, format) of a data set.
+
+    If the data set does not exist, format is None, and path is where the data set is expected.
 
     Args:
         name: as saved_name returns it.
@@ -189,7 +191,7 @@ def find_format(path):
 
 
 def not_found(path):
-    """Return the UserError of a data set that is not at a path."""
+    """Return the UserError for a path without a data set."""
     advice = f'choose another --dataset ({", ".join(SHAPES)}, or a name or path of your own) or --data_dir'
     if not os.path.exists(path):
         return UserError(f'{path} does not exist: put a data set there, or {advice}')

@@ -51,7 +51,7 @@ def prefetch(function, start, end):
     """Yield function(number) for each number from start to end - 1.
 
     A thread computes the next value while the caller uses the current one. It ends with this generator, which must be
-    closed. An exception of the function is raised when its value is due.
+    closed. If the function raises an exception, the generator raises it when the value is due.
     """
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         future = thread.submit(function, start)

@@ -12,9 +12,9 @@ from options import UserError
 
 NAME = 'CIFAR files'
 SHAPE = 32, 32, 3
-IMAGE_SIZE = 3 * 32 * 32  # bytes: the red, the green and the blue plane
+IMAGE_SIZE = 3 * 32 * 32  # bytes: the red, green and blue planes
 CLASS_NAMES = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')  # CIFAR-10
-MAX_FILE_SIZE = 200_000_000  # bytes; the largest file of the archives has 154 MB
+MAX_FILE_SIZE = 200_000_000  # bytes; the largest file in the archives is 154 MB
 ADVICE = 'replace it'
 
 
@@ -42,12 +42,12 @@ VERSIONS = CIFAR10, CIFAR100
 
 
 def matches(path):
-    """Return whether a path is an archive of CIFAR, or a folder with an archive or with its files."""
+    """Return whether a path is a CIFAR archive, or a folder that holds a CIFAR archive or its files."""
     return find_version(path) is not None or find_python_version(path) is not None
 
 
 def native_shape(path):
-    """Return the shape (H, W, C) of the images. Raise UserError if the path holds the Python version."""
+    """Return the shape (H, W, C) of the images. Raise UserError if the path holds only the Python version."""
     refuse_python_version(path)
     return SHAPE
 
@@ -56,11 +56,11 @@ def load(path):
     """Read CIFAR-10, or CIFAR-100 with its fine labels, as a Dataset.
 
     Args:
-        path: the folder of the files, a folder with the files' own folder or the archive in it, or the archive. The
-            archive is read without unpacking it.
+        path: the folder that holds the files, the parent of that folder, a folder that holds the archive, or the
+            archive itself. The archive is read without being unpacked.
 
     Raises:
-        UserError: if a file is missing or damaged, or if it is the Python version.
+        UserError: if a file is missing or damaged, or if the path holds only the Python version.
     """
     refuse_python_version(path)
     version, place = find_version(path)
@@ -126,7 +126,7 @@ def refuse_python_version(path):
     if find_version(path) is None:
         version, place = find_python_version(path)
         raise UserError(f'{place} is not read (it is the Python version of {version.title}, a pickle, which may run '
-                        f'any program): download the binary version, {version.archive}')
+                        f'arbitrary code): download the binary version, {version.archive}')
 
 
 def read_files(version, place):
@@ -147,7 +147,7 @@ def read_files(version, place):
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         if getattr(error, 'errno', None):
             raise  # a system error, which may be temporary
-        raise UserError(f'{place} is not a complete archive of {version.title} ({error}): {ADVICE}') from error
+        raise UserError(f'{place} is not a complete {version.title} archive ({error}): {ADVICE}') from error
     return content
 
 
@@ -159,18 +159,18 @@ def parse_records(version, content, place, name):
     data = np.frombuffer(content[name], np.uint8)
     record_size = version.label_size + IMAGE_SIZE
     if len(data) == 0 or len(data) % record_size:
-        raise UserError(f'{path} is not a file of {version.title} ({len(data)} bytes, not a multiple of '
+        raise UserError(f'{path} is not a {version.title} file ({len(data)} bytes, not a multiple of '
                         f'{record_size}): {ADVICE}')
     records = data.reshape(-1, record_size)
     labels = records[:, version.label_size - 1]
     if labels.max() >= version.num_classes:
-        raise UserError(f'{path} is not a file of {version.title} (it holds the label {labels.max()}): {ADVICE}')
+        raise UserError(f'{path} is not a {version.title} file (it holds the label {labels.max()}): {ADVICE}')
     planes = records[:, version.label_size:].reshape(-1, 3, 32, 32)
     return planes.transpose(0, 2, 3, 1), labels
 
 
 def read_class_names(version, content, place):
-    """Return the names of the classes; those of CIFAR-100 are in a file, without which they are numbers."""
+    """Return the names of the classes. Without the file of CIFAR-100's names, return numbers."""
     if version is CIFAR10:
         return CLASS_NAMES
     names = content.get(version.names_file, b'').decode(errors='replace').split()

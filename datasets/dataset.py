@@ -16,10 +16,10 @@ class Dataset(NamedTuple):
     train, test: (images uint8 [N, H, W, C], labels [N] or None). The images of test are held out for scoring.
     class_names: the name of each label; empty if there are no labels.
     digest: the hash of the training split if it is already known, else None.
-    held_out: what the test split consists of, unless it is a split of that name.
+    held_out: what the test split consists of; may be empty if it is the data set's own test split.
     notes: the guesses, conversions and omissions to report, each a sentence without a full stop.
     num_left_out: the number of files and arrays that are not used.
-    left_out: (name, reason) of at least the first MAX_LISTED_FILES of them.
+    left_out: (name, reason) of at least the first MAX_LISTED_FILES of these files and arrays.
     reading: phrases, each of which names a way in which earlier versions of this program read these files differently.
     description: one or two lines for the user.
     """
@@ -85,7 +85,7 @@ def list_first(items, count, total):
 
 
 def dataset_from_arrays(splits, names, notes=(), left_out=()):
-    """Return the Dataset of arrays.
+    """Return arrays as a Dataset.
 
     The classes are the labels that occur in the training split. Without a test split, the validation split is held out,
     or else every tenth image.
@@ -131,7 +131,7 @@ def hold_out_every_tenth(images, labels):
 
 
 def is_grouped(labels):
-    """Return whether there are several classes and the images of each class are stored in one piece."""
+    """Return whether there are several classes and the images of each class are stored contiguously."""
     num_classes = len(np.unique(labels))
     return 1 < num_classes == 1 + np.count_nonzero(np.diff(labels)) < len(labels)
 
@@ -183,8 +183,8 @@ def check_labels(labels, count, source):
         raise UserError(f'{source} cannot be used as labels (the shape is {list(labels.shape)}, several values per '
                         'image): store one class number per image')
     if len(labels) != count:
-        raise UserError(f'{source} does not match the images ({count} images, {len(labels)} labels): use files of one '
-                        'data set')
+        raise UserError(f'{source} does not match the images ({count} images, {len(labels)} labels): use files from '
+                        'the same data set')
     if len(labels) and labels.min() < 0:
         raise UserError(f'{source} cannot be used as labels (it holds {labels.min()}): number the classes from 0')
     return labels

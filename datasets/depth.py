@@ -49,7 +49,8 @@ def is_transparent(image):
 def choose_scale(kind, low, high):
     """Return the Scale for images of a kind with values from low to high.
 
-    It is the smallest of 8, 10, 12, 14 and 16 bits that holds integers from 0 to 65535, and otherwise linear.
+    Integers from 0 to 65535 get the smallest of 8, 10, 12, 14 and 16 bits that holds all values. For other values, the
+    scale is linear.
     """
     if kind == 'F' or low < 0 or high >= 2 ** 16:
         return Scale(low, high, None)
@@ -58,7 +59,7 @@ def choose_scale(kind, low, high):
 
 
 def describe_scale(kind, scale):
-    """Return which values a scale converts to 8 bits."""
+    """Describe the values that a scale converts to 8 bits."""
     if scale.bits:
         return f'{scale.bits}-bit values'
     return f'{"float" if kind == "F" else "integer"} values from {scale.black:.6g} to {scale.white:.6g}'

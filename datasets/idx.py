@@ -1,4 +1,4 @@
-"""The IDX format of MNIST, which Fashion-MNIST, KMNIST, EMNIST, QMNIST and the built-in digits use, too."""
+"""The IDX format of MNIST, which Fashion-MNIST, KMNIST, EMNIST, QMNIST and the built-in digits also use."""
 
 import contextlib
 import glob
@@ -78,7 +78,7 @@ def find_data_sets(path):
 
 
 def find_prefix(parent, prefix):
-    """Return the folder that holds files of a prefix, or None.
+    """Return the folder that holds files with a prefix, or None.
 
     It is parent, a folder in it, or one of their SUBFOLDERS: the files of <parent>/emnist-letters may lie in
     <parent>/EMNIST/raw.
@@ -94,7 +94,7 @@ def find_prefix(parent, prefix):
 
 
 def file_name(prefix, split, kind):
-    """Return the name of a plain file as MNIST has it, or as EMNIST has it if there is a prefix."""
+    """Return the name of a plain file in MNIST, or in EMNIST if there is a prefix."""
     name = FILES[ROLES.index((split, kind))]
     return f'{prefix}-{name.replace("t10k", "test")}' if prefix else name
 
@@ -126,7 +126,7 @@ def choose_data_set(path):
 
 
 def missing_files(folder):
-    """Return the names among FILES that a folder of MNIST lacks, both plain and gzipped."""
+    """Return the names among FILES that an MNIST folder holds neither plain nor gzipped."""
     files = find_in_folder(folder).get('', {})
     return [name for name, role in zip(FILES, ROLES, strict=True) if role not in files]
 
@@ -150,7 +150,7 @@ def list_other_files(path):
 
 
 def is_transposed(prefix):
-    """Return whether the files of a prefix hold images that are stored column by column."""
+    """Return whether the files with a prefix hold images that are stored column by column."""
     return prefix.lower().startswith('emnist')
 
 
@@ -160,7 +160,7 @@ def turned(shape):
 
 
 def read_mapping(files, prefix):
-    """Return {label: name} from <prefix>-mapping.txt, whose lines hold a label and the code of a character.
+    """Return {label: name} from <prefix>-mapping.txt, whose lines hold a label and a character code.
 
     Without a prefix, the file may have any name that ends in -mapping.txt, if there is only one.
 
@@ -183,8 +183,8 @@ def read_mapping(files, prefix):
                     raise ValueError
                 names[label] = name
             except (ValueError, IndexError, OverflowError) as error:
-                raise UserError(f'{paths[0]} is damaged (the line {line.strip()!r} is not a label and the code of a '
-                                'character): correct it, or move it away to name the classes by number') from error
+                raise UserError(f'{paths[0]} is damaged (the line {line.strip()!r} is not a label and a character '
+                                'code): correct it, or move it away to number the classes') from error
     return names
 
 

@@ -57,8 +57,8 @@ def load(path, shape):
     images are prepared again. Several processes may prepare them at the same time.
 
     Raises:
-        UserError: if there is no training image, if a class is in the held-out folder only, or if a file of labels or
-            the zip file is damaged.
+        UserError: if there is no training image, if a class is only in the held-out folder, or if a label file or zip
+            file is damaged.
     """
     if os.path.isdir(path):
         files, open_file = sorted(walk(path)), functools.partial(open_in_folder, path)
@@ -201,7 +201,7 @@ def no_training_images(path, left_out):
 ##################################################################################
 
 class Properties(NamedTuple):
-    """What the survey has to know of an image.
+    """What the survey needs to know about an image.
 
     kind: see depth.kind_of.
     range: (low, high) of a deep image, otherwise None.
@@ -280,7 +280,7 @@ def map_images(function, open_file, paths, damaged, description):
         (path, result) of the other files, in order.
     """
     def call(path):
-        """Return the result and the reason why there is none; one of them is None."""
+        """Return (result, None), or (None, reason) if the file cannot be read."""
         try:
             with open_file(path) as file:
                 return function(file), None
@@ -321,7 +321,7 @@ def read_image(file, shape, scales):
 
     Args:
         file: a binary file, or its path.
-        scales: those of survey_images.
+        scales: the scales that survey_images returns.
     """
     with Image.open(file, formats=FORMATS) as image:
         image.draft(None, (2 * shape[1], 2 * shape[0]))  # decodes a large JPEG at a fraction of its size

@@ -1,4 +1,4 @@
-"""Splits and classes of images, from the names of their folders or from files of labels."""
+"""Splits and classes of images, from the names of their folders or from label files."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ SPLITS = {'train': 'train', 'training': 'train', 'test': 'test', 'testing': 'tes
 
 
 class Labels(NamedTuple):
-    """The content of the files of labels.
+    """The content of the label files.
 
     sources: the paths of these files.
     classes: {path of an image: class}. A class is an int if all of them are integers, otherwise a str.
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
     train, test: paths of images. Each class is spread evenly.
     classes: {path: class}. It is empty if there are no classes.
     held_out: the folder of the test split, or None if it is every tenth image.
-    left_out: [(path, reason)] of the images in no split.
+    left_out: [(path, reason)] of the images without a split or a label.
     notes: one sentence for each guess and omission.
     reading: the ways in which earlier versions of the program read these images differently.
     """
@@ -54,7 +54,7 @@ def arrange(paths, labels):
 
     The splits are folders (see split_by_folders), or else every tenth image is a test image. The classes are those of
     the labels, or else the folders at the next level. There are no classes if there is only one such folder, or if an
-    image is outside these folders. A folder that holds all images, or all images of each split, is looked through.
+    image is outside these folders. The name of a folder that holds all images, or all images of each split, is ignored.
 
     Args:
         paths: the paths of the images, sorted.
@@ -64,7 +64,7 @@ def arrange(paths, labels):
         A Layout.
 
     Raises:
-        UserError: if a class, or all labels, are in the held-out folder only.
+        UserError: if a class is only in the held-out folder, or if all labels are.
     """
     names, split_of, folders = split_by_folders(paths)
     sources = and_list(labels.sources)
@@ -76,9 +76,10 @@ def arrange(paths, labels):
         paths = [path for path in paths if path in labels.classes]
     train, test, val = ([path for path in paths if split_of[path] == split] for split in ('train', 'test', 'val'))
     if not train:
-        raise UserError(f'{sources} has no labels of training images: add those of {folders["train"]}')
+        raise UserError(f'{sources} has no labels for training images: add labels for {folders["train"]}')
     if test and val:
-        notes.append(f'The {len(val)} images in {folders["val"]} are not used, because there is {folders["test"]}')
+        notes.append(f'The {len(val)} images in {folders["val"]} are not used, because test images are in '
+                     f'{folders["test"]}')
     held_out = folders['test'] if test else folders['val'] if val else None
     test = test or val
     if held_out is None:
@@ -89,12 +90,12 @@ def arrange(paths, labels):
     inner = {path: names[path] for path in sorted(train + test)}
     classes = {path: labels.classes[path] for path in inner if path in labels.classes}
     if not sources:
-        looked_through = look_through(inner, [train, test] if held_out else [list(inner)])
-        classes = classes_of_folders(looked_through)
-        if classes and looked_through != inner:
-            reading.append(f'classes in {printable(train[0].removesuffix(looked_through[train[0]]))}')
+        stripped = strip_common_folders(inner, [train, test] if held_out else [list(inner)])
+        classes = classes_of_folders(stripped)
+        if classes and stripped != inner:
+            reading.append(f'classes in {printable(train[0].removesuffix(stripped[train[0]]))}')
         if not classes:
-            notes += stray_images(looked_through)
+            notes += stray_images(stripped)
     if len(set(classes.values())) < 2:
         return Layout(train, test, {}, held_out, left_out, notes, reading)
 
@@ -102,7 +103,7 @@ def arrange(paths, labels):
     test_only = [path for path in test if classes[path] not in train_classes]
     if test_only and held_out:
         raise UserError(f'the class {str(classes[test_only[0]])!r} has no training images (it is only in {held_out}): '
-                        f'put images of it in {folders["train"]}')
+                        f'put images of this class in {folders["train"]}')
     train = sorted(train + test_only)
     test = [path for path in test if classes[path] in train_classes]
     return Layout(interleave_classes(train, classes), interleave_classes(test, classes), classes, held_out, left_out,
@@ -113,10 +114,10 @@ def split_by_folders(paths):
     """Split images by the names of their folders, if these are names of splits (see find_splits).
 
     Returns:
-        {path: its rest in the folder of its split}, {path: split or None}, {split: its folders, joined by 'and'}. If
-        the folders are not splits, all images are training images, and the last one is empty.
+        {path: path within the folder of its split}, {path: split or None}, {split: its folders, joined by 'and'}. If
+        the folders are not splits, all images are training images, and the last dictionary is empty.
     """
-    inner = look_through({path: path for path in paths}, [paths])
+    inner = strip_common_folders({path: path for path in paths}, [paths])
     splits = find_splits(inner.values())
     if not splits:
         return {path: path for path in paths}, dict.fromkeys(paths, 'train'), {}
@@ -127,7 +128,7 @@ def split_by_folders(paths):
     return {path: name.split('/', 1)[-1] for path, name in inner.items()}, split_of, folders
 
 
-def look_through(inner, groups):
+def strip_common_folders(inner, groups):
     """Remove the first folder of all names while it is the only one in each group.
 
     Args:
@@ -150,8 +151,8 @@ def top_folder(path):
 def find_splits(paths):
     """Find the folders that are splits.
 
-    Folders are splits if all of them have names of splits, and if there are a training and a held-out split. Beside
-    train/ and test/, there may be other folders. Images outside the splits are not used.
+    Folders are splits if all of them have names of splits, and if there is a training split and a held-out split. If
+    both train/ and test/ exist, other folders are allowed. Images outside the splits are not used.
 
     Returns:
         {folder: split}, sorted by folder. It is empty if the folders are not splits.
@@ -174,9 +175,9 @@ def stray_images(inner):
     """Return a note if there are no classes only because of images {path: name} beside the class folders."""
     stray = [path for path, name in inner.items() if '/' not in name]
     rest = {path: name for path, name in inner.items() if '/' in name}
-    if not stray or not rest or not classes_of_folders(look_through(rest, [list(rest)])):
+    if not stray or not rest or not classes_of_folders(strip_common_folders(rest, [list(rest)])):
         return []
-    return [f'No classes, because there are images beside the class folders ({and_more(stray)}). To have classes, move '
+    return [f'No classes, because there are images beside the class folders ({and_more(stray)}). To use classes, move '
             'them into these folders']
 
 
@@ -193,7 +194,7 @@ def interleave_classes(paths, classes):
 
 
 def and_list(names):
-    """Join names by commas and 'and'. Return '' if there are none."""
+    """Join names with commas and 'and'. Return '' if there are none."""
     names = [printable(name) for name in names]
     return ' and '.join([', '.join(names[:-1]), names[-1]]) if len(names) > 1 else ''.join(names)
 
@@ -205,16 +206,16 @@ def and_more(paths):
 
 
 def printable(name):
-    """Return a name with a replacement for control characters and for bytes that are not UTF-8."""
+    """Replace control characters, and bytes that are not UTF-8, in a name."""
     return ''.join(character if character.isprintable() else '\N{REPLACEMENT CHARACTER}' for character in str(name))
 
 
 ##################################################################################
-# Files of labels
+# Label files
 ##################################################################################
 
 def read_labels(root, paths, images, open_file):
-    """Read dataset.json and labels.csv, if they are beside all images, beside the splits, or in a split.
+    """Read dataset.json and labels.csv in the root folder, in the folder of all images or splits, and in each split.
 
     Args:
         root: the folder or zip file, for messages.
@@ -228,7 +229,7 @@ def read_labels(root, paths, images, open_file):
     Raises:
         UserError: if such a file is damaged, names none of the images, or has several labels for an image.
     """
-    inner = look_through({path: path for path in images}, [images])
+    inner = strip_common_folders({path: path for path in images}, [images])
     wrapper = images[0].removesuffix(inner[images[0]])
     splits = find_splits(inner.values())
     folders = {'', wrapper, *(f'{wrapper}{folder}/' for folder in splits)}
@@ -256,11 +257,11 @@ def read_labels(root, paths, images, open_file):
 
 
 def add_rows(rows, path, folders, images, classes, notes):
-    """Add the (file name, label) rows of a file of labels to classes, {image: label}, and report unknown names.
+    """Add the (file name, label) rows of a label file to classes, {image: label}, and report unknown names.
 
     Args:
-        path: that of the file, for messages.
-        folders: those to which the names may be relative.
+        path: the path of the label file, for messages.
+        folders: the folders to which the names may be relative.
         images: the set of all paths of images.
     """
     unknown = []
@@ -294,7 +295,7 @@ def parse_json(content):
     if not isinstance(content, dict) or 'labels' not in content:
         return None
     rows = content['labels']
-    if rows is None:  # StyleGAN's tool writes it if there are no labels
+    if rows is None:  # StyleGAN's tool writes null if there are no labels
         return []
     if not isinstance(rows, list):
         raise ValueError('"labels" is not a list')

@@ -113,8 +113,8 @@ def read_header(archive, key):
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
         if dtype.hasobject:
-            raise UserError(f'{title(archive, key)} is not read (it holds pickled objects, which may run any program): '
-                            'store arrays of numbers')
+            raise UserError(f'{title(archive, key)} is not read (it holds pickled objects, which may run arbitrary '
+                            'code): store arrays of numbers')
         size = math.prod(shape) * dtype.itemsize
         if info.file_size - file.tell() != size:
             raise UserError(f'{title(archive, key)} is damaged ({info.file_size - file.tell()} bytes of data, {size} '

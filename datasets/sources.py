@@ -59,7 +59,7 @@ def complete(name, folder):
     if name == 'digits':
         check_folder_of_digits(folder)
         make_digits(make_folder(folder))
-        return f'The built-in digits were drawn to {folder}'
+        return f'The built-in digits were written to {folder}'
     if name not in CIFAR_VERSIONS:
         missing = [f'{file}.gz' for file in missing]
     download_files(folder, SOURCES[name], missing)
@@ -67,10 +67,10 @@ def complete(name, folder):
 
 
 def check_folder_of_digits(folder):
-    """Raise UserError if a folder holds files that the program has not drawn, with which digits must not be mixed."""
+    """Raise UserError if a folder holds other files, with which the digits must not be mixed."""
     drawn = {f'{file}.gz' for file in idx.FILES}
     foreign = [name for name in sorted(os.listdir(folder)) if not name.startswith('.') and not name.endswith('.part')
                and name not in drawn] if os.path.isdir(folder) else []
     if foreign:
-        raise UserError(f'the built-in digits cannot be drawn in {folder} (it holds {foreign[0]}): move that folder to '
-                        'another name, and use --dataset with this name to train on it')
+        raise UserError(f'the built-in digits cannot be drawn in {folder} (it holds {foreign[0]}): rename that folder, '
+                        'and use --dataset with the new name to train on it')

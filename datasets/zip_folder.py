@@ -10,7 +10,7 @@ from options import UserError
 
 MAX_RATIO = 100  # unpacked size : packed size of a member. Deflate reaches 1000 on zeros; images stay far below 100
 MAX_BYTES = 2 ** 24  # smaller members may exceed that ratio
-MAX_MEMBER = 2 ** 30  # bytes of a member that are read into memory
+MAX_MEMBER = 2 ** 30  # bytes; members are read into memory as a whole
 
 
 @contextlib.contextmanager

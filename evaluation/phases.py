@@ -123,7 +123,7 @@ def restore(model, checkpoint):
 
 
 def report_reading(config, dataset):
-    """Print whether a Dataset is read differently from how it was read when the run of the config was trained."""
+    """Print a message if a Dataset is read differently from when the run of the config was trained."""
     if config.reading != dataset.reading:
         print(f'In training, the data set was read {describe_reading(config.reading)}. For the scores, it is read '
               f'{describe_reading(dataset.reading)}', flush=True)

@@ -149,7 +149,7 @@ class Page:
         return image[row_height // 2::row_height, column_width // 2::column_width]
 
     def errors(self):
-        """Return the messages in the console of the browser and the error message on the page."""
+        """Return the messages in the browser console and the error message on the page."""
         messages = [entry['message'] for entry in self.driver.get_log('browser')]
         if self.find('#error').is_displayed():
             messages.append(self.text('error'))

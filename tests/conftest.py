@@ -32,7 +32,7 @@ def sess():
 
 @pytest.fixture(scope='session')
 def small_data(tmp_path_factory):
-    """A data_dir with 300 training and 100 test digits, named mnist. Tests that change it work on a copy."""
+    """A data_dir with the data set mnist: 300 training and 100 test digits. Tests that change the data copy it."""
     folder = tmp_path_factory.mktemp('data')
     (folder / 'mnist').mkdir()
     make_digits(str(folder / 'mnist'), train=300, test=100)

@@ -664,7 +664,7 @@ def test_proportional_labels_are_the_target_class(sess):
 
 @pytest.mark.parametrize('classes, class_counts', [(None, (5, 4, 1)), (3, (5, 4, 1)), (2, ())])
 def test_class_counts_are_those_of_config_json(sess, tmp_path, classes, class_counts):
-    """They are unknown if the model has another number of classes."""
+    """The class counts are unknown if the model has a different number of classes."""
     folder = tmp_path / 'SAGAN_mnist_64_62_conditional'
     folder.mkdir()
     (folder / 'config.json').write_text('{"class_names": ["a", "b", "c"], "class_counts": [5, 4, 1]}')

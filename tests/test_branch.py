@@ -1,4 +1,4 @@
-"""Runs that start from other runs, and runs that resume by their name."""
+"""Runs that start from other runs, and runs that are resumed by name."""
 
 import contextlib
 import io
@@ -55,7 +55,7 @@ def train_tiny(folder, source=None, stop_at=None, callbacks=only_checkpoints, **
     Args:
         source: the name of the run to start from.
         stop_at: the step at which a signal arrives.
-        callbacks: as training.callbacks.default_callbacks.
+        callbacks: a function like training.callbacks.default_callbacks.
     """
     output, stop = io.StringIO(), Stop()
     with (open_tiny(folder, **options) as model, contextlib.redirect_stdout(output),
@@ -96,7 +96,7 @@ def config_of(folder, run):
 
 @pytest.fixture(scope='module')
 def branched(tmp_path_factory):
-    """A folder with the run old of three steps, the run new of three more steps, and what the latter printed."""
+    """A folder with the run 'old' of three steps and the run 'new' of three more, and the output of 'new'."""
     folder = tmp_path_factory.mktemp('branched')
     train_tiny(folder, name='old')
     output = train_tiny(folder, 'old', name='new', d_lr=0.01)
@@ -136,7 +136,7 @@ def test_new_run_continues_the_warm_up_of_the_average(branched):
 
 @pytest.mark.slow
 def test_new_run_draws_the_batches_of_step_0(branched, tmp_path):
-    """With the source's options, three steps of the new run have the bits of a library that repeats these batches."""
+    """With the source's options, three steps of the new run give the same bits as a loop over these batches."""
     train_tiny(branched.folder, 'old', name='same')
     with open_tiny(tmp_path, name='library') as model:
         variables = saved(branched.folder, 'old', 3)
@@ -151,12 +151,12 @@ def test_new_run_draws_the_batches_of_step_0(branched, tmp_path):
 
 @pytest.fixture
 def copy(branched, tmp_path):
-    """A copy of the run old in an empty folder."""
+    """A copy of the run 'old' in an empty folder."""
     shutil.copytree(branched.folder / 'checkpoint' / 'old', tmp_path / 'checkpoint' / 'old')
     return tmp_path
 
 
-def test_stopped_new_run_resumes_with_the_bits_of_an_unbroken_one(branched, copy):
+def test_stopped_new_run_ends_with_the_bits_of_an_uninterrupted_one(branched, copy):
     """Even if the source is deleted in the meantime."""
     train_tiny(copy, 'old', stop_at=1, name='new', d_lr=0.01)
     shutil.rmtree(copy / 'checkpoint' / 'old')
@@ -211,7 +211,7 @@ def test_run_from_a_run_from_a_run_adds_up_the_steps(branched):
 
 @pytest.fixture(scope='module')
 def with_classes(branched):
-    """What the run that adds classes to the run old printed."""
+    """The output of a run that adds classes to the run 'old'."""
     return train_tiny(branched.folder, 'old', name='classes', conditional=True, classes=10)
 
 
@@ -252,7 +252,7 @@ def test_run_without_a_shared_weight_is_refused_and_changes_nothing(branched):
 ##################################################################################
 
 def resume_on(folder, dataset):
-    """Train the run old for another epoch on a data set. Return what is printed."""
+    """Train the run 'old' for another epoch on a data set. Return what is printed."""
     output = io.StringIO()
     with (open_tiny(folder, name='old', epoch=2) as model, contextlib.redirect_stdout(output),
           pytest.MonkeyPatch.context() as patch):
@@ -290,14 +290,15 @@ def test_resumed_run_without_a_saved_digest_is_silent(copy):
 
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory):
-    """The files of a run with attention that was stopped at step 2 of 6, of the resumed run, and of an unbroken one."""
-    folder, unbroken = tmp_path_factory.mktemp('stopped'), tmp_path_factory.mktemp('unbroken')
+    """The files of a run with attention: stopped at step 2 of 6, then resumed, and without interruption."""
+    folder, uninterrupted = tmp_path_factory.mktemp('stopped'), tmp_path_factory.mktemp('uninterrupted')
     options = {'name': 'it', 'attention': 'paper', 'epoch': 2, 'sample_freq': 3, 'callbacks': default_callbacks}
     train_tiny(folder, stop_at=2, **options)
     files = {path.name: path.read_bytes() for path in (folder / 'results' / 'it').iterdir() if path.is_file()}
     train_tiny(folder, **options)
-    train_tiny(unbroken, **options)
-    return SimpleNamespace(files=files, resumed=snapshot(folder / 'results'), unbroken=snapshot(unbroken / 'results'))
+    train_tiny(uninterrupted, **options)
+    return SimpleNamespace(files=files, resumed=snapshot(folder / 'results'),
+                           uninterrupted=snapshot(uninterrupted / 'results'))
 
 
 @pytest.mark.slow
@@ -316,12 +317,12 @@ def test_stopped_run_has_a_page_of_its_last_step(stopped):
 
 
 @pytest.mark.slow
-def test_resumed_run_has_the_files_of_an_unbroken_one(stopped):
-    assert stopped.resumed == stopped.unbroken
+def test_resumed_run_has_the_files_of_an_uninterrupted_one(stopped):
+    assert stopped.resumed == stopped.uninterrupted
 
 
 ##################################################################################
-# From the command line: what users of such repositories ask for
+# From the command line: common user requests
 ##################################################################################
 
 QUICK = ['--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 4, '--iteration', 2, '--epoch', 1,
@@ -330,7 +331,7 @@ QUICK = ['--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 4, '
 
 @pytest.fixture(scope='module')
 def user(tmp_path_factory, run_main_in, small_data):
-    """A folder with a trained run of QUICK, a function that runs commands in it, and the output of the first one."""
+    """A folder with a trained run of QUICK, a function that runs commands in it, and the output of training."""
     folder = tmp_path_factory.mktemp('user')
     shutil.copytree(small_data, folder / 'data')
     (folder / 'data' / 'own').mkdir()
@@ -354,7 +355,7 @@ def train(user, *words):
 
 
 def command_in(message):
-    """Return the words after --phase train of the command at the end of a message."""
+    """Return the words that follow --phase train in the command at the end of a message."""
     return shlex.split(message.rpartition('--phase train ')[2])
 
 
@@ -391,7 +392,7 @@ def test_user_changes_batch_size_objective_and_precision_for_the_last_epochs(use
 
 
 @pytest.mark.slow
-def test_user_fine_tunes_a_run_on_own_images(user):
+def test_user_fine_tunes_a_run_on_an_image_folder(user):
     output = train(user, '--from', 'old', '--name', 'fine', '--dataset', 'own')
     assert 'Run fine from old, step 2: --dataset own (was mnist), images of 32 x 32 x 1 as before\n' in output
     assert re.search(r'^restored (\d+) of \1 variables$', output, re.M)
@@ -407,20 +408,20 @@ def test_user_resumes_a_run_with_long_options_by_its_name(user):
 
 
 @pytest.mark.slow
-def test_user_is_told_that_another_option_starts_a_new_run(user):
+def test_train_reports_that_another_option_starts_a_new_run(user):
     output = train(user, '--dataset', 'mnist', *QUICK, '--seed', 3)
     name = 'SAGAN_mnist_4_62_noattention_seed3_dcgan_ch8_img_size32'
     assert re.search(fr'^New run {name} \(differs from \w+ in --seed; use --from to branch\)$', output, re.M)
 
 
 @pytest.mark.slow
-def test_user_without_other_runs_is_told_nothing_about_them(user):
+def test_train_reports_no_new_run_if_there_are_no_other_runs(user):
     assert 'New run' not in user.output
 
 
 @pytest.mark.slow
 def test_user_starts_from_a_run_without_config(user):
-    """As from a checkpoint of an older repository."""
+    """Checkpoints from older repositories have no config.json."""
     shutil.copytree(user.folder / 'checkpoint' / 'old' / 'SAGAN', user.folder / 'download')
     output = train(user, '--from', 'download/SAGAN.model-2', '--name', 'older', '--dataset', 'mnist', *QUICK)
     assert 'download has no config.json: it is assumed to be a run with the default options\n' in output
@@ -440,7 +441,7 @@ def test_wrong_use_of_from_is_refused_and_changes_nothing(user, words, message):
 
 @pytest.fixture
 def start(tmp_path, small_data, user):
-    """A function that starts a process which trains a run from the run old, in a folder of that name."""
+    """A function that starts training from the run 'old', in a folder of the given name, and returns the process."""
     processes = []
 
     def start_process(name, *words):
@@ -460,8 +461,8 @@ def start(tmp_path, small_data, user):
 
 
 @pytest.mark.slow
-def test_run_killed_at_several_moments_has_the_bits_of_an_unbroken_one(start, tmp_path):
-    """It is killed once its config, its first checkpoint and a later one are written."""
+def test_run_killed_several_times_has_the_bits_of_an_uninterrupted_one(start, tmp_path):
+    """The run is killed after each of these is written: its config, its first checkpoint and a later checkpoint."""
     folder = tmp_path / 'killed' / 'checkpoint' / 'new'
     for name in 'config.json', 'SAGAN/SAGAN.model-0.index', 'SAGAN/SAGAN.model-3.index':
         process = start('killed', '--save_freq', 1)
@@ -470,10 +471,10 @@ def test_run_killed_at_several_moments_has_the_bits_of_an_unbroken_one(start, tm
             time.sleep(0.001)
         process.kill()
         process.wait()
-    for name in 'killed', 'unbroken':
+    for name in 'killed', 'uninterrupted':
         _, err = start(name, '--save_freq', 1).communicate()
         assert err == ''
-    assert_same_bits(saved(tmp_path / 'killed', 'new', 6), saved(tmp_path / 'unbroken', 'new', 6))
+    assert_same_bits(saved(tmp_path / 'killed', 'new', 6), saved(tmp_path / 'uninterrupted', 'new', 6))
 
 
 @pytest.mark.slow
@@ -491,7 +492,7 @@ def test_ctrl_c_prints_the_command_that_resumes(start, run_main_in, tmp_path):
 
 @pytest.mark.slow
 def test_workers_start_from_a_run(start, tmp_path):
-    """The chief restores the weights. The first losses of both kinds of training agree up to rounding."""
+    """The chief restores the weights. The first losses with one and with two workers agree up to rounding."""
     for name, words in ('one', []), ('two', ['--workers', 2]):
         out, err = start(name, *words).communicate()
         assert err == '' and out.count('Run new from old, step 2: --iteration 6 (was 2)\n') == 1

@@ -1,4 +1,4 @@
-"""Data sets of several formats through the whole program."""
+"""End-to-end tests with data sets of several formats."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ RUN = 'SAGAN_letters_4_62_conditional'
 
 
 def make_images(count, height, width, channels=1):
-    """Return images uint8 [N, H, W, C] whose brightness is that of their class, and labels [N], 0, 1, 2, 0, ..."""
+    """Return uint8 images [N, H, W, C], whose brightness depends on their class, and labels [N], 0, 1, 2, 0, ..."""
     labels = np.arange(count) % 3
     noise = np.random.default_rng(0).integers(0, 50, [count, height, width, channels])
     return (noise + 80 * labels[:, None, None, None]).astype(np.uint8), labels
@@ -39,7 +39,7 @@ def write_letters(folder):
 
 @pytest.fixture(scope='module')
 def letters(tmp_path_factory, run_main_in):
-    """A folder with a conditional run on letters, and the outputs of its training, of test and of eval."""
+    """A folder with a conditional run on letters, and the outputs of the phases train, test and eval."""
     folder = tmp_path_factory.mktemp('letters')
     write_letters(folder / 'data' / 'letters')
     outputs = []

@@ -179,7 +179,7 @@ def test_train_keeps_the_three_newest_checkpoints(finished):
 
 @pytest.mark.slow
 def test_train_saves_the_optimizers_the_averages_and_the_statistics(finished):
-    # 52 trainable variables with 2 slots of Adam each, 22 statistics of batch norm, 2 powers of beta per optimizer,
+    # 52 trainable variables with 2 Adam slots each, 22 batch norm statistics, 2 powers of beta per optimizer,
     # and the averages of the generator's 39 variables.
     assert len(saved_weights(finished[0], 84)) == 52 + 104 + 22 + 4 + 39
 
@@ -676,7 +676,7 @@ def paper(tmp_path_factory, run_main_in, small_data):
 
 @pytest.fixture(scope='module')
 def paper_samples(paper, run_main_in):
-    """The results of --phase test --label 7 on that run, selected by its options, and the output."""
+    """The results of --phase test --label 7 on the run of PAPER, selected by its options, and the output."""
     code, out, err = run_main_in(paper[0], '--phase', 'test', *PAPER, '--test_num', 1, '--label', 7, '--export', 3)
     assert (code, err) == (0, '')
     return paper[0] / 'results' / PAPER_RUN, out
@@ -684,7 +684,7 @@ def paper_samples(paper, run_main_in):
 
 @pytest.fixture(scope='module')
 def paper_scores(paper, run_main_in):
-    """The scores of --phase eval on that run, and the output."""
+    """The scores of --phase eval on the run of PAPER, and the output."""
     code, out, err = run_main_in(paper[0], '--phase', 'eval', '--gan_type', 'hinge', '--eval_num', 60)
     assert (code, err) == (0, '')
     return json.loads((paper[0] / 'results' / PAPER_RUN / 'SAGAN_scores.json').read_text()), out
@@ -778,7 +778,7 @@ def test_label_that_is_not_a_class_is_refused(paper, run_main_in):
 
 
 @pytest.mark.slow
-def test_label_with_options_of_no_conditional_run_is_refused(paper, run_main_in):
+def test_label_with_options_that_no_conditional_run_has_is_refused(paper, run_main_in):
     one_line_error(run_main_in(paper[0], '--phase', 'test', '--label', 7, '--sn', 'false'),
                    '--label 7', '--conditional true')
 
@@ -814,7 +814,7 @@ def test_help_imports_neither_tensorflow_nor_numpy(tmp_path):
 
 @pytest.fixture(scope='module')
 def terminal_output(tmp_path_factory, small_data):
-    """A function that trains in a terminal of a given size and returns the lines of progress."""
+    """A function that trains in a terminal of a given size and returns the progress lines."""
     def train(rows, columns):
         folder = tmp_path_factory.mktemp('terminal')
         pid, terminal = pty.fork()
@@ -836,7 +836,7 @@ def terminal_output(tmp_path_factory, small_data):
 
 @pytest.fixture(scope='module')
 def bar(terminal_output):
-    """The lines of progress in a terminal with 80 columns."""
+    """The progress lines in a terminal with 80 columns."""
     return terminal_output(24, 80)
 
 

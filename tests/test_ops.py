@@ -115,10 +115,10 @@ def initial_values(sess):
     return sess.run({v.op.name: v for v in tf.global_variables()})
 
 
-def test_conv2d_weights_start_normal_and_truncated_at_two_deviations(initial_values):
+def test_conv2d_weights_start_normal_and_truncated_at_two_standard_deviations(initial_values):
     w = initial_values['conv2d/w']
     assert abs(w).max() <= 0.04
-    assert w.std() == pytest.approx(0.02 * 0.8796, rel=0.01)  # the deviation of a standard normal truncated at 2
+    assert w.std() == pytest.approx(0.02 * 0.8796, rel=0.01)  # the standard deviation of N(0, 1) truncated at 2
 
 
 @pytest.mark.parametrize('name', ['deconv2d/w', 'linear/Matrix'])

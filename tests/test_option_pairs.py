@@ -25,7 +25,7 @@ for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['a
         case[name] = COMBINED[name][int(bit)]
     ARTICLE_CASES.append(case)
 
-# Two cases for each of the other networks, which differ in most options.
+# Two cases for each of the other networks. The two cases differ in most options.
 OTHER_CASES = [
     dict(network='dcgan', gan_type='wgan-gp', attention='article', sn=False, conditional=True, n_critic=1,
          precision='float32', ema=0.9),

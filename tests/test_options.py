@@ -249,7 +249,7 @@ def test_parse_accepts_names_and_paths_of_data_sets(text, name):
 
 
 @pytest.mark.parametrize('text', ['', '/', '.own', '..', 'a/' + 'x' * 101, 'a\n'])
-def test_parse_refuses_names_of_no_data_set(text):
+def test_parse_refuses_invalid_names_of_data_sets(text):
     with pytest.raises(UserError, match='argument --dataset'):
         parse(['--dataset', text])
 

@@ -1,4 +1,4 @@
-"""A folder of images through the whole program, and the SavedModel."""
+"""End-to-end tests with an image folder, and the SavedModel."""
 
 import json
 import os
@@ -37,9 +37,9 @@ def make_images(folder, count=40):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, run_main_in):
-    """A folder with images of three classes and two runs of 6 steps, one trained at once and one in two parts.
+    """A folder with images of three classes and two runs of 6 steps, one trained in one go and one in two parts.
 
-    Also the outputs of the three trainings.
+    Also the outputs of the three training commands.
     """
     folder, outputs = tmp_path_factory.mktemp('trained'), []
     make_images(folder / 'data' / 'own')
@@ -52,7 +52,7 @@ def trained(tmp_path_factory, run_main_in):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    """A copy of that folder, in which run_main runs."""
+    """A copy of the folder of the fixture trained, in which run_main runs."""
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -132,7 +132,7 @@ def test_train_refuses_other_classes(copied, run_main):
 
 @pytest.fixture
 def resumed_with_fewer_images(copied, run_main, few_statistics):
-    """The output of a resumed training after two images were removed."""
+    """The output of a run that was resumed after two images were removed."""
     for name in '03.png', '04.png':
         (copied / 'data' / 'own' / 'left' / name).unlink()
     code, out, err = run_main(*CONDITIONAL, '--iteration', 8)
@@ -141,7 +141,7 @@ def resumed_with_fewer_images(copied, run_main, few_statistics):
 
 
 @pytest.mark.slow
-def test_train_reports_another_number_of_images_and_resumes(resumed_with_fewer_images):
+def test_train_reports_a_different_number_of_images_and_resumes(resumed_with_fewer_images):
     assert 'The training split has 107 images; it had 108 before' in resumed_with_fewer_images
     assert 'Resuming at step 6 of 8' in resumed_with_fewer_images
 
@@ -152,7 +152,7 @@ def test_train_reports_another_number_of_images_and_resumes(resumed_with_fewer_i
 
 @pytest.fixture
 def without_data(copied):
-    """A copy of the folder of the runs in which the images are gone."""
+    """A copy of the folder of the fixture trained, without the images."""
     shutil.rmtree(copied / 'data')
     return copied
 
@@ -225,7 +225,7 @@ def test_eval_names_the_classifier_after_the_folder_and_the_shape(scored):
 
 @pytest.fixture(scope='module')
 def unlabelled(tmp_path_factory):
-    """A folder with images, one of which is in no folder of a class."""
+    """A folder with images, one of which is outside the class folders."""
     folder = tmp_path_factory.mktemp('unlabelled')
     make_images(folder / 'data' / 'own')
     (folder / 'data' / 'own' / 'above' / '00.png').rename(folder / 'data' / 'own' / 'flat.png')
@@ -234,7 +234,7 @@ def unlabelled(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def paper_run(unlabelled, run_main_in):
-    """The output of training the paper's recipe on these images."""
+    """The output of training the paper's recipe on the unlabelled images."""
     code, out, err = run_main_in(unlabelled, *UNCONDITIONAL, '--epoch', 1, '--iteration', 2, '--eval_freq', 1,
                                  '--recipe', 'paper', '--network', 'resnet')
     assert (code, err) == (0, '')
@@ -243,7 +243,7 @@ def paper_run(unlabelled, run_main_in):
 
 @pytest.fixture(scope='module')
 def paper_scores(unlabelled, paper_run, run_main_in):
-    """The output of --phase eval on that run."""
+    """The output of --phase eval on the run of the fixture paper_run."""
     code, out, err = run_main_in(unlabelled, '--phase', 'eval', '--eval_num', 30)
     assert (code, err) == (0, '')
     return out
@@ -293,7 +293,7 @@ def test_label_without_classes_is_refused(unlabelled, paper_run, run_main_in):
 
 @pytest.fixture(scope='module')
 def zipped(tmp_path_factory, run_main_in):
-    """A folder with a run on own.zip, which has splits, a damaged image and another file; and the output."""
+    """A folder with a run on own.zip, and its output. The zip file has splits, a damaged image and a text file."""
     folder = tmp_path_factory.mktemp('zipped')
     make_images(folder / 'own' / 'train', count=4)
     make_images(folder / 'own' / 'valid', count=2)
@@ -336,7 +336,7 @@ images = np.round(255 * generate(**inputs)['images'].numpy())
 print(np.abs(images - saved['arr_0']).max(), images.std())
 '''
 
-# Prints what the errors say about labels that are not classes, and about a z that is too short.
+# Prints the error messages for labels that are not classes and for a z that is too short.
 REFUSED = r'''
 import re, sys
 import tensorflow as tf
@@ -361,7 +361,10 @@ def documented_example():
 
 @pytest.fixture(scope='module')
 def exports(tmp_path_factory, run_main_in, small_data):
-    """{name: (results of test --export 9 and of two exports, output of the last)} of two runs of 8 steps."""
+    """{name: (results folder, output of the last export)} of two runs of 8 steps.
+
+    Each run was sampled with --export 9 and then exported twice.
+    """
     exports = {}
     for name, options in ('conditional', ['--conditional', 'true']), ('bfloat16', ['--precision', 'bfloat16']):
         folder = tmp_path_factory.mktemp(name)
@@ -421,7 +424,7 @@ def test_documented_example_loads_the_saved_model(exports, tmp_path):
 # Memory
 ##################################################################################
 
-# Runs main.py, then prints the memory of the process in KiB without the pages of files.
+# Runs main.py, then prints the memory of the process in KiB, without file-backed pages.
 MEASURE = '''
 import re, sys
 sys.argv = ['main.py', *sys.argv[1:]]
@@ -433,7 +436,7 @@ print('RssAnon', re.search(r'RssAnon:\\s*([0-9]+)', open('/proc/self/status').re
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """20,000 images of 64 x 64 pixels, 245 MB, against 200 of them."""
+    """Compare 20,100 images, which are prepared as 247 MB of 64 x 64 pixels, with 201 images."""
     make_images(tmp_path / 'data' / 'few', 67)
     for name in CLASSES:
         os.makedirs(tmp_path / 'data' / 'many' / name)

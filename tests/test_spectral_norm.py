@@ -161,7 +161,8 @@ def normalized_layer(request, sess, rng):
     """A layer with sn, and the same layer with the weight w / sigma: their outputs and gradients.
 
     Returns:
-        (axis, w, u, [y, dx, dw] with sn, [y, dx, dw] of the plain layer). dx and dw belong to a weighted sum of y.
+        (axis, w, u, [y, dx, dw] with sn, [y, dx, dw] of the plain layer).
+        dx and dw are the gradients of a weighted sum of y.
     """
     layer, weight_name, axis = LAYERS[request.param]
     x = tf.constant(rng.normal(size=[3, 6, 8, 5]), tf.float32)
@@ -189,7 +190,7 @@ def test_input_gradient_with_sn_is_that_of_the_normalized_weight(normalized_laye
 
 
 def test_weight_gradient_with_sn_is_that_through_the_division(normalized_layer):
-    """If G is the gradient at w / sigma, it is (G - <G, w / sigma> v u) / sigma."""
+    """The gradient is (G - <G, w / sigma> v u) / sigma, where G is the gradient at w / sigma."""
     axis, w, u, (_, _, dw), (_, _, g) = normalized_layer
     w, dw, g = as_matrix(w, axis), as_matrix(dw, axis), as_matrix(g, axis)
     v, sigma, new_u = power_step(w, u)
@@ -274,7 +275,7 @@ def test_discriminator_with_batch_norm_does_not_treat_images_independently(sess,
 
 
 def treats_images_independently(model, rng):
-    """Return whether the logits of a batch are those of its images one by one."""
+    """Return whether the logits of a batch equal the logits of its images one by one."""
     images = rng.random([6, *SMALL])
     x = tf.placeholder(tf.float32, [None, *SMALL])
     _, logit, _ = model.discriminator(x)
@@ -357,7 +358,7 @@ def test_generator_loss_is_that_of_the_updated_discriminator(model, rng):
 
 @pytest.mark.slow
 def test_spectral_norms_stay_near_1_in_training(model, rng):
-    """The weights have one dominant singular value, so power iteration converges in few steps."""
+    """The weights have one dominant singular value, so power iteration converges in a few steps."""
     for v in tf.trainable_variables():
         if v.op.name.endswith(('/w', '/Matrix')):
             left, right = rng.normal(size=[*v.shape[:-1], 1]), rng.normal(size=v.shape[-1])

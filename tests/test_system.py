@@ -81,7 +81,7 @@ missing = [(os, 'sched_getaffinity'), (os, 'sched_setaffinity')]
 if is_windows:
     missing += [(signal, name) for name in ('SIGPIPE', 'SIGHUP', 'SIGKILL', 'SIGCHLD', 'SIGUSR1', 'SIGALRM')]
     missing += [(os, name) for name in ('fork', 'killpg', 'getpgid', 'setsid', 'getuid', 'uname', 'mkfifo')]
-    signal.SIGBREAK = signal.SIGUSR2  # some number of a signal
+    signal.SIGBREAK = signal.SIGUSR2  # any valid signal number
     filelock.FileLock = filelock.SoftFileLock
 for module, name in missing:
     delattr(module, name)
@@ -106,7 +106,7 @@ for words in (['train', '--dataset', 'own', '--img_size', '28', '--c_dim', '1', 
 
 @pytest.fixture(scope='module', params=['macos', 'windows'])
 def completed(request, tmp_path_factory):
-    """A folder in which a small run on own images was trained, sampled and scored, and the completed process."""
+    """The folder of a small run that was trained, sampled and scored on an image folder, and the completed process."""
     folder = tmp_path_factory.mktemp(request.param)
     rng = np.random.default_rng(0)
     for number in range(120):
@@ -127,5 +127,5 @@ def test_small_run_is_trained_sampled_and_scored(completed):
 
 
 @pytest.mark.slow
-def test_device_line_counts_all_cores(completed):
+def test_device_line_names_the_cpu(completed):
     assert '\nDevice: CPU, ' in completed[1].stdout

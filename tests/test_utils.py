@@ -82,7 +82,7 @@ def test_proportional_labels_rounds_by_largest_remainder(count, class_counts, ex
 @pytest.mark.parametrize('class_counts', [[95, 5], [5, 95], [4, 0, 3], [5923, 6742, 5958, 6131, 5842], [1] * 50 + [50]],
                          ids=str)
 def test_proportional_labels_spreads_each_class_evenly(class_counts):
-    """Each prefix has at most two labels of a class more or fewer than its frequency."""
+    """In each prefix, the count of each class differs from its expected value by at most two."""
     labels = utils.proportional_labels(1000, class_counts)
     counts = np.cumsum(labels[:, None] == np.arange(len(class_counts)), 0)  # [prefix, class]
     expected = np.arange(1, 1001)[:, None] * np.array(class_counts) / np.sum(class_counts)

@@ -32,7 +32,7 @@ def test_batch_returns_float32_in_0_to_1():
 
 
 def test_batch_divides_as_float32():
-    """All 256 values, in arrays of several sizes, which NumPy may divide by different instructions."""
+    """Check all 256 values in arrays of several sizes, which NumPy may divide with different instructions."""
     for count in 1, 3, 1000:
         images = np.resize(np.arange(256, dtype=np.uint8), [count, 16, 16, 1])
         batch_images, _ = batch(images, None, count, seed=0, number=0)

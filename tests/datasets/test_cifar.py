@@ -17,7 +17,7 @@ def cifar_file(seed, version=CIFAR10):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, [COUNT, 32, 32, 3]).astype(np.uint8)
     labels = rng.integers(version.num_classes, size=COUNT).astype(np.uint8)
-    coarse = [] if version is CIFAR10 else [250]  # no valid class, so that a test sees when it is read as one
+    coarse = [] if version is CIFAR10 else [250]  # not a valid class, so that a test fails if it is read as one
     records = [bytes([*coarse, label]) + b''.join(image[:, :, channel].tobytes() for channel in range(3))
                for image, label in zip(images, labels, strict=True)]
     return b''.join(records), images, labels
@@ -72,7 +72,7 @@ BOTH = pytest.mark.parametrize('version', [CIFAR10, CIFAR100], ids=['CIFAR-10', 
 
 
 ##################################################################################
-# Places
+# Locations
 ##################################################################################
 
 @BOTH
@@ -146,7 +146,7 @@ def test_load_numbers_the_fine_labels_without_their_names(tmp_path):
 def test_load_reports_a_damaged_file(tmp_path, content):
     write_files(tmp_path)
     (tmp_path / 'data_batch_3.bin').write_bytes(content)
-    with pytest.raises(UserError, match='data_batch_3.bin is not a file of CIFAR-10 .*: replace it$'):
+    with pytest.raises(UserError, match='data_batch_3.bin is not a CIFAR-10 file .*: replace it$'):
         cifar.load(str(tmp_path))
 
 
@@ -165,8 +165,8 @@ def test_load_reports_damaged_names(tmp_path):
 
 
 @pytest.mark.parametrize('archive, complaint', [
-    (archive_of(CIFAR10)[:-400], 'is not a complete archive'),
-    (b'no archive', 'is not a complete archive'),
+    (archive_of(CIFAR10)[:-400], 'is not a complete CIFAR-10 archive'),
+    (b'no archive', 'is not a complete CIFAR-10 archive'),
     (tar({'x/data_batch_1.bin': contents(CIFAR10)['data_batch_1.bin']}), 'data_batch_2.bin is missing'),
     (tar({f'x/{name}': '/etc/passwd' for name in contents(CIFAR10)}), 'data_batch_1.bin is missing')],
     ids=['truncated', 'plain text', 'missing files', 'links'])

@@ -82,7 +82,7 @@ def test_find_dataset_draws_digits_for_auto_without_mnist(without_mnist, tmp_pat
 
 def test_find_dataset_reports_that_auto_is_not_mnist(without_mnist, tmp_path):
     first, second = find_dataset('auto', str(tmp_path))[1].split('\n')
-    assert 'digits were drawn' in first and second.startswith(f'MNIST is not in {tmp_path} and cannot be')
+    assert 'digits were written' in first and second.startswith(f'MNIST is not in {tmp_path} and cannot be')
 
 
 def test_find_dataset_keeps_digits_that_exist(few_digits, tmp_path):
@@ -125,7 +125,7 @@ def test_find_dataset_names_files_that_it_does_not_read(tmp_path):
 
 
 ##################################################################################
-# Names and places
+# Names and locations
 ##################################################################################
 
 def test_find_dataset_accepts_a_path(own_images, tmp_path, monkeypatch):

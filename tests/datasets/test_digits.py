@@ -18,7 +18,7 @@ def digits(small_data):
 
 @pytest.fixture(scope='module')
 def distances(digits):
-    """Return the distance [N, N] between every two images, infinite on the diagonal."""
+    """Return the distances [N, N] between all pairs of images, infinite on the diagonal."""
     flat = digits[0].reshape(300, -1).astype(float)
     distances = cdist(flat, flat)
     np.fill_diagonal(distances, np.inf)
@@ -68,7 +68,7 @@ def test_digits_use_all_grey_levels(digits):
 
 
 def test_digits_are_as_bright_as_mnist(digits):
-    """The mean of MNIST is 33, and a fifth of its pixels is not black."""
+    """The mean of MNIST is 33, and a fifth of its pixels are not black."""
     images, _ = digits
     assert 25 < images.mean() < 45 and 0.15 < (images > 0).mean() < 0.25
 

@@ -143,7 +143,7 @@ def test_load_leaves_out_test_images_of_unknown_classes(folder):
 
 
 @pytest.mark.parametrize('code', [0x0b, 0x0c], ids=['int16', 'int32'])
-def test_load_reads_labels_of_integers(folder, code):
+def test_load_reads_labels_of_wider_integer_types(folder, code):
     images, labels = arrays()
     (folder / FILES[1]).write_bytes(idx_bytes(labels[:TRAIN], code))
     assert same(idx.load(str(folder)).train, images[:TRAIN], labels[:TRAIN])

@@ -142,7 +142,7 @@ def test_center_crop_resize_resizes_the_central_square(width, height):
 
 
 def test_center_crop_resize_keeps_the_aspect_ratio():
-    """From 20 x 20 pixels the central 15 rows are used for 12 x 16."""
+    """For 12 x 16 pixels, the central 15 rows of the 20 x 20 image are used."""
     image = noise(0, 20, 20)
     expected = image.crop((0, 2, 20, 17)).convert('L').resize((16, 12), Image.Resampling.LANCZOS)
     pixels = center_crop_resize(image, (12, 16, 1))
@@ -250,7 +250,7 @@ def test_load_reads_every_format(folder, extension):
     assert np.abs(pixels - np.asarray(halves('RGB', RED, GREEN))).max() <= (0 if extension in LOSSLESS else 100)
 
 
-def test_load_reads_portable_grey_maps(folder):
+def test_load_reads_portable_graymaps(folder):
     (folder / 'a.pgm').write_bytes(b'P5 8 8 255 ' + bytes(range(64)))
     assert load(folder, (8, 8, 1)).images.ravel().tolist() == list(range(64))
 
@@ -324,7 +324,7 @@ def test_load_reports_why_a_file_is_left_out(folder, monkeypatch, name):
     assert path == name and reason.startswith(REASONS[name])
 
 
-def test_load_does_not_leave_out_files_of_labels(folder):
+def test_load_does_not_leave_out_label_files(folder):
     write_noise(folder, ['a.png', 'b.png'])
     (folder / 'labels.csv').write_text('file_name,label\na.png,10\nb.png,9')
     content = load(folder, SHAPE)
@@ -360,7 +360,7 @@ def test_load_follows_links_to_other_folders(folder, tmp_path):
 
 
 class WindowsEntry:
-    """An entry of a folder as os.scandir returns it on Windows: without device and inode."""
+    """A directory entry as os.scandir returns it on Windows, without device and inode numbers."""
 
     def __init__(self, entry):
         self.name, self.path, self.entry = entry.name, entry.path, entry
@@ -398,7 +398,7 @@ def test_load_raises_errors_of_the_system(folder, monkeypatch):
 
 
 ##################################################################################
-# Images of more than 8 bits, of several frames, and of other formats
+# Images with more than 8 bits, with several frames, and in other formats
 ##################################################################################
 
 def deep(value, dtype=np.uint16):
@@ -578,7 +578,7 @@ def prepared(folder, capsys):
 
 @pytest.fixture
 def is_prepared_again(folder, prepared, capsys):
-    """Return a function that loads the folder and returns whether that prepared it again."""
+    """Return a function that loads the folder and returns whether the folder was prepared again."""
     def is_prepared():
         load(folder, SHAPE)
         return 'Preparing' in capsys.readouterr().out

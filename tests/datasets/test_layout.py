@@ -10,7 +10,7 @@ NO_LABELS = Labels([], {}, [])
 
 
 def files(*folders, count=2):
-    """Return the sorted paths of images 0.png, 1.png, ... in each folder, written as 'a/' or ''."""
+    """Return the sorted paths of images 0.png, 1.png, ... in each folder. Folders are written as 'a/' or ''."""
     return sorted(f'{folder}{number}.png' for folder in folders for number in range(count))
 
 
@@ -38,7 +38,7 @@ def test_arrange_takes_classes_from_the_folders_in_the_splits():
 def test_arrange_prefers_test_to_val():
     layout = arrange(files('train/', 'test/', 'val/', count=3), NO_LABELS)
     assert (layout.train, layout.test) == (files('train/', count=3), files('test/', count=3))
-    assert layout.notes == ['The 3 images in val/ are not used, because there is test/']
+    assert layout.notes == ['The 3 images in val/ are not used, because test images are in test/']
 
 
 def test_arrange_merges_folders_of_one_split():
@@ -48,7 +48,7 @@ def test_arrange_merges_folders_of_one_split():
 
 @pytest.mark.parametrize('folders', [['valid/', 'broken/'], ['train/', 'plane/', 'valid/'], ['test/', 'val/']],
                          ids=['a class named valid', 'classes named train and valid', 'no train'])
-def test_arrange_takes_other_folders_as_classes(folders):
+def test_arrange_treats_other_folders_as_classes(folders):
     layout = arrange(files(*folders), NO_LABELS)
     assert classes_in(layout) == {folder[:-1] for folder in folders} and layout.held_out is None
 
@@ -113,15 +113,15 @@ def test_arrange_does_not_look_through_the_only_class_of_the_test_split():
     (['0.png', '1.png', '2.png', *files('a/', 'b/')], '0.png and 2 more'),
     (['cover.png', *files('flowers/a/', 'flowers/b/')], 'cover.png'),
     (files('test/', 'train/a/', 'train/b/'), 'test/0.png and 1 more')])
-def test_arrange_names_images_because_of_which_there_are_no_classes(paths, named):
+def test_arrange_names_images_that_prevent_classes(paths, named):
     layout = arrange(paths, NO_LABELS)
     assert layout.classes == {}
-    assert layout.notes == [f'No classes, because there are images beside the class folders ({named}). To have '
+    assert layout.notes == [f'No classes, because there are images beside the class folders ({named}). To use '
                             'classes, move them into these folders']
 
 
 @pytest.mark.parametrize('paths', [files(''), files('a/'), files('', 'a/'), files('train/', 'test/')])
-def test_arrange_needs_no_reason_without_class_folders(paths):
+def test_arrange_gives_no_reason_without_class_folders(paths):
     layout = arrange(paths, NO_LABELS)
     assert (layout.classes, layout.notes) == ({}, [])
 
@@ -238,7 +238,7 @@ def test_read_labels_keeps_integers_of_any_length():
     assert classes_of(csv_file('a.png,' + '1' * 5000)) == {'a.png': '1' * 5000}
 
 
-def test_read_labels_reports_names_without_image():
+def test_read_labels_reports_names_without_an_image():
     labels = labels_of({'labels.csv': csv_file('a.png,cat', 'x.png,cat', 'y.png,dog')}, ['a.png'])
     assert labels.notes == ['labels.csv names images that do not exist (x.png and 1 more)']
 
@@ -274,7 +274,7 @@ def test_arrange_has_no_classes_if_there_are_no_labels():
     assert (layout.classes, layout.notes, layout.left_out) == ({}, ['a note'], [])
 
 
-def test_arrange_leaves_out_images_without_label():
+def test_arrange_leaves_out_images_without_a_label():
     layout = arrange(files('', count=3), Labels(['labels.csv'], {'0.png': 1, '2.png': 2}, []))
     assert layout.left_out == [('1.png', 'no label in labels.csv')] and layout.train == ['0.png', '2.png']
 
@@ -292,7 +292,7 @@ def test_arrange_never_trains_on_a_test_folder_without_labels():
 
 def test_arrange_rejects_labels_of_the_test_folder_only():
     labels = Labels(['labels.csv'], {'test/0.png': 1, 'test/1.png': 2}, [])
-    with pytest.raises(UserError, match='labels.csv has no labels of training images: add those of train/'):
+    with pytest.raises(UserError, match='labels.csv has no labels for training images: add labels for train/'):
         arrange(files('train/', 'test/'), labels)
 
 

@@ -54,7 +54,7 @@ def test_load_reports_that_validation_images_are_not_used(tmp_path):
     assert note == 'The 10 images of the validation split are not used, because there is a test split'
 
 
-def test_load_scores_with_validation_images_without_test_images(tmp_path):
+def test_load_tests_on_validation_images_if_there_are_no_test_images(tmp_path):
     del (arrays := dict(MEDMNIST))['test_images']
     dataset = npz.load(save(tmp_path, **arrays))
     assert (dataset.test[0] == COLOUR[20:30]).all() and dataset.held_out == 'the validation split'
@@ -86,7 +86,7 @@ def test_load_interleaves_images_that_are_stored_class_by_class(tmp_path):
     labels = np.repeat([4, 5, 7], [6, 3, 1])
     images = np.broadcast_to(np.arange(10, dtype=np.uint8)[:, None, None], [10, 4, 4])  # image k has the value k
     dataset = npz.load(save(tmp_path, x_train=images, y_train=labels, x_test=images, y_test=labels))
-    order = [0, 6, 1, 2, 7, 9, 3, 4, 8, 5]  # by (k + 1/2) / n for image k of n of its class
+    order = [0, 6, 1, 2, 7, 9, 3, 4, 8, 5]  # sorted by (k + 1/2) / n for image k of a class of n images
     assert (dataset.train[0][:, 0, 0, 0].tolist(), dataset.test[1].tolist()) == (order, [0, 1, 0, 0, 1, 2, 0, 0, 1, 0])
 
 
@@ -105,7 +105,7 @@ def test_load_lists_other_arrays(tmp_path):
     assert dataset.left_out == (('z', 'not images or their labels'),)
 
 
-def test_load_reads_compressed_arrays_in_any_order_of_memory(tmp_path):
+def test_load_reads_compressed_arrays_in_any_memory_order(tmp_path):
     np.savez_compressed(tmp_path / 'own.npz', arr_0=np.asfortranarray(COLOUR))
     assert (npz.load(str(tmp_path / 'own.npz')).train[0][:9] == COLOUR[:9]).all()
 

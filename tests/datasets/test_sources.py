@@ -18,7 +18,7 @@ def test_every_built_in_data_set_has_a_source_or_is_drawn():
 
 
 @pytest.mark.parametrize('name', sources.CLASS_NAMES)
-def test_class_names_are_ten(name):
+def test_there_are_ten_class_names(name):
     assert len(set(sources.CLASS_NAMES[name])) == 10
 
 
@@ -72,7 +72,7 @@ def few_digits(monkeypatch):
 
 
 def test_complete_draws_digits(few_digits, tmp_path):
-    assert sources.complete('digits', str(tmp_path)) == f'The built-in digits were drawn to {tmp_path}'
+    assert sources.complete('digits', str(tmp_path)) == f'The built-in digits were written to {tmp_path}'
     assert len(idx.load(str(tmp_path)).train[0]) == 20
 
 
@@ -86,6 +86,6 @@ def test_complete_draws_digits_again_if_a_file_is_missing(few_digits, tmp_path):
 @pytest.mark.parametrize('name', ['a.png', 'photos', FILES[0]])
 def test_complete_draws_no_digits_beside_other_files(few_digits, tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=f'digits cannot be drawn in .* .it holds {name}.: move .*--dataset'):
+    with pytest.raises(UserError, match=f'digits cannot be drawn in .* .it holds {name}.: rename .*--dataset'):
         sources.complete('digits', str(tmp_path))
     assert os.listdir(tmp_path) == [name]

@@ -49,7 +49,7 @@ def test_list_members_leaves_out_names_outside_the_zip_file(make_zip, name):
 def test_list_members_leaves_out_encrypted_members(make_zip):
     path = make_zip({'a.png': b'content'})
     content = bytearray(path.read_bytes())
-    content[content.index(b'PK\x01\x02') + 8] |= 1  # the flag in the directory of the zip file
+    content[content.index(b'PK\x01\x02') + 8] |= 1  # the encryption flag in the central directory
     path.write_bytes(content)
     assert read_all(path) == ({}, [('a.png', 'encrypted')])
 
@@ -69,7 +69,7 @@ def test_open_zip_rejects_a_truncated_file(make_zip):
 
 
 def test_open_zip_rejects_a_zip_bomb(make_zip):
-    """Before anything of it is unpacked."""
+    """The file is rejected before anything is unpacked."""
     path = make_zip({'a.png': b'', 'notes.txt': bytes(2 ** 24 + 1)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(UserError, match='looks like a zip bomb .*notes.txt.* unpacks from .* to 16,777,217 bytes'):
         read_all(path)

@@ -25,8 +25,8 @@ from training.stop import Stop
 TRAIN_SMOOTH = pathlib.Path(__file__).with_name('train_smooth.py')
 TWO_ADDRESSES = '127.0.0.1:1', '127.0.0.1:2'
 # Relative to the largest change of a weight of the same network, or to the largest value of a statistic. Rounding
-# causes errors of 6e-6: float32 rounds a weight near 1 to 1e-7, and a change is about 0.05. Errors in the averaging
-# change weights by more than 0.3. Dividing a variance by the wrong number of samples changes it by 3e-4.
+# causes errors of 6e-6: float32 rounds a weight near 1 to within 1e-7, and a change is about 0.05. Errors in the
+# averaging change weights by more than 0.3. Dividing a variance by the wrong number of samples changes it by 3e-4.
 TOLERANCE = 5e-5
 
 
@@ -146,6 +146,7 @@ def test_graph_of_two_workers_has_no_message_for_a_penalty(sess):
     assert count_reductions(sess.graph) == 2 * 6 + 5
 
 
+##################################################################################
 # Two workers compute the same as one process
 ##################################################################################
 
@@ -254,7 +255,7 @@ SMALL = ['--phase', 'train', '--dataset', 'mnist', '--network', 'dcgan', '--ch',
 
 @pytest.fixture
 def start_worker(start, tmp_path, small_data):
-    """A function that starts main.py as worker number index in an empty folder, and returns the process."""
+    """A function that starts main.py as worker `index` in an empty folder, and returns the process."""
     def start_main_as_worker(ports, index, *options):
         return start(MAIN, *SMALL, '--data_dir', small_data, *options, cwd=tmp_path,
                      environment=worker_environment(ports, index))

@@ -161,7 +161,10 @@ def starts():
 
 @pytest.fixture
 def run_script(tmp_path, monkeypatch, capfd):
-    """A function that runs a script as workers, as if it were main.py. Returns (exit code, output, errors)."""
+    """A function that starts workers that run a script instead of main.py.
+
+    It returns (exit code, output, errors).
+    """
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(script, count=2, options=()):

@@ -291,7 +291,7 @@ def test_draw_attention_draws_maps_over_the_grey_version_of_a_colour_image(in_co
         np.testing.assert_allclose(weights.get_array(), maps[query])
 
 
-def test_draw_attention_calls_the_query_object_in_colour_images(in_colour):
+def test_draw_attention_titles_the_queries_of_a_colour_image(in_colour):
     figure, _ = in_colour
     assert [axis.get_title() for axis in image_axes(figure)[1:5]] == ['object', 'top end', 'bottom end', 'background']
 

@@ -17,7 +17,7 @@ from evaluation.metrics import (
 )
 from options import UserError
 
-# With k = 1, the balls of real 0, 1, 3 have radii 1, 1, 2, and those of fake 2, 10 have radii 8, 8.
+# With k = 1, the balls of real 0, 1, 3 have radii 1, 1, 2. The balls of fake 2, 10 have radii 8, 8.
 REAL, FAKE = np.array([[0.], [1.], [3.]]), np.array([[2.], [10.]])
 
 
@@ -288,7 +288,7 @@ def test_evaluate_samples_leaves_class_scores_out_without_labels(loaded):
 
 
 def test_evaluate_samples_returns_the_accuracy_of_the_classifier(evaluated):
-    """Without classes, it is the accuracy of predicted rotations."""
+    """Without classes, the classifier predicts rotations."""
     _, scores = evaluated
     assert scores.classifier_accuracy > 0.9
 

@@ -45,7 +45,7 @@ def shared_model(tmp_path_factory, small_data):
 
 @pytest.fixture
 def model(shared_model, tmp_path, monkeypatch):
-    """The model with an empty folder of results, and with its graph as the default."""
+    """The model with an empty results folder, and with its graph as the default."""
     monkeypatch.setattr(shared_model.run, 'results', str(tmp_path / 'results'))
     monkeypatch.setattr(shared_model.run, 'snapshots', str(tmp_path / 'results' / 'SAGAN_maps'))
     with shared_model.sess.graph.as_default():
@@ -184,7 +184,7 @@ def shared_conditional_model(tmp_path_factory):
 
 @pytest.fixture
 def conditional_model(shared_conditional_model, tmp_path, monkeypatch):
-    """The conditional model with an empty folder of results, and with its graph as the default."""
+    """The conditional model with an empty results folder, and with its graph as the default."""
     monkeypatch.setattr(shared_conditional_model.run, 'results', str(tmp_path / 'results'))
     with shared_conditional_model.sess.graph.as_default():
         yield shared_conditional_model
@@ -205,7 +205,7 @@ def classify(images):
 
 @pytest.fixture(params=[(1900, 100)], ids=['95 to 5'])
 def real_images(conditional_model, request, monkeypatch):
-    """A data set with these class counts. Its real images of the requested classes replace those of the model."""
+    """Use a data set with these class counts. Replace generated images with real images of the requested classes."""
     class_counts, rng = request.param, np.random.default_rng(0)
     train_labels, test_labels = (rng.permutation(np.repeat([0, 1], np.array(class_counts) // part)) for part in (1, 2))
     dataset = Dataset((shaded_images(train_labels, rng), train_labels), (shaded_images(test_labels, rng), test_labels),
@@ -222,8 +222,9 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
     phases.evaluate(conditional_model)
     scores = json.loads(pathlib.Path(conditional_model.run.result_path('scores.json')).read_text())
     generated, real = scores['generated'], scores['real']
+    # If 95 to 5 were sampled equally often, frechet_to_train would be 0.5.
     for name in 'frechet_to_train', 'frechet_within_classes':
-        assert generated[name] == pytest.approx(real[name], abs=0.002), name  # 0.5 for classes of equal frequency
+        assert generated[name] == pytest.approx(real[name], abs=0.002), name
     for name in 'classifier_score', 'class_entropy', 'class_accuracy', 'precision', 'recall', 'density', 'coverage':
         assert generated[name] == pytest.approx(real[name], abs=0.05), name
 
@@ -317,6 +318,7 @@ def test_export_reports_the_folder(exported):
     assert exported.output == f'Generator of step 3, ema weights:\n{exported.folder}\n'
 
 
+##################################################################################
 # All phases
 ##################################################################################
 

@@ -59,7 +59,7 @@ def test_page_stacks_the_arrays_of_all_snapshots(html, name):
     assert (page_array(html(*snapshots), name) == np.stack([arrays[name] for _, arrays in snapshots])).all()
 
 
-def test_page_stores_arrays_that_never_change_once(html):
+def test_page_stores_only_one_copy_of_an_array_that_never_changes(html):
     first, second = snapshots_of(1, 2)
     second[1]['discriminator'] = first[1]['discriminator']
     array = page_array(html(first, second), 'discriminator')

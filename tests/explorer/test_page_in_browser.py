@@ -70,7 +70,7 @@ def random_maps(request, tmp_path_factory):
 
 
 def recorded_map(layer, image):
-    """Return the weights [N, M] that a snapshot records of the map of an image, and their rounding error [N, 1]."""
+    """Return the weights [N, M] that a snapshot records for the map of an image, and their rounding error [N, 1]."""
     _, rows, columns = layer.maps.shape[:3]
     weights = layer.maps[image].reshape(rows * columns, -1)
     if len(weights) > 256:
@@ -327,7 +327,7 @@ def test_pooled_key_is_named_by_the_positions_that_it_covers(open_page, tmp_path
 
 @pytest.fixture
 def large_layers(tmp_path):
-    """A page of layers of which only the largest weights are recorded -> (path, layers)."""
+    """A page that records only the largest weights of its layers -> (path, layers)."""
     layers = make_layers(3, (17, 16))
     write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
     return tmp_path / 'page.html', layers
@@ -382,7 +382,7 @@ def test_change_of_the_address_changes_the_view(page):
 
 @pytest.mark.parametrize('step', [4, 8])
 def test_address_distinguishes_snapshots_of_one_epoch(open_page, tmp_path, step):
-    """An epoch has two snapshots if a run resumed with another --iteration."""
+    """An epoch has two snapshots if a run resumed with a different --iteration."""
     snapshots = [make_snapshot(make_layers(step), 1, step, real=True) for step in (4, 8)]
     write_page(tmp_path / 'page.html', 'run', snapshots, 0)
     page = open_page(tmp_path / 'page.html', f'#step={step}')

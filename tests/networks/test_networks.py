@@ -1,4 +1,4 @@
-"""The registry of networks, and dcgan and resnet against NumPy and the table in docs/networks.md."""
+"""The registry of networks. dcgan and resnet are compared with NumPy and with the table in docs/networks.md."""
 
 import gc
 import weakref

@@ -20,7 +20,7 @@ from storage.run import Run
 
 
 def make_run(folder, *steps, best=None, age=0, **config):
-    """Make the folder of a run with empty checkpoints and a config.json. It was trained this many seconds ago."""
+    """Make the folder of a run with a config.json and empty checkpoints, saved `age` seconds before a fixed time."""
     for subfolder, numbers in ('SAGAN', steps), ('best', [] if best is None else [best]):
         (folder / subfolder).mkdir(parents=True, exist_ok=True)
         for number in numbers:
@@ -32,7 +32,7 @@ def make_run(folder, *steps, best=None, age=0, **config):
 
 @pytest.fixture(autouse=True)
 def in_folder(tmp_path, monkeypatch):
-    """Work in an empty folder, as main.py."""
+    """Work in an empty folder, as if main.py were running."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['main.py'])
     monkeypatch.setattr(sys, 'executable', str(tmp_path / 'python'))
@@ -40,7 +40,7 @@ def in_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def checkpoints(tmp_path):
-    """A checkpoint_dir with the run old, which has three checkpoints and the best one."""
+    """A checkpoint_dir with the run 'old', which has three checkpoints and a best checkpoint."""
     make_run(tmp_path / 'checkpoint' / 'old', 10, 20, 30, best=20, dataset_name='mnist', g_lr=0.5, epoch=7,
              image_shape=[28, 28, 1], sample_num=9, data_dir='elsewhere', previous_steps=4)
     return tmp_path / 'checkpoint'
@@ -75,7 +75,7 @@ def test_find_source_finds_a_run_outside_of_checkpoint_dir(checkpoints):
     assert (source.name, source.steps) == ('old', (30, 20, 10))
 
 
-def test_find_source_prefers_a_run_to_a_folder_of_its_name(checkpoints, tmp_path):
+def test_find_source_prefers_a_run_to_a_folder_of_the_same_name(checkpoints, tmp_path):
     (tmp_path / 'old').mkdir()
     assert find_source('old', 'checkpoint').folder == 'checkpoint/old'
 
@@ -122,7 +122,7 @@ def test_find_source_refuses_a_damaged_config(checkpoints):
 ##################################################################################
 
 def start(*words):
-    """Return what choose_start decides about a typed command."""
+    """Return what choose_start returns for a typed command."""
     return choose_start(parse(['--phase', 'train', *map(str, words)]))
 
 
@@ -132,13 +132,13 @@ def test_new_run_inherits_nothing(checkpoints, words):
     assert (typed, inherited, source) == (parse(['--phase', 'train', *words]), {}, None)
 
 
-def test_run_of_a_name_inherits_all_options_of_its_config(checkpoints):
+def test_named_run_inherits_all_options_of_its_config(checkpoints):
     _, inherited, source = start('--name', 'old')
     assert source is None
     assert inherited == {**ARTICLE, 'g_lr': 0.5, 'epoch': 7, 'sample_num': 9, 'data_dir': 'elsewhere', 'name': 'old'}
 
 
-def test_run_of_a_name_is_found_in_the_typed_checkpoint_dir(checkpoints):
+def test_named_run_is_found_in_the_typed_checkpoint_dir(checkpoints):
     checkpoints.rename('moved')
     _, inherited, _ = start('--name', 'old', '--checkpoint_dir', 'moved')
     assert (inherited['g_lr'], inherited['checkpoint_dir']) == (0.5, 'moved')
@@ -146,12 +146,12 @@ def test_run_of_a_name_is_found_in_the_typed_checkpoint_dir(checkpoints):
 
 @pytest.mark.parametrize('words', [
     ['--g_lr', 0.5], ['--dataset', 'auto'], ['--dataset', 'mnist'], ['--epoch', 9], ['--img_size', 28], ['--ema', 0]])
-def test_run_of_a_name_may_get_its_own_options_and_another_schedule(checkpoints, words):
+def test_named_run_accepts_its_own_options_and_another_schedule(checkpoints, words):
     typed, _, _ = start('--name', 'old', *words)
     assert typed['name'] == 'old'
 
 
-def test_run_of_a_name_may_get_its_recipe(checkpoints):
+def test_named_run_accepts_its_own_recipe(checkpoints):
     recipe = {name: value for name, value in RECIPES['paper'].items() if value is not None}
     make_run(checkpoints / 'paper', 10, **recipe, conditional=False)
     typed, inherited, _ = start('--name', 'paper', '--recipe', 'paper')
@@ -161,12 +161,12 @@ def test_run_of_a_name_may_get_its_recipe(checkpoints):
 @pytest.mark.parametrize('words, saved', [
     (['--g_lr', 0.25], '--g_lr 0.5'), (['--seed', 3, '--sn', 'true'], '--seed 0, --sn false'),
     (['--recipe', 'paper', '--g_lr', 0.5], '--z_dim 62, --attention article, '), (['--img_size', 32], '--img_size 0')])
-def test_run_of_a_name_refuses_other_options(checkpoints, words, saved):
+def test_named_run_refuses_other_options(checkpoints, words, saved):
     with pytest.raises(UserError, match=f'^checkpoint/old holds a run with {saved}.*: omit these options to resume it'):
         start('--name', 'old', *words)
 
 
-def test_run_of_a_name_shows_the_command_that_branches_with_other_options(checkpoints):
+def test_named_run_shows_the_command_that_branches_with_other_options(checkpoints):
     make_run(checkpoints / 'old_2')
     command = 'python main.py --phase train --from old --name old_3 --seed 3 --data_dir elsewhere'
     with pytest.raises(UserError, match=f'To start a new run from it: {command}$'):
@@ -211,7 +211,7 @@ def test_from_refuses_the_name_of_another_run(checkpoints):
 
 @pytest.fixture
 def branched(checkpoints):
-    """A checkpoint_dir with the run new, which started from step 20 of old."""
+    """A checkpoint_dir with the run 'new', which started from step 20 of the run 'old'."""
     make_run(checkpoints / 'new', 0, 5, g_lr=0.25, source='checkpoint/old', source_step=20, previous_steps=24)
     return checkpoints
 

@@ -79,7 +79,7 @@ def test_save_removes_more_checkpoints_with_a_smaller_keep(checkpoints):
 
 
 def failing_save(checkpoints, step):
-    """Return a replacement of Saver.save that fails halfway, as on a full disk."""
+    """Return a replacement for Saver.save that fails halfway, as on a full disk."""
     def save(*args, **kwargs):
         for leftover in f'{DATA}.tempstate7', 'index.tempstate7':
             open(f'{checkpoints.path(step)}.{leftover}', 'w').close()
@@ -461,7 +461,7 @@ BETAS = {'beta1': 0.5, 'beta2': 0.75}
 def open_networks(folder, g_size=3, d_names=('discriminator/w',), beta1=0.5, beta2=0.75, ema=0.9):
     """Return the Checkpoints and the update of a graph of two networks. The generator has one weight [g_size].
 
-    Each network has an Adam optimizer, D's first, whose updates change the weights by 1.
+    Each network has an Adam optimizer whose updates change the weights by 1. The optimizer of D is created first.
     """
     sess = tf.Session(graph=tf.Graph())
     with sess.graph.as_default():
@@ -491,7 +491,7 @@ def variables_of(checkpoints):
 
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
-    """The Source of a run after 1, 2 and 3 updates of its weights, and its last variables."""
+    """The Source of a run with checkpoints after 1, 2 and 3 updates, and its final variables."""
     folder = str(tmp_path_factory.mktemp('source'))
     checkpoints, update = open_networks(f'{folder}/SAGAN')
     with checkpoints.sess.graph.as_default():
@@ -502,7 +502,7 @@ def source(tmp_path_factory):
 
 
 def start_from(source, tmp_path, **options):
-    """Let the networks of open_networks start from a Source. Return what start_from returns, and the variables."""
+    """Start the networks of open_networks from a Source. Return what start_from returns, and the variables."""
     checkpoints, _ = open_networks(tmp_path / 'new' / 'SAGAN', **options)
     betas = {name: options.get(name, value) for name, value in BETAS.items()}
     with checkpoints.sess.graph.as_default():
@@ -521,13 +521,13 @@ def test_start_from_restores_all_variables_of_the_same_networks(source, tmp_path
 def test_start_from_restores_the_first_of_the_steps(source, tmp_path):
     source, expected = source
     step, _, _, variables = start_from(source._replace(steps=(1,)), tmp_path)
-    assert step == 1 and variables['generator/w'][0] == pytest.approx(0, abs=1e-6)  # 1 - the first update
+    assert step == 1 and variables['generator/w'][0] == pytest.approx(0, abs=1e-6)  # 1, minus an update of 1
 
 
 G_NAMES = ['generator/w', 'generator/w/Adam', 'generator/w/Adam_1', 'generator/w/ExponentialMovingAverage']
 
 
-def test_start_from_leaves_a_weight_of_another_shape_with_its_slots_and_average_new(source, tmp_path):
+def test_start_from_does_not_restore_a_weight_of_another_shape_or_its_slots_and_average(source, tmp_path):
     source, _ = source
     _, new, _, variables = start_from(source, tmp_path, g_size=4)
     assert sorted(new) == sorted([*G_NAMES, 'beta1_power_1', 'beta2_power_1'])
@@ -535,7 +535,7 @@ def test_start_from_leaves_a_weight_of_another_shape_with_its_slots_and_average_
     assert variables['generator/w/Adam'].tolist() == [0] * 4
 
 
-def test_start_from_restores_the_powers_of_an_unchanged_network_alone(source, tmp_path):
+def test_start_from_restores_only_the_powers_of_an_unchanged_network(source, tmp_path):
     source, expected = source
     _, _, _, variables = start_from(source, tmp_path, g_size=4)
     assert variables['beta2_power'] == expected['beta2_power'] == np.float32(0.75) ** 4
@@ -579,7 +579,7 @@ def test_start_from_converts_the_powers_to_other_betas(source, tmp_path, beta1, 
 
 
 def test_start_from_moments_with_other_betas_stays_unbiased(source, tmp_path):
-    """A constant gradient of 1 keeps updates of 1, as Adam's correction of its moments is exact."""
+    """With a constant gradient of 1, every update is 1, because Adam's bias correction is exact."""
     checkpoints, update = open_networks(tmp_path / 'new' / 'SAGAN', beta1=0.9, beta2=0.99)
     with checkpoints.sess.graph.as_default():
         checkpoints.start_from(source[0], beta1=0.9, beta2=0.99)

@@ -121,8 +121,8 @@ def test_locked_removes_the_name_after_the_context(run, lock_holder):
     assert not lock_holder.exists()
 
 
-def test_locked_refuses_a_run_that_an_older_program_trains(run):
-    """Older programs hold the lock by flock alone."""
+def test_locked_refuses_a_run_that_an_older_version_trains(run):
+    """Older versions lock the run only with flock."""
     folder = pathlib.Path(run.folder)
     folder.mkdir(parents=True)
     with open(folder / 'lock', 'a+') as lock:
@@ -131,7 +131,7 @@ def test_locked_refuses_a_run_that_an_older_program_trains(run):
             pass
 
 
-def test_locked_is_respected_by_older_programs(run):
+def test_locked_is_respected_by_older_versions(run):
     with run.locked(), open(f'{run.folder}/lock', 'a+') as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -344,7 +344,7 @@ def test_check_config_refuses_another_reading_of_the_data_set(trained_run, confi
         trained_run.check_config(now)
 
 
-def test_check_config_reads_old_runs_as_without_a_reading(trained_run, config):
+def test_check_config_treats_old_runs_as_having_no_reading(trained_run, config):
     pathlib.Path(trained_run.config_path).write_text('{}')
     with pytest.raises(UserError, match='cannot resume'):
         trained_run.check_config(dataclasses.replace(config, reading=('12-bit values',)))
@@ -357,7 +357,7 @@ def test_check_config_refuses_another_image_shape(trained_run, config):
         trained_run.check_config(config)
 
 
-def test_read_properties_returns_them_in_config_json(run, config, trained_run):
+def test_read_properties_returns_the_properties_in_config_json(run, config, trained_run):
     trained_run.write_config(config)
     change(trained_run, colour='red')
     assert read_properties(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'],
@@ -369,7 +369,7 @@ def test_read_properties_without_a_config_json_is_none(config):
     assert read_properties(vars(config)) is None
 
 
-def test_check_config_reports_another_number_of_images(trained_run, config, capsys):
+def test_check_config_reports_a_different_number_of_images(trained_run, config, capsys):
     trained_run.write_config(config)
     change(trained_run, images=299)
     trained_run.check_config(config)

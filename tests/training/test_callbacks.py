@@ -1,4 +1,4 @@
-"""The schedule of callbacks, and the output of the callbacks of training."""
+"""The schedule of callbacks, and the output of the training callbacks."""
 
 import errno
 import os
@@ -222,7 +222,7 @@ def test_running_closes_the_other_callbacks_if_a_file_is_on_a_full_disk():
 
 
 ##################################################################################
-# When the callbacks of training are due
+# When the training callbacks are due
 ##################################################################################
 
 @pytest.mark.parametrize('freq, step, expected', [
@@ -318,6 +318,7 @@ def test_default_callbacks_run_in_a_fixed_order():
                      'Animation', 'Snapshots', 'AttentionPage', 'Checkpoint', 'StoppedRun']
 
 
+##################################################################################
 # The output of callbacks for a stand-in model
 ##################################################################################
 
@@ -388,7 +389,7 @@ def history_text(stub):
 
 
 def write_history(stub, start_step, *rows):
-    """Let History record rows (step, values), and return the text of the file."""
+    """Record rows (step, values) with History, and return the text of the file."""
     history = History()
     history.start(stub, start_step)
     for step, values in rows:
@@ -489,7 +490,7 @@ def dataset_of(train=14, test=8):
     return Dataset((images(train), None), (images(test), None), ())
 
 
-def test_snapshots_remove_those_after_the_checkpoint(stub):
+def test_snapshots_after_the_checkpoint_are_removed_at_the_start(stub):
     make_folder(stub.run.snapshots)
     for step in 12, 24, 36:
         pathlib.Path(stub.run.snapshots, f'{step}.npz').touch()

@@ -1,4 +1,4 @@
-"""The device line. A machine with a GPU is simulated by what TensorFlow and the driver would report."""
+"""The device line. GPU machines are simulated by faking what TensorFlow and the driver report."""
 
 import subprocess
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ Skipping registering GPU devices...
 
 @pytest.fixture(autouse=True)
 def cpu_with_two_cores(monkeypatch, tmp_path):
-    """A machine with two cores, without bfloat16, GPU and driver."""
+    """A machine with two cores, without bfloat16, a GPU or a driver."""
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     monkeypatch.setattr(device, 'available_cores', lambda: [0, 1])
     monkeypatch.setattr(device, 'bfloat16_unit', lambda: None)
@@ -39,7 +39,7 @@ def cpu_with_two_cores(monkeypatch, tmp_path):
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
-    """An NVIDIA driver, for which TensorFlow lacks the libraries."""
+    """An NVIDIA driver without the libraries that TensorFlow needs."""
     (tmp_path / 'version').touch()
     monkeypatch.setattr(device, 'missing_gpu_reason', lambda: 'Cannot dlopen some GPU libraries')
 
@@ -78,8 +78,8 @@ def test_device_line_reports_a_gpu_that_is_not_used(driver):
                              "pip install 'tensorflow[and-cuda]'")
 
 
-def test_device_line_finds_the_driver_by_nvidia_smi(tmp_path, monkeypatch):
-    """As in WSL2, which has no folder of the driver in /proc."""
+def test_device_line_finds_the_driver_through_nvidia_smi(tmp_path, monkeypatch):
+    """As in WSL2, where /proc has no driver folder."""
     (tmp_path / 'nvidia-smi').touch(mode=0o755)
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setattr(device, 'missing_gpu_reason', lambda: 'failed call to cuInit: UNKNOWN ERROR (303)')

@@ -144,7 +144,7 @@ def dragan(sess, rng):
 
     losses.dragan(logits_of, tf.constant(real), None, KEY, ONE_WORKER)
     points = sess.run(calls[0])
-    return real, points, (points - real).max((1, 2, 3)) / (0.5 * real.std())  # the largest of 192 noises is near 1
+    return real, points, (points - real).max((1, 2, 3)) / (0.5 * real.std())  # the largest noise value is near 1
 
 
 def test_dragan_scales_the_noise_of_each_image_by_a_uniform_number(dragan):

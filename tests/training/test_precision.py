@@ -11,7 +11,7 @@ from training.precision import BFLOAT16_GRADIENTS, session_config
 
 @pytest.fixture(params=['CPU', 'CPU with bfloat16', 'GPU'])
 def machine(request, monkeypatch):
-    """The kind of machine on which session_config runs. That with a GPU has a CPU with bfloat16."""
+    """The kind of machine on which session_config runs. The machine with a GPU also has a CPU with bfloat16."""
     monkeypatch.setattr(precision, 'gpu_names', lambda: ['NVIDIA T4'] if request.param == 'GPU' else [])
     monkeypatch.setattr(precision, 'bfloat16_unit', lambda: None if request.param == 'CPU' else 'AMX')
     return request.param

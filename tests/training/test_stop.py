@@ -14,8 +14,8 @@ def handlers():
 
 
 @pytest.fixture(autouse=True)
-def own_handlers():
-    """Handlers of the program, which do nothing. The previous ones are restored after the test."""
+def program_handler():
+    """Install a handler that does nothing. The previous handlers are restored after the test."""
     def ignore(number, frame):
         pass
 
@@ -25,9 +25,9 @@ def own_handlers():
         signal.signal(number, handler)
 
 
-def test_stop_installs_no_handler_outside_the_context(own_handlers):
+def test_stop_installs_no_handler_outside_the_context(program_handler):
     Stop(SIGNALS)
-    assert handlers() == [own_handlers, own_handlers]
+    assert handlers() == [program_handler, program_handler]
 
 
 def test_stop_installs_handlers_in_the_context():
@@ -36,26 +36,26 @@ def test_stop_installs_handlers_in_the_context():
         assert handlers() == [stop.receive, stop.receive]
 
 
-def test_stop_restores_the_handlers_after_the_context(own_handlers):
+def test_stop_restores_the_handlers_after_the_context(program_handler):
     with Stop(SIGNALS):
         pass
-    assert handlers() == [own_handlers, own_handlers]
+    assert handlers() == [program_handler, program_handler]
 
 
-def test_stop_restores_the_handlers_after_an_error(own_handlers):
+def test_stop_restores_the_handlers_after_an_error(program_handler):
     with pytest.raises(ZeroDivisionError), Stop(SIGNALS):
         raise ZeroDivisionError
-    assert handlers() == [own_handlers, own_handlers]
+    assert handlers() == [program_handler, program_handler]
 
 
-def test_stop_leaves_other_signals_alone(own_handlers):
+def test_stop_leaves_other_signals_alone(program_handler):
     with Stop(SIGNALS[:1]):
-        assert signal.getsignal(SIGNALS[1]) == own_handlers
+        assert signal.getsignal(SIGNALS[1]) == program_handler
 
 
-def test_stop_without_signals_installs_no_handler(own_handlers):
+def test_stop_without_signals_installs_no_handler(program_handler):
     with Stop():
-        assert handlers() == [own_handlers, own_handlers]
+        assert handlers() == [program_handler, program_handler]
 
 
 def test_stop_records_received_signals_in_order():
