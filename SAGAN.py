@@ -52,7 +52,7 @@ from training.progress import ProgressBar
 from training.stop import Stop
 from utils import Stream, draw_labels, draw_z, grid_size, make_folder, proportional_labels, show_all_variables, to_uint8
 
-SAMPLE_PIXELS = 512 * 28 * 28  # maximal number of pixels per call of the sampling graph
+SAMPLE_PIXELS = 512 * 28 * 28  # maximum number of pixels per call of the sampling graph
 STATISTICS_BATCHES = 12  # batches of images for the batch norm statistics of the averaged weights
 
 
@@ -173,7 +173,7 @@ class SAGAN:
             z: noise [B, z_dim].
             labels, z_labels: the classes [B] of inputs and of z, or None unless the model is conditional.
             step: number of steps before this one.
-            lr_scale: factor of both learning rates.
+            lr_scale: number by which both learning rates are multiplied.
 
         Raises:
             UserError: if the graph already has a generator.
@@ -362,7 +362,7 @@ class SAGAN:
                   f'Checkpoints: {self.run.folder}\nResults: {self.run.results}')
 
     def config_with(self, dataset):
-        """Return the config with the size and class names of a Dataset. Raise UserError if they do not fit."""
+        """Return the config with the properties of a Dataset. Raise UserError if the data set does not fit it."""
         config = self.config
         images = len(dataset.train[0])
         batches_per_epoch(images, config.batch_size, config.dataset_name)
@@ -384,7 +384,7 @@ class SAGAN:
         """Restore the variables that are shared with a Source, and return the config with the source's properties.
 
         Raises:
-            UserError: as Checkpoints.start_from.
+            UserError: as in Checkpoints.start_from.
         """
         config = self.config
         if not source.rest:
@@ -461,7 +461,7 @@ class SAGAN:
             batches: a list of (images [B, H, W, C] in [0, 1], z [B, z_dim], labels [B] of the images, labels [B] of z).
                 Only a conditional run uses the labels.
             step: number of steps before this one.
-            lr_scale: factor of both learning rates.
+            lr_scale: number by which both learning rates are multiplied.
 
         Returns:
             {name of a loss: number}.
@@ -586,7 +586,7 @@ class SAGAN:
 
     @property
     def sample_batch(self):
-        """The maximal number of images per call of the sampling graph. It bounds the memory that sampling uses."""
+        """The maximum number of images per call of the sampling graph. It bounds the memory that sampling uses."""
         height, width, _ = self.config.image_shape
         return max(1, min(512, SAMPLE_PIXELS // (height * width)))
 
@@ -596,7 +596,7 @@ class SAGAN:
         Refreshes the batch norm statistics first if the weights have changed.
 
         Raises:
-            ValueError: as sample.
+            ValueError: as in sample.
         """
         z, labels = self.sampling_inputs(z, labels)
         if self.statistics_are_stale:
@@ -604,7 +604,7 @@ class SAGAN:
         return self.sess.run(fetches, self.sampling_feed(z, labels))
 
     def sampling_inputs(self, z, labels=None):
-        """Return z and labels (default: sampled_labels) as arrays. Raises: as sample."""
+        """Return z and labels (default: sampled_labels) as arrays. Raise ValueError as in sample."""
         z = checked_z(z, self.config.z_dim)
         if labels is None:
             return z, self.sampled_labels(len(z))
@@ -667,13 +667,13 @@ def find_image_shape(options, properties):
         return shape_of(options, native_shape(options['dataset_name'], options['data_dir']))
     if 'image_shape' in properties:
         return properties['image_shape']
-    return shape_of(options, default_shape(options['dataset_name']))  # as before image_shape was saved
+    return shape_of(options, default_shape(options['dataset_name']))  # an older run, saved without image_shape
 
 
 def find_classes(options, properties, image_shape):
     """Return the class names of a run: those in its config.json, or else those of the data set.
 
-    The data set is loaded only if a conditional run needs it. Arguments are those of find_image_shape.
+    The data set is loaded only if a conditional run needs it. options and properties are as in find_image_shape.
     """
     if properties and 'class_names' in properties:
         return properties['class_names']
@@ -685,9 +685,9 @@ def find_classes(options, properties, image_shape):
 
 
 def learning_rate_scale(config, step):
-    """Return the factor of both learning rates. step is the number of steps before this one.
+    """Return the number by which both learning rates are multiplied. step is the number of steps before this one.
 
-    The factor is 1. With --lr_decay linear, it falls linearly to 0 over the second half of the steps.
+    The number is 1. With --lr_decay linear, it falls linearly to 0 over the second half of the steps.
     """
     if config.lr_decay == 'none':
         return 1.

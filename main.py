@@ -29,7 +29,7 @@ from options import (
 
 
 def train(typed):
-    """Train a new run, or resume it."""
+    """Train a new run, or resume an existing one."""
     from datasets import load_dataset, native_shape, saved_name
     from storage.branch import choose_start, report_new_run, retry_advice
     from storage.run import Diverged
@@ -78,7 +78,7 @@ def choose_dataset(options):
     """Make sure that the data set is available. Return its name and a message that reports where it is.
 
     Raises:
-        UserError: if the data set is not available, or if auto would select digits although there is a run of MNIST.
+        UserError: if the data set is not available, or if auto would select digits although there is a run on MNIST.
     """
     from datasets import find_dataset
     from storage.run import RunNotFound, find_runs
@@ -93,9 +93,8 @@ def choose_dataset(options):
     except UserError as error:
         if mnist_run is None:
             raise
-        raise UserError(f'{checkpoint_dir} holds {mnist_run}, a run of MNIST, but MNIST is not in {data_dir}: set '
-                        '--data_dir to the folder that contains mnist/, or train on digits with --dataset '
-                        'digits') from error
+        raise UserError(f'{checkpoint_dir} holds {mnist_run}, a run on MNIST, but MNIST is not in {data_dir}: set '
+                        '--data_dir to the folder that contains mnist/, or use --dataset digits') from error
 
 
 def test(typed):
@@ -213,5 +212,5 @@ def main():
 
 if __name__ == '__main__':
     if sys.stdout is not None:
-        sys.stdout.reconfigure(errors='backslashreplace')  # a terminal may lack characters of a path
+        sys.stdout.reconfigure(errors='backslashreplace')  # a terminal may be unable to print a path
     main()

@@ -324,7 +324,8 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
     instead of 1x1 convolutions.
 
     Args:
-        is_training: whether batch norm uses and updates the statistics of the batch. A Python bool.
+        is_training: whether batch norm uses the statistics of the batch and updates its moving statistics. A Python
+            bool.
         norm: whether to use batch norm.
         sn: whether to apply spectral normalization.
         sync: the Cluster whose workers share the batch, or None. Batch norm uses the statistics of the whole batch.

@@ -86,8 +86,8 @@ def checkpoint_path(metavar, description, separator):
         separator: that of the operating system. On Windows, TensorFlow reads a backslash as a separator.
     """
     if separator == '\\':
-        return matching(metavar, f'{description} without any of []*?', r'[^][*?\0]+')
-    return matching(metavar, f'{description} without any of []*?\\', r'[^][*?\\\0]+')
+        return matching(metavar, f'{description} (the characters []*? are not allowed)', r'[^][*?\0]+')
+    return matching(metavar, f'{description} (the characters []*?\\ are not allowed)', r'[^][*?\\\0]+')
 
 
 def parse_boolean(text):
@@ -109,7 +109,7 @@ def parse_checkpoint(text):
 
 
 def parse_dataset(text, separator=os.sep):
-    """Return the name or the path of a data set, without slashes at its end.
+    """Return the name or the path of a data set, without trailing slashes.
 
     Args:
         separator: that of the operating system. The path that is returned has slashes, which Windows accepts, too.
@@ -139,7 +139,7 @@ RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that 
 
 
 class Option(NamedTuple):
-    """An option. The command line has --name, without a trailing _name. The code reads config.name."""
+    """An option. On the command line, it is --<name>, without a trailing _name. The code reads config.<name>."""
     name: str
     default: Any
     type: OptionType
@@ -339,13 +339,18 @@ def argument_type(option):
 class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES, *SOURCE_PROPERTIES], frozen=True)):
     """The saved options of a run, and properties of its data set and of the run that it started from.
 
-    The properties of the data set are image_shape (H, W, C), class_names (a tuple, empty if there are no classes),
-    class_counts (the number of training images of each class, empty if unknown), images (the size of the training
-    split, or None if unknown), reading (a tuple, see datasets.dataset.Dataset) and digest (a hash of the training
-    split, or None if unknown).
+    Properties of the data set:
+        image_shape: (H, W, C).
+        class_names: a tuple, empty if there are no classes.
+        class_counts: number of training images of each class; empty if unknown.
+        images: size of the training split, or None if unknown.
+        reading: a tuple, see datasets.dataset.Dataset.
+        digest: a hash of the training split, or None if unknown.
 
-    source is the folder of the run that --from named, and source_step is the step of its checkpoint. Both are None
-    without --from. previous_steps is the number of earlier steps that the warm-up of the moving average counts.
+    Properties of the run that this run started from:
+        source: the folder of the run that --from named, or None without --from.
+        source_step: the step of its checkpoint, or None without --from.
+        previous_steps: number of earlier steps that the warm-up of the moving average counts.
 
     A Config is immutable: dataclasses.replace(config, epoch=3) returns a changed copy.
     """
@@ -474,7 +479,7 @@ def default_shape(dataset_name):
 
 
 def shape_of(options, native_shape):
-    """Return the shape (H, W, C) of a run's images, whose data set has a native shape."""
+    """Return the shape (H, W, C) of a run's images. native_shape is that of its data set."""
     height, width, channels = native_shape
     if options['img_size'] > 0:
         height = width = options['img_size']
@@ -561,7 +566,7 @@ def check_saved_options(values, path):
 
 
 ##################################################################################
-# The page of the docs
+# The documentation page
 ##################################################################################
 
 def options_page():

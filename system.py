@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def is_linux():
-    """Return whether this is Linux, whose functions to pin and to end processes macOS lacks."""
+    """Return whether this is Linux. macOS can neither pin a process to cores nor end it with its parent."""
     return sys.platform == 'linux'
 
 
@@ -36,7 +36,7 @@ def stop_signals():
 def start_process(command, cores, **options):
     """Start a process in its own session, so that it does not receive this process's Ctrl-C.
 
-    On Linux, it runs only on the given cores and ends when this process ends. macOS offers neither.
+    On Linux, the new process runs only on the given cores and ends when this process ends. macOS offers neither.
 
     Args:
         command: a list of words.

@@ -54,7 +54,7 @@ def draw_z(count, z_dim, *key, distribution='uniform'):
 
 
 def draw_labels(count, class_counts, *key):
-    """Return labels [count], each that of a random image, which depend only on the key.
+    """Return the labels [count] of random images. They depend only on the key.
 
     Args:
         class_counts: number of images of each class.
@@ -68,8 +68,8 @@ def draw_labels(count, class_counts, *key):
 def proportional_labels(count, class_counts):
     """Return labels [count] whose frequencies are those of the classes, rounded by largest remainder.
 
-    The labels of each class are spread evenly, so that every prefix also has about these frequencies. Labels of equally
-    frequent classes are each class in turn.
+    The labels of each class are spread evenly, so that every prefix also has about these frequencies. If all classes
+    are equally frequent, the labels are each class in turn.
 
     Args:
         class_counts: number of images of each class.

@@ -37,7 +37,7 @@ ROUNDS = 12
 STEPS = 3  # steps of a variant per round
 
 
-def two_call_loop(model):
+def two_call_step(model):
     """Build the lineage's training step: one call updates D, a second one G, and each computes G(z).
 
     Returns:
@@ -103,7 +103,7 @@ def training_step(batch_size, precision='float32', two_calls=False, **options):
         if two_calls:
             # With TensorFlow's own gradients, as in the lineage.
             with mock.patch.object(tf.Graph, 'gradient_override_map', lambda *_: contextlib.nullcontext()):
-                model.inputs, model.z, d_step, d_loss, g_step, g_loss = two_call_loop(model)
+                model.inputs, model.z, d_step, d_loss, g_step, g_loss = two_call_step(model)
             calls = [d_step, d_loss], [g_step, g_loss]
         else:
             model.build_model()
@@ -320,7 +320,7 @@ def main():
     print_workers()
     loop, bare = whole_loop()
     print(f'\nThe training loop takes {loop:.3f} s per step, the bare step {bare:.3f} s: the loop reaches '
-          f'{bare / loop:.0%} of its rate.')
+          f'{bare / loop:.0%} of the rate of bare steps.')
     loop, bare = stand_in_loop()
     print(f'\nWith a pause of {1e3 * bare:.1f} ms in place of the step, and 128 x 128 x 3 images, the loop reaches '
           f'{bare / loop:.0%} of the rate of bare pauses.')

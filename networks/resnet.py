@@ -15,7 +15,7 @@ BLOCKS = {
 
 
 class ResNet(SAGAN):
-    """Residual blocks as in the authors' code of Zhang et al. 2018 (arXiv:1805.08318).
+    """Residual blocks as in the code of Zhang et al. 2018 (arXiv:1805.08318).
 
     Two details differ from that code. Every shortcut has a convolution, and G's last batch norm is conditional, too.
     """

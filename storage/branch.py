@@ -31,7 +31,7 @@ from storage.run import (
     read_run,
 )
 
-SUBFOLDERS = MODEL, 'best'  # of a run's folder, in which checkpoints are
+SUBFOLDERS = MODEL, 'best'  # of a run's folder that hold checkpoints
 
 
 class Source(NamedTuple):
@@ -69,8 +69,8 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
     Runs of older repositories have no config.json: see storage.run.read_options.
 
     Args:
-        text: the name of a run in checkpoint_dir, the path of its folder, or the path of a checkpoint or of the folder
-            that holds it.
+        text: the name of a run in checkpoint_dir, or the path of a run's folder, a checkpoint or a folder of
+            checkpoints.
         checkpoint: 'latest', 'best' or a step.
 
     Raises:
@@ -113,7 +113,7 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
 
 
 def split_checkpoint_path(text):
-    """Split the path of a checkpoint into (its folder, its step). The step of another path is None."""
+    """Split the path of a checkpoint into (its folder, its step). For any other path, the step is None."""
     path = os.path.normpath(text)
     folder, name = os.path.split(path)
     match = re.fullmatch(rf'{MODEL}\.model-([0-9]+)(\.index|\.data-[0-9]+-of-[0-9]+)?', name)
@@ -145,7 +145,7 @@ def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'
 
 
 def inherited_options(source, dataset_name=None):
-    """Return the options of a new run that starts from a source, unless they are typed.
+    """Return the options that a new run inherits from a source. Typed options take precedence.
 
     The images of another data set are converted to the shape of the source's images, so that its weights fit.
 
@@ -190,7 +190,7 @@ def choose_start(typed):
         Source of --from or None.
 
     Raises:
-        UserError: if the options contradict each other or a saved run, or if there is no run of --from.
+        UserError: if the options contradict each other or a saved run, or if the run that --from names does not exist.
     """
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
     if 'checkpoint' in typed and 'from_name' not in typed:
@@ -219,7 +219,7 @@ def choose_start(typed):
 
 
 def check_same_source(folder, rest, typed):
-    """Raise UserError if a folder holds another run than one that starts from --from.
+    """Raise UserError if a folder holds a run whose source differs from that of --from.
 
     Args:
         folder: that of the run, which may not exist.
@@ -252,13 +252,15 @@ def different_options(run, options):
 
 
 def nearest_run(checkpoint_dir, options):
-    """Return the trained run of the same data set that differs in the fewest options, the last trained of several.
+    """Return the trained run on the same data set that differs in the fewest options.
+
+    If there are several, return the most recently trained one.
 
     Args:
-        options: those of a new run. Without a data set, runs of all data sets are considered.
+        options: those of a new run. Without a data set, runs on all data sets are considered.
 
     Returns:
-        (StoredRun, names of the different options), or None if there is no run of the data set.
+        (StoredRun, names of the different options), or None if there is no run on the data set.
     """
     runs, _ = list_runs(checkpoint_dir)
     dataset_name = options.get('dataset_name')
@@ -268,7 +270,7 @@ def nearest_run(checkpoint_dir, options):
 
 
 def report_new_run(config, run):
-    """If a Run is new, but there are runs of its data set, print the options in which it differs from the nearest."""
+    """If a Run is new, but there are runs on its data set, print the options in which it differs from the nearest."""
     nearest = nearest_run(config.checkpoint_dir, vars(config))
     if nearest is None or checkpoints_of(run.folder):
         return
@@ -297,7 +299,7 @@ def branch_advice(typed):
             source = run.name
         name = name or free_name(source, checkpoint_dir)
     command = command_line({'phase': 'train', 'from_name': source, **typed, 'name': name})
-    return f'To start a new run from it: {command}'
+    return f'To start a new run instead: {command}'
 
 
 def retry_advice(config, run, typed):
@@ -317,7 +319,7 @@ def retry_advice(config, run, typed):
 
 
 def free_name(name, checkpoint_dir):
-    """Return <name>_2, or with a larger number, as a valid --name of which there is no folder in checkpoint_dir."""
+    """Return a valid --name that has no folder in checkpoint_dir: <name>_2, or the same with a larger number."""
     base = re.sub('[^A-Za-z0-9._-]', '_', name)[:90].lstrip('._-') or 'run'
     return next(f'{base}_{number}' for number in itertools.count(2)
                 if not os.path.exists(os.path.join(checkpoint_dir, f'{base}_{number}')))

@@ -65,7 +65,7 @@ class Checkpoints:
                 os.remove(part)
             raise UserError(f'the checkpoint of step {step} cannot be written to {self.folder} ({one_line(error)}): '
                             'free some disk space, then run the same command again to resume') from error
-        for old in before[:-self.keep]:  # left from a run with a larger --keep
+        for old in before[:-self.keep]:  # left over from a run with a larger --keep
             for part in glob.glob(glob.escape(old) + '.*'):
                 os.remove(part)
 
@@ -144,7 +144,8 @@ class Checkpoints:
         """Restore the variables that this graph shares with a checkpoint of another run, the newest undamaged one.
 
         A variable is shared if the checkpoint has its name and shape. Its optimizer slots and its average are restored
-        with it. All others keep their values, except that averages that are not restored start at their variables.
+        with it. All other variables keep their values, but an average that is not restored starts at the value of its
+        variable.
 
         Adam corrects its moments by 1 - beta^t after t updates. The powers beta^t are restored if all trainable
         variables of a network are restored with their slots. Otherwise they start again: new variables then take Adam's
@@ -152,7 +153,7 @@ class Checkpoints:
 
         Args:
             source: a storage.branch.Source.
-            beta1, beta2: those of this run. The powers are converted if the source has others.
+            beta1, beta2: those of this run. The powers are converted if the source's betas differ.
 
         Returns:
             (step of the checkpoint, variables that were not restored, names in the checkpoint that are not used).
@@ -210,7 +211,7 @@ def describe_variables(variables, new, unused):
 
     Args:
         variables: all variables of the graph.
-        new, unused: as from Checkpoints.start_from.
+        new, unused: as Checkpoints.start_from returns them.
     """
     text = f'restored {len(variables) - len(new)} of {len(variables)} variables'
     for title, names in ('new', names_of(new)), ('not used', unused):

@@ -28,7 +28,7 @@ from options import (
 from utils import is_abandoned, make_folder, write_json
 
 MODEL = 'SAGAN'  # the names of a run's files start with it
-MAX_LISTED = 3  # maximal number of runs in a message
+MAX_LISTED = 3  # maximum number of runs in a message
 
 
 class RunNotFound(UserError):
@@ -107,8 +107,9 @@ class Run:
 
         Raises:
             UserError: if the run was trained with other options or classes, on images of another shape, or on a data
-                set that was read differently, if its config.json is damaged, or if its start from another run was
-                interrupted and config has no source.
+                set that was read differently.
+            UserError: if its config.json is damaged, or if its start from another run was interrupted and config has
+                no source.
         """
         if not os.path.exists(self.config_path):
             return {}
@@ -219,7 +220,7 @@ def read_properties(options):
 
 def describe_reading(reading):
     """Return a phrase that says how a data set is read. reading is that of a Dataset."""
-    return f'with {", ".join(reading)}' if reading else 'as by earlier versions of this program'
+    return f'with {", ".join(reading)}' if reading else 'as in earlier versions of this program'
 
 
 def report_unknown_keys(path, rest):
@@ -281,7 +282,7 @@ def find_runs(checkpoint_dir, wanted):
 
 
 def has_options(run, wanted):
-    """Return whether a StoredRun has the wanted options. Its native size and channels may be wanted as numbers or 0."""
+    """Return whether a StoredRun has the wanted options. In img_size and c_dim, 0 equals the data set's own value."""
     native_shape = default_shape(run.options['dataset_name'])
     height, width, channels = run.rest.get('image_shape', native_shape)
     if run.options['img_size'] == 0:
@@ -292,7 +293,7 @@ def has_options(run, wanted):
 
 
 def list_runs(checkpoint_dir):
-    """Return the trained runs in checkpoint_dir, last trained first, and {folder's name: UserError} of damaged ones."""
+    """Return the trained runs in checkpoint_dir, latest first, and {folder's name: UserError} of damaged ones."""
     runs, errors = [], {}
     for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
         try:

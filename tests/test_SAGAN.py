@@ -15,7 +15,7 @@ from helpers import SMALL, images_and_z
 from tiny_gan import TinyGAN, folders_in, open_model, random_dataset
 
 import SAGAN as module
-from benchmarks.speed import two_call_loop
+from benchmarks.speed import two_call_step
 from options import UserError, complete_options, make_config
 from SAGAN import SAGAN, learning_rate_scale
 from storage.history import read_history
@@ -225,7 +225,7 @@ def two_loops(small_data):
 
     expected_losses, stale_g_losses = [], []
     with tf.Graph().as_default(), tf.Session() as sess:
-        x, z, d_step, d_loss, g_step, g_loss = two_call_loop(SAGAN(sess, image_shape=SMALL))
+        x, z, d_step, d_loss, g_step, g_loss = two_call_step(SAGAN(sess, image_shape=SMALL))
         sess.run(tf.global_variables_initializer())
         for name, variable in trainable().items():
             variable.load(initial[name], sess)

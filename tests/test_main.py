@@ -973,7 +973,7 @@ def test_auto_is_refused_if_there_is_a_run_of_mnist_but_no_data(run_main, tmp_pa
     """As if the user had forgotten --data_dir."""
     write_fake_run(tmp_path, RUN)
     before = snapshot(tmp_path)
-    one_line_error(run_main('--epoch', 30), f'checkpoint holds {RUN}, a run of MNIST', '--data_dir')
+    one_line_error(run_main('--epoch', 30), f'checkpoint holds {RUN}, a run on MNIST', '--data_dir')
     assert snapshot(tmp_path) == before
 
 

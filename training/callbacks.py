@@ -22,7 +22,7 @@ SCORES = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifi
 class Callback:
     """An action after training steps. A subclass overrides the methods that it needs.
 
-    The model that the methods receive is the SAGAN in training, with its config, run and session. step is the number
+    The model that the methods receive is the SAGAN being trained, with its config, run and session. step is the number
     of steps taken so far, so the first step is 1.
     """
 
@@ -32,7 +32,7 @@ class Callback:
         """Prepare for training to continue after this step."""
 
     def is_due(self, model, step, is_last):
-        """Return whether on_step runs after this step. is_last reports whether training ends after this step."""
+        """Return whether on_step runs after this step. is_last is True if training ends after this step."""
         return True
 
     def on_step(self, model, step, values):
@@ -116,7 +116,7 @@ def running(callbacks, model, step, progress):
 
 
 class Scores(Callback):
-    """Score samples of fixed z every --eval_freq epochs and add the scores to the values."""
+    """Score samples from fixed z every --eval_freq epochs and add the scores to the values."""
 
     activity = 'scoring'
 
@@ -203,7 +203,7 @@ class Summaries(Callback):
 
 
 class TrainGrid(Callback):
-    """Write a grid of samples of fixed z every --sample_freq steps, and add it to the summaries.
+    """Write a grid of samples from fixed z every --sample_freq steps, and add it to the summaries.
 
     The first grid is written no later than the first checkpoint, so that a stopped run has a grid.
     """
@@ -225,7 +225,7 @@ class TrainGrid(Callback):
 
 
 class EpochGrid(Callback):
-    """Write a grid of samples of new z after each epoch."""
+    """Write a grid of samples from new z after each epoch."""
 
     activity = 'drawing'
 
@@ -317,8 +317,9 @@ class Checkpoint(Callback):
 class StoppedRun(Callback):
     """If training is stopped early, write a grid, the curves and the attention page of the last step.
 
-    It runs after the checkpoint is saved, because the process may be killed soon. It writes neither a training grid nor
-    a snapshot, so that the animation and the page of the resumed run are those of an uninterrupted one.
+    This callback runs after the checkpoint is saved, because the process may be killed soon. It writes neither a
+    training grid nor a snapshot. The animation and the page of a resumed run are therefore those of an uninterrupted
+    run.
     """
 
     activity = 'drawing'

@@ -75,7 +75,7 @@ def missing_gpu_reason():
 
 
 def bfloat16_unit(cpuinfo='/proc/cpuinfo'):
-    """Return the name of the processor's unit that multiplies bfloat16, or None if TensorFlow has or uses none."""
+    """Return the name of the processor's unit that multiplies bfloat16, or None if TensorFlow cannot use one."""
     # oneDNN, TensorFlow's library for CPUs, may be turned off. macOS and Windows do not list the flags.
     if os.environ.get('TF_ENABLE_ONEDNN_OPTS') == '0' or not os.path.exists(cpuinfo):
         return None

@@ -366,7 +366,7 @@ def test_check_classes_refuses_other_classes(data_names, words):
 def test_report_reading_names_both_readings(capsys):
     phases.report_reading(SimpleNamespace(reading=()), SimpleNamespace(reading=('12-bit values', '.tif files')))
     assert capsys.readouterr().out == (
-        'In training, the data set was read as by earlier versions of this program. For the scores, it is read with '
+        'In training, the data set was read as in earlier versions of this program. For the scores, it is read with '
         '12-bit values, .tif files\n')
 
 

@@ -169,7 +169,7 @@ def test_named_run_refuses_other_options(checkpoints, words, saved):
 def test_named_run_shows_the_command_that_branches_with_other_options(checkpoints):
     make_run(checkpoints / 'old_2')
     command = 'python main.py --phase train --from old --name old_3 --seed 3 --data_dir elsewhere'
-    with pytest.raises(UserError, match=f'To start a new run from it: {command}$'):
+    with pytest.raises(UserError, match=f'To start a new run instead: {command}$'):
         start('--name', 'old', '--seed', 3, '--data_dir', 'elsewhere')
 
 
@@ -272,7 +272,7 @@ def test_checkpoint_without_from_is_refused_with_the_command_to_type(checkpoints
         start('--checkpoint', 10, *words.split())
     assert str(error.value) == (
         '--checkpoint requires --from with --phase train (training resumes from the newest checkpoint). To start a new '
-        f'run from it: python main.py --phase train {command}')
+        f'run instead: python main.py --phase train {command}')
 
 
 ##################################################################################

@@ -334,7 +334,7 @@ def test_check_config_refuses_other_classes(trained_run, config, names, listed):
 
 
 @pytest.mark.parametrize('saved, before', [
-    ([], 'as by earlier versions of this program'), (['npz file'], 'with npz file')])
+    ([], 'as in earlier versions of this program'), (['npz file'], 'with npz file')])
 def test_check_config_refuses_another_reading_of_the_data_set(trained_run, config, saved, before):
     trained_run.write_config(config)
     change(trained_run, reading=saved, class_names=['train', 'valid'], images=7)
