@@ -121,8 +121,8 @@ def load_images(path, shape):
 
 def built_in_names(name, numbers):
     """Return the class names of a built-in data set for the labels that occur, which are given as strings."""
-    names = CLASS_NAMES[name]
-    return tuple(names[int(number)] if int(number) < len(names) else number for number in numbers)
+    names = {str(number): class_name for number, class_name in enumerate(CLASS_NAMES[name])}
+    return tuple(names.get(number, number) for number in numbers)
 
 
 ##################################################################################

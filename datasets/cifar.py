@@ -123,8 +123,9 @@ def find_python_version(path):
 
 def refuse_python_version(path):
     """Raise UserError if a path holds the Python version and no other."""
-    if find_version(path) is None:
-        version, place = find_python_version(path)
+    python_version = find_python_version(path)
+    if python_version is not None and find_version(path) is None:
+        version, place = python_version
         raise UserError(f'{place} is not read (it is the Python version of {version.title}, a pickle, which may run '
                         f'arbitrary code): download the binary version, {version.archive}')
 

@@ -87,8 +87,8 @@ def list_first(items, count, total):
 def dataset_from_arrays(splits, names, notes=(), left_out=()):
     """Return arrays as a Dataset.
 
-    The classes are the labels that occur in the training split. Without a test split, the validation split is held out,
-    or else every tenth image.
+    The classes are the labels that occur in the training split, if there are at least two. Without a test split, the
+    validation split is held out, or else every tenth image.
 
     Args:
         splits: {'train' and possibly 'val' and 'test': (images uint8 [N, H, W, C], labels [N] or None)}.
@@ -105,6 +105,9 @@ def dataset_from_arrays(splits, names, notes=(), left_out=()):
     else:
         train, test = hold_out_every_tenth(*train)
         held_out = 'every tenth image'
+    if train[1] is not None and train[1].min() == train[1].max():
+        notes.append(f'No classes, because all training labels are {train[1][0]}')
+        train, test = (train[0], None), (test[0], None)
     if train[1] is None:
         return Dataset((train[0], None), (test[0], None), (), None, held_out, tuple(notes), len(left_out), left_out)
 

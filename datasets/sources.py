@@ -48,9 +48,11 @@ def complete(name, folder):
         A message that reports what was downloaded or drawn, or ''.
 
     Raises:
-        UserError: if a file cannot be downloaded, or if the folder of the digits holds other files.
+        UserError: if a file cannot be downloaded, if the folder holds the Python version of CIFAR, or if the folder of
+            the digits holds other files.
     """
     if name in CIFAR_VERSIONS:
+        cifar.refuse_python_version(folder)
         missing = [] if cifar.is_complete(folder) else [CIFAR_VERSIONS[name].archive]
     else:
         missing = idx.missing_files(folder)

@@ -78,6 +78,12 @@ def test_load_without_labels_has_no_classes(tmp_path):
     assert (dataset.train[1], dataset.test[1], dataset.class_names) == (None, None, ())
 
 
+def test_load_has_no_classes_if_all_labels_are_equal(tmp_path):
+    dataset = npz.load(save(tmp_path, arr_0=COLOUR, arr_1=np.full(40, 7)))
+    assert (dataset.train[1], dataset.test[1], dataset.class_names) == (None, None, ())
+    assert dataset.notes == ('No classes, because all training labels are 7',)
+
+
 def test_load_names_the_classes_after_their_numbers(tmp_path):
     assert npz.load(save(tmp_path, arr_0=COLOUR, arr_1=LABELS * 70)).class_names == ('0', '70', '140')
 

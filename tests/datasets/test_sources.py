@@ -64,6 +64,12 @@ def test_complete_downloads_the_archive_beside_an_incomplete_folder(serve, monke
     assert archive in sources.complete('cifar10', str(tmp_path))
 
 
+def test_complete_downloads_nothing_beside_the_python_version(tmp_path):
+    (tmp_path / 'cifar-10-batches-py').mkdir()
+    with pytest.raises(UserError, match='the Python version of CIFAR-10'):
+        sources.complete('cifar10', str(tmp_path))
+
+
 @pytest.fixture
 def few_digits(monkeypatch):
     """Draw 20 + 10 digits as the built-in data set."""
