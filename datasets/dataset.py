@@ -1,6 +1,7 @@
 """A loaded data set, and the checks of arrays that several formats share."""
 
 import hashlib
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -140,13 +141,22 @@ def is_grouped(labels):
 
 
 def interleave_classes(images, labels):
-    """Sort images so that each class is spread evenly, because scores and figures use the first images."""
-    positions = np.empty(len(labels))  # in 0..1
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        positions[members] = (np.arange(len(members)) + 0.5) / len(members)
-    order = np.argsort(positions, kind='stable')
+    """Sort images and labels so that each class is spread evenly."""
+    order = spread_evenly(labels.tolist())
     return images[order], labels[order]
+
+
+def spread_evenly(labels):
+    """Return an order [N] in which each class is spread evenly, because scores and figures use the first images.
+
+    Args:
+        labels: a list of the class of each image.
+    """
+    totals, seen, positions = Counter(labels), Counter(), []
+    for label in labels:
+        positions.append((seen[label] + 0.5) / totals[label])  # in 0..1
+        seen[label] += 1
+    return np.argsort(positions, kind='stable')
 
 
 def image_shape(dtype, shape, source):

@@ -8,6 +8,7 @@ import posixpath
 import reprlib
 from typing import NamedTuple
 
+from datasets.dataset import spread_evenly
 from options import UserError
 
 SPLITS = {'train': 'train', 'training': 'train', 'test': 'test', 'testing': 'test',
@@ -182,15 +183,8 @@ def stray_images(inner):
 
 
 def interleave_classes(paths, classes):
-    """Sort paths so that each class is spread evenly, because scores and figures use the first images."""
-    by_class = {}
-    for path in paths:
-        by_class.setdefault(classes[path], []).append(path)
-    position = {}  # in 0..1
-    for members in by_class.values():
-        for index, path in enumerate(members):
-            position[path] = (index + 0.5) / len(members)
-    return sorted(paths, key=position.get)
+    """Sort paths so that each class is spread evenly."""
+    return [paths[index] for index in spread_evenly([classes[path] for path in paths])]
 
 
 def and_list(names):

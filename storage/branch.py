@@ -29,6 +29,7 @@ from storage.run import (
     list_runs,
     read_options,
     read_run,
+    select_steps,
 )
 
 SUBFOLDERS = MODEL, 'best'  # of a run's folder that hold checkpoints
@@ -98,12 +99,7 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
     else:
         checkpoints = os.path.join(run_folder, MODEL)
     existing = checkpoint_steps(checkpoints)
-    if checkpoint == 'latest':
-        steps = existing
-    elif checkpoint == 'best':
-        steps = existing[:1]
-    else:
-        steps = [step for step in existing if step == checkpoint]
+    steps = select_steps(existing, checkpoint)
     if not steps:
         listed = ', '.join(map(str, existing)) or 'none'
         raise UserError(f'{checkpoints} has no checkpoint {checkpoint} (steps: {listed}): choose another --checkpoint '

@@ -5,7 +5,7 @@ import os
 import shutil
 
 from options import UserError
-from storage.run import MODEL, Diverged, checkpoint_steps, list_names
+from storage.run import MODEL, Diverged, checkpoint_steps, list_names, select_steps
 from tf1 import one_line, tf
 from utils import make_folder
 
@@ -96,12 +96,7 @@ class Checkpoints:
             UserError: if the checkpoint belongs to another network, or is damaged.
         """
         existing = checkpoint_steps(self.folder)
-        if checkpoint == 'latest':
-            steps = existing
-        elif checkpoint == 'best':
-            steps = existing[:1]
-        else:
-            steps = [step for step in existing if step == checkpoint]
+        steps = select_steps(existing, checkpoint)
         for step in steps:
             try:
                 return step, self.restore(self.path(step))

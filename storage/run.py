@@ -237,6 +237,15 @@ def checkpoint_steps(folder):
     return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
+def select_steps(steps, checkpoint):
+    """Return those of the steps of checkpoints, newest first, that a --checkpoint selects, in the order to try them."""
+    if checkpoint == 'latest':
+        return steps
+    if checkpoint == 'best':  # its folder holds no others
+        return steps[:1]
+    return [step for step in steps if step == checkpoint]
+
+
 def checkpoints_of(folder):
     """Return the steps of the checkpoints of the run in a folder, newest first."""
     return checkpoint_steps(os.path.join(folder, MODEL))
