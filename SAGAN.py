@@ -661,7 +661,7 @@ def find_image_shape(options, properties):
     """Return the shape (H, W, C) of a run's images: that in its config.json, or else that of the data set.
 
     Args:
-        properties: as read_properties returns them. None if there is no config.json.
+        properties: the properties in config.json, or None if the run has no config.json.
     """
     if properties is None:
         return shape_of(options, native_shape(options['dataset_name'], options['data_dir']))

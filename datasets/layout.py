@@ -173,7 +173,7 @@ def classes_of_folders(inner):
 
 
 def stray_images(inner):
-    """Return a note if there are no classes only because of images {path: name} beside the class folders."""
+    """Return a note if images {path: name} beside the class folders are the only reason for having no classes."""
     stray = [path for path, name in inner.items() if '/' not in name]
     rest = {path: name for path, name in inner.items() if '/' in name}
     if not stray or not rest or not classes_of_folders(strip_common_folders(rest, [list(rest)])):
