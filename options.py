@@ -166,9 +166,9 @@ OPTIONS = {
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
                'checkpoint that test, eval, export and --from restore; best is the one with the best score (see '
                '--eval_freq)'),
-        Option('recipe', 'article', choice('article', 'paper'), 'run',
-               "defaults of other options: the article's, or the paper's network, objective, attention, spectral "
-               'normalization, classes, learning rates and z'),
+        Option('recipe', 'article', choice('article', 'fast', 'paper'), 'run',
+               "defaults of other options: the article's, those that train fastest, or the paper's (listed in "
+               'docs/options.md)'),
         Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
         Option('workers', 1, integer(1, 64), 'several machines', 'processes on this machine that train together'),
         Option('patience', 60, integer(1, 86400), 'several machines', 'seconds to wait for a missing worker')],
@@ -200,7 +200,8 @@ OPTIONS = {
         Option('conditional', False, BOOLEAN, 'network', 'condition both networks on the class',
                {True: '_conditional'}),
         Option('network', 'article', choice(*IMAGE_SIZES), 'network',
-               "the article's network, the DCGAN-like one, or the paper's ResNet",
+               "the article's network, the DCGAN-like one, or the paper's ResNet; dcgan and resnet change the defaults "
+               'of other options (listed in docs/options.md)',
                {'dcgan': '_dcgan', 'resnet': '_resnet'}),
         Option('ch', 64, multiple_of_8(8, 1024), 'network', 'base number of channels of dcgan and resnet'),
         Option('img_size', 0, integer(0, 508), 'data',
@@ -252,11 +253,19 @@ ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist
 DATASET_PROPERTIES = 'image_shape', 'class_names', 'class_counts', 'images', 'reading', 'digest'
 SOURCE_PROPERTIES = 'source', 'source_step', 'previous_steps'
 
-# The values that a recipe sets unless the user sets them. conditional None means true if the data set has classes.
-# img_size None means the data set's own size, or 32 if that is smaller.
-RECIPES = {'article': {}, 'paper': {
-    'network': 'resnet', 'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004,
-    'beta1': 0., 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal', 'conditional': None, 'img_size': None}}
+# The defaults that a network or a recipe changes. A recipe takes precedence over its network.
+PAPER = {'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0.,
+         'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}
+NETWORK_DEFAULTS = {'dcgan': {**PAPER, 'g_lr': 0.001, 'd_lr': 0.004}, 'resnet': PAPER}
+# conditional None means true if the data set has classes. img_size None means the data set's own size, or 32 if that is
+# smaller.
+RECIPES = {
+    'article': {},
+    'paper': {**PAPER, 'network': 'resnet', 'conditional': None, 'img_size': None},
+    'fast': {'network': 'dcgan', 'ch': 32, 'attention': 'none', 'gan_type': 'gan', 'sn': False, 'g_lr': 0.0045,
+             'd_lr': 0.0022, 'beta1': 0., 'beta2': 0.99, 'z_dim': 62, 'z_name': 'uniform', 'batch_size': 128,
+             'lr_decay': 'linear', 'ema': 0.995, 'epoch': 1, 'iteration': 1550, 'precision': 'bfloat16',
+             'conditional': None, 'img_size': None}}
 
 # (H, W, C) of the images of each built-in data set. By default, image folders are converted to OWN_SHAPE.
 SHAPES = {'auto': (28, 28, 1), 'mnist': (28, 28, 1), 'fashion-mnist': (28, 28, 1), 'digits': (28, 28, 1),
@@ -381,16 +390,21 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES, 
 def resolve(typed, inherited=None):
     """Return the options of a run, {option: value}.
 
-    A value comes from the command line, else from the recipe, else from inherited, else from the article. conditional
-    and img_size may be None, which make_config and resolve_shape resolve.
+    A value comes from the command line, else from the recipe, else from inherited, else from the network's defaults.
+    conditional and img_size may be None, which make_config and resolve_shape resolve.
 
     Args:
         typed: the options given on the command line, as parse returns them.
         inherited: options of the run that is resumed, or that the new run starts from.
     """
-    return {**ARTICLE, 'dataset_name': DEFAULTS['dataset_name'], **(inherited or {}),
-            **RECIPES[typed.get('recipe', 'article')],
-            **{name: value for name, value in typed.items() if name in SAVED}}
+    options = {**(inherited or {}), **RECIPES[typed.get('recipe', 'article')],
+               **{name: value for name, value in typed.items() if name in SAVED}}
+    return {**defaults_of(options), 'dataset_name': DEFAULTS['dataset_name'], **options}
+
+
+def defaults_of(options):
+    """Return the defaults of all saved options, {option: value}: the article's, changed by the network in options."""
+    return {**ARTICLE, **NETWORK_DEFAULTS.get(options.get('network'), {})}
 
 
 def resolve_shape(options, native_shape):
@@ -422,7 +436,7 @@ def known_options(typed):
 
 
 def complete_options(options):
-    """Return all saved options, {option: value}. Options that are not given have the article's values.
+    """Return all saved options, {option: value}. Options that are not given have the defaults of the network.
 
     Args:
         options: {option: value}. Names may lack a trailing _name, as on the command line.
@@ -435,7 +449,7 @@ def complete_options(options):
     unknown = sorted(set(options) - set(SAVED))
     if unknown:
         raise TypeError(f'SAGAN has no option {", ".join(unknown)}; its options are {", ".join(SAVED)}')
-    return {**ARTICLE, **{name: normalized(name, value) for name, value in options.items()}}
+    return {**defaults_of(options), **{name: normalized(name, value) for name, value in options.items()}}
 
 
 def make_config(options, image_shape=None, class_names=(), images=None, class_counts=(), reading=()):
@@ -580,7 +594,24 @@ def options_page():
             if option.group == group:
                 default = f'`{as_typed(option.default)}`' if option.default != '' else ''
                 lines.append(f'| `{flag(option.name)}` | {default} | `{option.type.metavar}` | {option.help} |')
-    return '\n'.join(lines) + '\n'
+    return '\n'.join([*lines, '', *defaults_table()]) + '\n'
+
+
+def defaults_table():
+    """Return the lines of the table of the defaults that networks and recipes change."""
+    columns = {f'--network {name}': values for name, values in NETWORK_DEFAULTS.items()}
+    columns |= {f'--recipe {name}': values for name, values in RECIPES.items() if values}
+    lines = ['## Networks and recipes', '',
+             'These networks and recipes change the defaults of other options. `auto` means classes if the data set',
+             'has them, and images of at least 32 pixels.', '',
+             f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
+             '|---' * (2 + len(columns)) + '|']
+    for option in ALL.values():
+        if any(option.name in values for values in columns.values()):
+            cells = [option.default, *(values.get(option.name, '') for values in columns.values())]
+            texts = ['auto' if value is None else as_typed(value) for value in cells]
+            lines.append(f'| `{flag(option.name)}` | {" | ".join(texts)} |')
+    return lines
 
 
 if __name__ == '__main__':

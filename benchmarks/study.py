@@ -106,7 +106,7 @@ def run_study(path, folder, data_dir):
                 continue
             rows.extend(train_and_score(dataset_name, arguments, seed, epoch, folder, data_dir))
             print(*rows[-1].values(), flush=True)
-            write_rows(path, rows)
+            write_rows(path, rows, COLUMNS)
     return rows
 
 
@@ -118,10 +118,10 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def write_rows(path, rows):
-    """Write the CSV file of the study."""
+def write_rows(path, rows, columns):
+    """Write rows {column: value} to a CSV file."""
     with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS, restval='', lineterminator='\n')
+        writer = csv.DictWriter(file, columns, restval='', lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
 

@@ -17,6 +17,7 @@ from options import (
     DEFAULTS,
     GAN_TYPES,
     IMAGE_SIZES,
+    NETWORK_DEFAULTS,
     OPTIONS,
     UserError,
     as_typed,
@@ -204,6 +205,24 @@ def test_resolve_fills_in_the_recipe():
         'beta1': 0, 'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}.items()  # Zhang et al. 2018, section 5
 
 
+@pytest.mark.parametrize('network', ['dcgan', 'resnet'])
+def test_resolve_fills_in_the_defaults_of_a_network(network):
+    assert resolve({'network': network}).items() >= {
+        'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'beta1': 0, 'z_name': 'normal'}.items()
+
+
+def test_resolve_prefers_a_given_option_to_the_default_of_a_network():
+    assert resolve({'network': 'dcgan', 'gan_type': 'gan'})['gan_type'] == 'gan'
+
+
+def test_resolve_prefers_an_inherited_option_to_the_default_of_a_network():
+    assert resolve({}, {**ARTICLE, 'network': 'dcgan'}) == {**ARTICLE, 'network': 'dcgan'}
+
+
+def test_resolve_prefers_a_recipe_to_the_default_of_its_network():
+    assert resolve({'recipe': 'fast'}).items() >= {'network': 'dcgan', 'gan_type': 'gan', 'sn': False}.items()
+
+
 @pytest.mark.parametrize('native_shape, img_size', [
     ((28, 28, 1), 32), ((32, 32, 3), 0), ((64, 64, 3), 0), ((28, 40, 1), 40), ((8, 12, 1), 32), ((40, 48, 1), 0)])
 def test_paper_recipe_trains_on_images_of_at_least_32_pixels(native_shape, img_size):
@@ -264,6 +283,11 @@ def test_config_has_every_option_but_those_of_a_command():
 
 def test_complete_options_without_options_is_the_article():
     assert complete_options({}) == ARTICLE
+
+
+def test_complete_options_fills_in_the_defaults_of_a_network():
+    assert complete_options({'network': 'dcgan', 'ch': 8}) == {
+        **ARTICLE, **NETWORK_DEFAULTS['dcgan'], 'network': 'dcgan', 'ch': 8}
 
 
 def test_article_trains_on_mnist():
@@ -400,7 +424,9 @@ def test_check_worker_share_refuses_a_batch_that_cannot_be_shared():
     (dict(lr_decay='linear', seed=3), 'SAGAN_mnist_64_62_lr_decaylinear_seed3'),
     (dict(seed=12, beta1=0.25, d_lr=0.5, g_lr=0.1, attention=False, precision='bfloat16'),
      'SAGAN_mnist_64_62_bfloat16_noattention_g_lr0.1_d_lr0.5_beta10.25_seed12'),
-    (dict(dataset_name='cats[1]*', network='dcgan', ch=32, img_size=32), 'SAGAN_cats_1___64_62_dcgan_ch32_img_size32'),
+    (dict(dataset_name='cats[1]*', ch=32, img_size=32), 'SAGAN_cats_1___64_62_ch32_img_size32'),
+        (dict(network='dcgan', z_dim=62), 'SAGAN_mnist_64_62_attentionpaper_d_lr0.004_beta10_gan_typehinge_beta20.9_'
+         'znormal_sn_dcgan'),
     (dict(name='mine', seed=3), 'mine')])
 def test_run_name(given, name):
     assert run_name(complete_options(given)) == name

@@ -1,0 +1,97 @@
+"""Measure the recipes, the defaults of the networks, and their alternatives: python -m benchmarks.recipes
+
+main.py trains and scores each run in processes of its own. Each run is a row of benchmarks/recipes.csv. Existing rows
+are not recomputed, so the measurement can be interrupted and resumed. Means over seeds are printed.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+from benchmarks.study import mean_and_std, read_rows, select, write_rows
+from storage.history import read_history
+from utils import make_folder
+
+MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
+RUN_COLUMNS = ['dataset', 'options', 'seed', 'steps']
+VALUE_COLUMNS = ['distance', 'score', 'class_accuracy', 'worst_ratio', 'minutes']
+COLUMNS = [*RUN_COLUMNS, *VALUE_COLUMNS]
+# (data set, options, seeds, epochs, steps per epoch)
+RUNS = []
+
+
+def call_main(folder, *words):
+    """Run main.py in a folder."""
+    subprocess.run([sys.executable, MAIN, *map(str, words)], cwd=folder, check=True)
+
+
+def train_and_score(folder, name, epochs, iteration, words):
+    """Train and score a run, and return its values {column: string}.
+
+    distance, score and class_accuracy are those of --phase eval. worst_ratio is the largest ratio of the distance after
+    an epoch to the smallest distance so far. minutes is the time that --phase train takes.
+    """
+    start = time.time()
+    call_main(folder, '--phase', 'train', '--name', name, '--epoch', epochs, '--iteration', iteration, '--eval_freq',
+              int(epochs > 1), *words)
+    values = {'minutes': (time.time() - start) / 60}
+    call_main(folder, '--phase', 'eval', '--name', name, *words)
+    results = folder / 'results' / name
+    scores = json.loads((results / 'SAGAN_scores.json').read_text())['generated']
+    values.update(distance=scores['frechet_to_train'], score=scores['classifier_score'])
+    if 'class_accuracy' in scores:
+        values['class_accuracy'] = scores['class_accuracy']
+    history = read_history(results / 'SAGAN_history.csv')
+    distances = [float(row['frechet_distance']) for row in history if row.get('frechet_distance')]
+    if distances:
+        values['worst_ratio'] = max(value / min(distances[:number + 1]) for number, value in enumerate(distances))
+    return {column: f'{value:.4f}' for column, value in values.items()}
+
+
+def run_all(path, folder, data_dir):
+    """Train and score the runs that the CSV file lacks. Return all rows."""
+    rows = read_rows(path)
+    done = [[row[column] for column in RUN_COLUMNS] for row in rows]
+    for dataset_name, options, seeds, epochs, iteration in RUNS:
+        for seed in seeds:
+            run = [dataset_name, options, str(seed), str(epochs * iteration)]
+            if run in done:
+                continue
+            words = ['--dataset', dataset_name, '--data_dir', data_dir, '--seed', seed, *options.split()]
+            values = train_and_score(folder, f'run{len(rows)}', epochs, iteration, words)
+            rows.append({**dict(zip(RUN_COLUMNS, run, strict=True)), **values})
+            print(*rows[-1].values(), flush=True)
+            write_rows(path, rows, COLUMNS)
+    return rows
+
+
+def print_table(rows):
+    """Print a Markdown table of the means over seeds."""
+    print(f'| data set | options | steps | seeds | {" | ".join(VALUE_COLUMNS)} |')
+    print('|---' * (4 + len(VALUE_COLUMNS)) + '|')
+    for dataset_name, options, seeds, epochs, iteration in RUNS:
+        run = {'dataset': dataset_name, 'options': options, 'steps': epochs * iteration}
+        cells = [mean_and_std(select(rows, column, **run)) for column in VALUE_COLUMNS]
+        print(f'| {dataset_name} | `{options}` | {epochs * iteration} | {len(seeds)} | {" | ".join(cells)} |')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--data_dir', default='data', help='folder of the data sets')
+    parser.add_argument('--folder', default='recipes', help='folder of the runs')
+    args = parser.parse_args()
+    folder = pathlib.Path(args.folder)
+    make_folder(folder)
+    try:
+        rows = run_all(pathlib.Path(__file__).with_suffix('.csv'), folder, pathlib.Path(args.data_dir).absolute())
+    except subprocess.CalledProcessError as error:  # main.py has printed its error
+        sys.exit(error.returncode)
+    print_table(rows)
+
+
+if __name__ == '__main__':
+    main()
