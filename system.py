@@ -21,7 +21,7 @@ def is_windows():
 
 
 def available_cores():
-    """Return the sorted numbers of the cores that this process may use. Only Linux restricts them."""
+    """Return the sorted numbers of the cores that this process may use. On macOS and Windows, return all cores."""
     if hasattr(os, 'sched_getaffinity'):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

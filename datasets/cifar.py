@@ -74,8 +74,11 @@ def load(path):
 
 def is_complete(path):
     """Return whether a folder holds all files of a version, or its archive."""
-    found = find_version(path)
-    return found is not None and (os.path.isfile(found[1]) or has_all_files(*found))
+    version_and_place = find_version(path)
+    if version_and_place is None:
+        return False
+    version, place = version_and_place
+    return os.path.isfile(place) or has_all_files(version, place)
 
 
 def find_version(path):

@@ -43,7 +43,7 @@ NUM_LISTED = 3  # files that are left out and named
 
 
 def matches(path):
-    """Return whether there is a zip file or a folder with at least one image, at any depth."""
+    """Return whether a path is a zip file, or a folder that holds at least one image at any depth."""
     if not os.path.isdir(path):
         return path.lower().endswith('.zip') and os.path.isfile(path)
     return any(is_image(name) for name, _, _ in walk(path))
@@ -53,8 +53,8 @@ def load(path, shape):
     """Load all images in a folder or zip file, center-cropped and resized to shape (H, W, C), as an ImageFolder.
 
     The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder, beside the zip file, or in
-    the user's cache. The key is a hash of the names, sizes and modification times of all files. If a file changes, the
-    images are prepared again. Several processes may prepare them at the same time.
+    the user's cache. The key depends on the names, sizes, and modification times or checksums of all files. If a file
+    changes, the images are prepared again. Several processes may prepare them at the same time.
 
     Raises:
         UserError: if there is no training image, if a class is only in the held-out folder, or if a label file or zip

@@ -119,7 +119,7 @@ def draw_attention(sections, title):
 
     Args:
         sections: [(section title, images, attention maps)] with images [K, H, W, C] in [0, 1] and attention maps
-            [K, rows, columns, key rows, key columns]; the weights of position (i, j) of image k are
+            [K, rows, columns, key rows, key columns]. The weights of position (i, j) of image k are
             attention_maps[k, i, j].
     """
     chosen_maps = [choose_maps(images, attention_maps) for _, images, attention_maps in sections]

@@ -39,8 +39,8 @@ def write_interpolation(model, seed, suffix=''):
 def write_single_images(folder, pixels, z=None, labels=None):
     """Write each image as <folder>/00000.png, 00001.png, ..., and all of them as <folder>/samples.npz.
 
-    samples.npz holds the pixels as arr_0 [N, H, W, 3] and, if given, the labels as arr_1 and z. An existing folder is
-    replaced.
+    samples.npz holds the pixels as arr_0 [N, H, W, 3] and, if given, the labels as arr_1 and z under its own name. An
+    existing folder is replaced.
 
     Args:
         pixels: uint8 [N, H, W, C], with C = 1 or 3.

@@ -437,7 +437,8 @@ function startPlaying() {
   }, PLAY_INTERVAL);
 }
 
-// ---- Address: stores the view. Layer, image and position count from 1. Old links may have epoch instead of step.
+// ---- Address: stores the view. Layer, image and position are counted from 1.
+// Old links may have epoch instead of step.
 
 function address() {
   const [row, column] = rowAndColumn(view.position);

@@ -1,7 +1,7 @@
 """Attention snapshots: where each attention layer looks in a few images, recorded in one file per epoch.
 
 A snapshot is a pair (metadata, arrays). metadata holds epoch, step, real (whether the discriminator looks at real
-images) and layers: one {network, positions, keys, gamma} per attention layer, where positions and keys are
+images) and layers. layers holds one {network, positions, keys, gamma} per attention layer; positions and keys are
 (rows, columns). arrays holds, for K images, N positions and M keys:
 
     <network>    images of this network, uint8 [K, H, W, C]

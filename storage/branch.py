@@ -90,7 +90,7 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
         runs, _ = list_runs(checkpoint_dir)
         existing = list_names([run.name for run in runs]) or 'none'
         raise UserError(f'--from {text} is neither a run in {checkpoint_dir} (existing: {existing}) nor a folder: '
-                        'choose one of these runs, or give the path of a run or of a checkpoint')
+                        'choose a run, or give the path of a run or checkpoint')
     run_folder = run_folder_of(folder)
     if checkpoint == 'best':
         checkpoints = os.path.join(run_folder, 'best')

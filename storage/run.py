@@ -238,7 +238,12 @@ def checkpoint_steps(folder):
 
 
 def select_steps(steps, checkpoint):
-    """Return those of the steps of checkpoints, newest first, that a --checkpoint selects, in the order to try them."""
+    """Return the steps that a --checkpoint selects, in the order to try them.
+
+    Args:
+        steps: those of the checkpoints in a folder, newest first.
+        checkpoint: 'latest', 'best' or a step.
+    """
     if checkpoint == 'latest':
         return steps
     if checkpoint == 'best':  # its folder holds no others

@@ -12,7 +12,7 @@ from tf1 import tf
 
 DRIVER = '/proc/driver/nvidia/version'  # on Linux, if the NVIDIA driver is loaded
 LIST_GPUS = "import tensorflow as tf; tf.config.list_physical_devices('GPU')"
-# The flags of processors that multiply bfloat16 in hardware, and what their makers call it.
+# {processor flag: name of the unit that multiplies bfloat16 in hardware}
 BFLOAT16_FLAGS = {'amx_bf16': 'AMX', 'avx512_bf16': 'AVX-512', 'bf16': 'Arm BF16'}
 
 
