@@ -44,9 +44,10 @@ from storage.branch import describe_changes
 from storage.checkpoints import Checkpoints, describe_variables
 from storage.run import MODEL, Diverged, Run, checkpoint_steps, read_properties
 from tf1 import tf
+from training.augment import NUMBERS, augment
 from training.callbacks import default_callbacks, running
 from training.device import gpu_names
-from training.losses import OBJECTIVES
+from training.losses import OBJECTIVES, uniform_noise
 from training.precision import BFLOAT16_GRADIENTS
 from training.progress import ProgressBar
 from training.stop import Stop
@@ -206,20 +207,29 @@ class SAGAN:
             train_step: runs d_step, updates G through the updated D on the same z, then updates G's moving averages.
             losses: {name: scalar}. Fetching g_loss runs d_step, because G's loss is computed with the updated D.
             gammas: {column of the history: scalar}.
-            batch_number: placeholder for the number of the batch, counted from 0. It seeds the noise of a penalty.
+            batch_number: placeholder for the number of the batch, counted from 0. It seeds the random numbers of
+                augmentation and of a penalty.
         """
+        def new_batch_number():
+            return tf.placeholder_with_default(0, [], name='batch_number')
+
         config, cluster = self.config, self.cluster
         gradients = BFLOAT16_GRADIENTS if config.precision == 'bfloat16' and not gpu_names() else {}
         labels, z_labels = cluster.local_shard(self.labels), cluster.local_shard(self.z_labels)
         # A separate name scope, so that <network>/attention/attention_map:0 is the map of the sampling graph.
         with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
+            # An operation before the variables changes their initial values. A run without augmentation has none here.
+            if config.augment:
+                self.batch_number = new_batch_number()
             fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
-            _, real_logit, _ = self.discriminator(cluster.local_shard(self.inputs), labels=labels, sync=cluster)
+            real_view, fake_view = self.augmented(cluster.local_shard(self.inputs), 0), self.augmented(fake, 1)
+            _, real_logit, _ = self.discriminator(real_view, labels=labels, sync=cluster)
             # Both passes update the same batch norm statistics. A fixed order makes runs bit-identical.
             with tf.control_dependencies([real_logit]):
-                _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=cluster)
-            self.batch_number = tf.placeholder_with_default(0, [], name='batch_number')
+                _, fake_logit, _ = self.discriminator(fake_view, reuse=True, labels=z_labels, sync=cluster)
+            if not config.augment:
+                self.batch_number = new_batch_number()
             penalties = self.build_penalty(fake, labels)
         d_loss_real, d_loss_fake = self.objective.d_loss(real_logit, fake_logit)
         d_loss = tf.add_n([d_loss_real, d_loss_fake, *(config.ld * penalty for penalty in penalties.values())])
@@ -230,7 +240,7 @@ class SAGAN:
 
         # Reads of resource variables obey control dependencies, so this pass uses the updated D.
         with tf.control_dependencies([self.d_step]), tf.name_scope('training'):
-            _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=cluster)
+            _, fake_logit, _ = self.discriminator(fake_view, reuse=True, labels=z_labels, sync=cluster)
         g_loss = self.objective.g_loss(fake_logit)
         with tf.control_dependencies([self.minimize(g_loss, config.g_lr, 'generator/')]):
             self.train_step = update_u(self.g_variables)
@@ -251,10 +261,26 @@ class SAGAN:
         gradients, variables = zip(*adam.compute_gradients(loss, tf.trainable_variables(scope)), strict=True)
         return adam.apply_gradients(zip(self.cluster.all_reduce(list(gradients)), variables, strict=True))
 
+    def augmented(self, images, draw):
+        """Return this worker's images [B, H, W, C] as D sees them in training, changed at random if augment is true.
+
+        Args:
+            draw: 0 or 1. Each has its own random numbers in each batch.
+        """
+        if not self.config.augment:
+            return images
+        # The keys of the penalties are not negative.
+        key = tf.stack([self.config.seed, -1 - 2 * self.batch_number - draw])
+        numbers = uniform_noise([self.cluster.size * tf.shape(images)[0], NUMBERS], key)
+        return augment(images, self.cluster.local_shard(numbers))
+
     def build_penalty(self, fake, labels):
-        """Return {column of the history: penalty on inputs and fake images}, or {} if the objective has no penalty."""
+        """Return {column of the history: penalty on inputs and fake images}, or {} if the objective has no penalty.
+
+        With augmentation, the penalty is on the gradient with respect to the images before it.
+        """
         def logits_of(images):
-            return self.discriminator(images, reuse=True, labels=labels)[1]
+            return self.discriminator(self.augmented(images, 0), reuse=True, labels=labels)[1]
 
         if self.objective.penalty is None:
             return {}

@@ -31,7 +31,7 @@ from options import (
 def train(typed):
     """Train a new run, or resume an existing one."""
     from datasets import load_dataset, native_shape, saved_name
-    from storage.branch import choose_start, report_new_run, retry_advice
+    from storage.branch import choose_start, report_new_run, resolve_augment, retry_advice
     from storage.run import Diverged
     from training.stop import Stop
     if typed.get('dataset_name', 'auto') != 'auto':
@@ -59,6 +59,7 @@ def train(typed):
         print(f'Training with {len(addresses)} workers', flush=True)
     dataset = load_dataset(*place)
     print(dataset.description, flush=True)
+    options = resolve_augment(options, len(dataset.train[0]), dataset.class_names)
     stop = Stop(SIGNALS)
     with open_model(options, image_shape, dataset.class_names, addresses, index, args['patience']) as model:
         if source is None:

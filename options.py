@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from system import join_command
 
-GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'
+GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan', 'r1'
 ATTENTION_BLOCKS = 'article', 'paper', 'none'
 # The heights and widths that each network supports. A tuple lists the sides of square images.
 IMAGE_SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
+FEW_IMAGES = 5000  # with fewer training images, --augment auto means true
 MAX_PIXELS = 512 ** 2 - 1  # at 512 x 512, the article's network has 2**31 weights in a layer, too many for TensorFlow
 
 
@@ -95,6 +96,11 @@ def parse_boolean(text):
     return choice('true', 'false').parse(text.lower()) == 'true'
 
 
+def parse_auto_or_boolean(text):
+    """Return 'auto', or a boolean as parse_boolean does."""
+    return text if text == 'auto' else parse_boolean(text)
+
+
 def parse_attention(text):
     """Return the name of an attention block. For older commands, true stands for article and false for none."""
     name = {'true': 'article', 'false': 'none'}.get(text.lower(), text)
@@ -122,6 +128,7 @@ def parse_dataset(text, separator=os.sep):
 
 
 BOOLEAN = OptionType('{true,false}', 'true or false', parse_boolean)
+AUTO_OR_BOOLEAN = OptionType('{auto,true,false}', 'auto, true or false', parse_auto_or_boolean)
 ATTENTION = OptionType(choice(*ATTENTION_BLOCKS).metavar,
                        f'one of {", ".join(ATTENTION_BLOCKS)}, true (article) or false (none)', parse_attention)
 DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,cifar100,digits,NAME}', 'auto, mnist, fashion-mnist, cifar10, '
@@ -191,7 +198,8 @@ OPTIONS = {
                'linear decays both learning rates to zero over the second half of the steps'),
         Option('seed', 0, integer(0, 2**31 - 1), 'run', 'seed of all random numbers in training'),
         Option('gan_type', 'gan', choice(*GAN_TYPES), 'objective', 'objective of both networks'),
-        Option('ld', 10., number(0, 1e6), 'objective', 'weight of the gradient penalty of wgan-gp, wgan-lp and dragan'),
+        Option('ld', 10., number(0, 1e6), 'objective',
+               'weight of the gradient penalty of wgan-gp, wgan-lp, dragan and r1'),
         Option('n_critic', 1, integer(1, 1000), 'objective', 'discriminator updates per generator update'),
         Option('beta2', 0.999, number(0, 1), 'objective', "Adam's decay of the mean squared gradient"),
         Option('z_name', 'uniform', choice('uniform', 'normal'), 'network', 'distribution of z',
@@ -208,7 +216,10 @@ OPTIONS = {
                "height and width in pixels; 0 means the data set's own size, 64 for image folders"),
         Option('c_dim', 0, choice(0, 1, 3), 'data',
                "channels; 0 means the data set's own number, 3 for image folders"),
-        Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'})],
+        Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'}),
+        Option('augment', 'auto', AUTO_OR_BOOLEAN, 'data',
+               'change the colours, the position and a part of the images that D sees, real and generated, at random; '
+               f'auto is true for fewer than {FEW_IMAGES} training images', {True: '_augment', False: ''})],
     'schedule': [
         Option('epoch', 20, integer(1), 'run', 'epochs; a larger number continues a finished run'),
         Option('iteration', 0, integer(0), 'run', 'steps per epoch; 0 means one pass over the data'),
@@ -246,8 +257,8 @@ def options_of(*roles):
 ALL = {option.name: option for role in OPTIONS.values() for option in role}
 DEFAULTS = {name: option.default for name, option in ALL.items()}
 SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  # in config.json
-# Defaults of options that neither the user nor config.json sets. A run's data set is never auto.
-ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist'}
+# Defaults of options that neither the user nor config.json sets. No option of a run is auto.
+ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist', 'augment': False}
 
 # What config.json and a Config hold besides options.
 DATASET_PROPERTIES = 'image_shape', 'class_names', 'class_counts', 'images', 'reading', 'digest'
@@ -391,7 +402,8 @@ def resolve(typed, inherited=None):
     """Return the options of a run, {option: value}.
 
     A value comes from the command line, else from the recipe, else from inherited, else from the network's defaults.
-    conditional and img_size may be None, which make_config and resolve_shape resolve.
+    conditional and img_size may be None, which make_config and resolve_shape resolve. augment may be auto, which
+    storage.branch.resolve_augment resolves.
 
     Args:
         typed: the options given on the command line, as parse returns them.
@@ -399,7 +411,7 @@ def resolve(typed, inherited=None):
     """
     options = {**(inherited or {}), **RECIPES[typed.get('recipe', 'article')],
                **{name: value for name, value in typed.items() if name in SAVED}}
-    return {**defaults_of(options), 'dataset_name': DEFAULTS['dataset_name'], **options}
+    return {**defaults_of(options), **{name: DEFAULTS[name] for name in ('dataset_name', 'augment')}, **options}
 
 
 def defaults_of(options):
@@ -476,10 +488,12 @@ def normalized(name, value):
     """Convert a value to the type of its option.
 
     An integer becomes a float if the option is a float. A bool for attention becomes the name of a block. A label
-    becomes a string.
+    becomes a string. auto for augment becomes false, because only main.py counts the images.
     """
     if name == 'label':
         return str(value)
+    if name == 'augment' and value == 'auto':
+        return ARTICLE['augment']
     if name == 'attention' and isinstance(value, bool):
         return parse_attention(as_typed(value))
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(ALL[name].default, float):

@@ -230,7 +230,7 @@ def print_ratios():
     print('\n| time of a step, default = 1 | float32 | bfloat16 |\n|---|---|---|')
     variants = {'--sn true': dict(sn=True), '--conditional true': dict(conditional=True),
                 '--attention none': dict(attention='none'), '--attention paper': dict(attention='paper')}
-    for gan_type in 'wgan-gp', 'wgan-lp', 'dragan':
+    for gan_type in 'wgan-gp', 'wgan-lp', 'dragan', 'r1':
         variants[f'--gan_type {gan_type}'] = dict(gan_type=gan_type)
     variants['--recipe paper --network article --img_size 28'] = {
         **RECIPES['paper'], 'network': 'article', 'conditional': True, 'img_size': 0}

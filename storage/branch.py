@@ -9,18 +9,21 @@ from typing import NamedTuple
 from options import (
     ARTICLE,
     DEFAULTS,
+    FEW_IMAGES,
     UserError,
     as_typed,
     command_line,
     default_shape,
     flag,
     known_options,
+    make_config,
     options_of,
     resolve,
     shape_of,
 )
 from storage.run import (
     MODEL,
+    Run,
     check_not_interrupted,
     checkpoint_steps,
     checkpoints_of,
@@ -263,6 +266,30 @@ def nearest_run(checkpoint_dir, options):
     candidates = [(run, different_options(run, options)) for run in runs
                   if dataset_name in (None, run.options['dataset_name'])]
     return min(candidates, key=lambda candidate: len(candidate[1]), default=None)
+
+
+def resolve_augment(options, images, class_names):
+    """Return options with true or false for augment. Print a line if auto becomes true, or false for few images.
+
+    With few images, auto is true, but a run that is older than this option resumes without augmentation.
+
+    Args:
+        options: as resolve returns them.
+        images: number of training images.
+        class_names: names of the classes.
+    """
+    if options['augment'] != 'auto':
+        return options
+    without = {**options, 'augment': False}
+    if images >= FEW_IMAGES:
+        return without
+    run = Run(make_config(without, class_names=class_names))
+    if run.is_older_than_augment():
+        print(f'Augmentation: off, as when {run.name} was trained before', flush=True)
+        return without
+    print(f'Augmentation: on, because there are fewer than {FEW_IMAGES} training images; --augment false turns it off',
+          flush=True)
+    return {**options, 'augment': True}
 
 
 def report_new_run(config, run):

@@ -147,10 +147,23 @@ class Run:
                   'training')
         return {name: rest[name] for name in SOURCE_PROPERTIES if name in rest}
 
+    def is_older_than_augment(self):
+        """Return whether this run has a checkpoint, but its config.json has no option augment."""
+        if not checkpoints_of(self.folder):
+            return False
+        return not os.path.exists(self.config_path) or 'augment' not in read_config(self.config_path)[0]
+
     def write_config(self, config):
-        """Write config.json. Keep the keys of an existing file that are not in the config."""
+        """Write config.json. Keep the keys of an existing file that are not in the config.
+
+        The file of a run that is older than the option augment stays without it, so that the command that started the
+        run finds it again: see storage.branch.resolve_augment.
+        """
         rest = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
-        write_json({**rest, **vars(config)}, self.config_path)
+        values = {**rest, **vars(config)}
+        if self.is_older_than_augment():
+            del values['augment']
+        write_json(values, self.config_path)
 
 
 def check_not_interrupted(folder, rest):

@@ -325,8 +325,9 @@ def test_resumed_run_has_the_files_of_an_uninterrupted_one(stopped):
 # From the command line: common user requests
 ##################################################################################
 
-QUICK = ['--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 4, '--iteration', 2, '--epoch', 1,
-         '--print_freq', 1, '--sample_num', 4, '--attention', 'none']
+QUICK = ['--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 4, '--gan_type', 'gan', '--sn', 'false',
+         '--z_dim', 62, '--iteration', 2, '--epoch', 1, '--print_freq', 1, '--sample_num', 4, '--attention', 'none',
+         '--augment', 'false']
 
 
 @pytest.fixture(scope='module')
@@ -410,7 +411,7 @@ def test_user_resumes_a_run_with_long_options_by_its_name(user):
 @pytest.mark.slow
 def test_train_reports_that_another_option_starts_a_new_run(user):
     output = train(user, '--dataset', 'mnist', *QUICK, '--seed', 3)
-    name = 'SAGAN_mnist_4_62_noattention_seed3_dcgan_ch8_img_size32'
+    name = 'SAGAN_mnist_4_62_noattention_d_lr0.004_beta10_seed3_beta20.9_znormal_dcgan_ch8_img_size32'
     assert re.search(fr'^New run {name} \(differs from \w+ in --seed; use --from to branch\)$', output, re.M)
 
 

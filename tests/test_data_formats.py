@@ -15,7 +15,7 @@ from tf1 import tf
 
 SMALL_RUN = ['--network', 'article', '--batch_size', 4, '--epoch', 1, '--iteration', 2, '--print_freq', 1,
              '--sample_freq', 2, '--sample_num', 6, '--ema', 0]
-RUN = 'SAGAN_letters_4_62_conditional'
+RUN = 'SAGAN_letters_4_62_conditional_augment'
 
 
 def make_images(count, height, width, channels=1):
@@ -82,7 +82,8 @@ def test_eval_prints_what_it_read_once(letters):
 def test_notebook_takes_shape_and_classes_from_the_run(letters, monkeypatch):
     monkeypatch.chdir(letters[0])
     with tf.Graph().as_default(), tf.Session() as sess:
-        model = networks.build(sess, dataset_name='letters', batch_size=4, conditional=True, data_dir='nowhere')
+        model = networks.build(sess, dataset_name='letters', batch_size=4, conditional=True, augment=True,
+                               data_dir='nowhere')
         assert model.config.image_shape == (8, 12, 1) and model.config.class_names == ('A', 'B', 'C')
         assert model.load() == (True, 2)
 

@@ -38,10 +38,11 @@ from tf1 import tf
 
 # A run of 2 epochs of 42 steps on the small data set.
 QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 42,
-         '--save_freq', 20, '--sample_num', 5]
+         '--save_freq', 20, '--sample_num', 5, '--augment', 'false']
 RUN = 'SAGAN_mnist_7_62'
 # The paper's recipe with a smaller network, and with other values for some of its options.
-PAPER = ['--recipe', 'paper', '--network', 'article', '--img_size', 28, '--g_lr', 0.001, '--lr_decay', 'linear']
+PAPER = ['--recipe', 'paper', '--network', 'article', '--img_size', 28, '--g_lr', 0.001, '--lr_decay', 'linear',
+         '--augment', 'false']
 PAPER_RUN = 'SAGAN_mnist_7_128_attentionpaper_d_lr0.0004_beta10_lr_decaylinear_gan_typehinge_beta20.9_znormal_sn' \
             '_conditional'
 
@@ -966,7 +967,7 @@ def test_auto_names_the_run_after_the_chosen_data_set(run_main, few_statistics, 
     make_digits(str(tmp_path / 'data' / 'digits'), train=20, test=10)
     code, _, err = run_main('--batch_size', 2, '--epoch', 1, '--iteration', 1)
     assert (code, err) == (0, '')
-    assert os.listdir(tmp_path / 'checkpoint') == ['SAGAN_digits_2_62']
+    assert os.listdir(tmp_path / 'checkpoint') == ['SAGAN_digits_2_62_augment']
 
 
 def test_auto_is_refused_if_there_is_a_run_of_mnist_but_no_data(run_main, tmp_path):

@@ -14,10 +14,11 @@ from training.precision import session_config
 
 COMBINED = dict(gan_type=list(OBJECTIVES), attention=['article', 'paper', 'none'], sn=[False, True],
                 conditional=[False, True], n_critic=[1, 2], precision=['float32', 'bfloat16'],
-                ema=[0.9, 0.], z_name=['uniform', 'normal'])
-# The values of the last six options, as indices, for each combination of gan_type and attention.
-BITS = ['111111', '100000', '000011', '010001', '111001', '100110', '000110', '010001', '111101',
-        '010001', '101110', '011100', '101010', '000111', '011000', '101100', '011110', '100011']
+                ema=[0.9, 0.], z_name=['uniform', 'normal'], augment=[False, True])
+# The values of the last seven options, as indices, for each combination of gan_type and attention.
+BITS = ['1111110', '1000001', '0000111', '0100010', '1110011', '1001101', '0001101', '0100011', '1111010', '0100011',
+        '1011100', '0111001', '1010101', '0001110', '0110001', '1011001', '0111100', '1000111', '1110100', '0001010',
+        '1010111']
 ARTICLE_CASES = []
 for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['attention']), BITS, strict=True):
     case = {'gan_type': gan_type, 'attention': attention}
@@ -28,16 +29,16 @@ for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['a
 # Two cases for each of the other networks. The two cases differ in most options.
 OTHER_CASES = [
     dict(network='dcgan', gan_type='wgan-gp', attention='article', sn=False, conditional=True, n_critic=1,
-         precision='float32', ema=0.9),
+         precision='float32', ema=0.9, augment=True),
     dict(network='dcgan', gan_type='hinge', attention='paper', sn=True, conditional=False, n_critic=2,
          precision='bfloat16', ema=0.),
     dict(network='resnet', gan_type='hinge', attention='paper', sn=True, conditional=True, n_critic=1,
          precision='float32', ema=0.9),
     dict(network='resnet', gan_type='dragan', attention='article', sn=False, conditional=False, n_critic=1,
-         precision='bfloat16', ema=0.9)]
+         precision='bfloat16', ema=0.9, augment=True)]
 CASES = [*ARTICLE_CASES, *OTHER_CASES]
 FAST_CASE = CASES.index(dict(gan_type='wgan-lp', attention='none', sn=False, conditional=True, n_critic=2,
-                             precision='float32', ema=0.9, z_name='uniform'))
+                             precision='float32', ema=0.9, z_name='uniform', augment=True))
 
 
 @pytest.mark.parametrize('one, other', list(itertools.combinations(COMBINED, 2)))
@@ -94,7 +95,7 @@ def test_losses_are_finite(trained):
 
 def test_losses_have_a_penalty_if_the_objective_has_one(trained):
     losses, _, _ = trained.step
-    assert ('d_penalty' in losses) == (trained.options['gan_type'] in ('wgan-gp', 'wgan-lp', 'dragan'))
+    assert ('d_penalty' in losses) == (trained.options['gan_type'] in ('wgan-gp', 'wgan-lp', 'dragan', 'r1'))
 
 
 def test_d_is_updated_n_critic_times_per_step_and_g_once(trained):

@@ -187,8 +187,15 @@ def resolved(**typed):
     return make_config(options, class_names=['a', 'b'])
 
 
-def test_resolve_without_options_is_the_article_on_auto():
-    assert resolve({}) == {**ARTICLE, 'dataset_name': 'auto'}
+def test_resolve_without_options_is_the_article_with_auto_for_what_depends_on_the_data():
+    assert resolve({}) == {**ARTICLE, 'dataset_name': 'auto', 'augment': 'auto'}
+
+
+@pytest.mark.parametrize('typed, inherited, value', [
+    ({}, {'augment': False}, False), ({'augment': True}, {'augment': False}, True),
+    ({'augment': 'auto'}, {'augment': True}, 'auto')])
+def test_resolve_inherits_augment_unless_it_is_typed(typed, inherited, value):
+    assert resolve(typed, inherited)['augment'] == value
 
 
 def test_resolve_drops_the_options_of_a_command():
@@ -425,8 +432,10 @@ def test_check_worker_share_refuses_a_batch_that_cannot_be_shared():
     (dict(seed=12, beta1=0.25, d_lr=0.5, g_lr=0.1, attention=False, precision='bfloat16'),
      'SAGAN_mnist_64_62_bfloat16_noattention_g_lr0.1_d_lr0.5_beta10.25_seed12'),
     (dict(dataset_name='cats[1]*', ch=32, img_size=32), 'SAGAN_cats_1___64_62_ch32_img_size32'),
-        (dict(network='dcgan', z_dim=62), 'SAGAN_mnist_64_62_attentionpaper_d_lr0.004_beta10_gan_typehinge_beta20.9_'
-         'znormal_sn_dcgan'),
+    (dict(network='dcgan', z_dim=62), 'SAGAN_mnist_64_62_attentionpaper_d_lr0.004_beta10_gan_typehinge_beta20.9_'
+     'znormal_sn_dcgan'),
+    (dict(augment=True), 'SAGAN_mnist_64_62_augment'),
+    (dict(augment='auto'), 'SAGAN_mnist_64_62'),
     (dict(name='mine', seed=3), 'mine')])
 def test_run_name(given, name):
     assert run_name(complete_options(given)) == name

@@ -21,7 +21,7 @@ CLASSES = {'above': (slice(0, 16), slice(None)), 'below': (slice(16, 32), slice(
 UNCONDITIONAL = ['--dataset', 'own', '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 6,
                  '--print_freq', 1, '--sample_freq', 3, '--save_freq', 3, '--sample_num', 6]
 CONDITIONAL = [*UNCONDITIONAL, '--flip', 'true', '--conditional', 'true', '--epoch', 1]
-RUN = 'SAGAN_own_6_62_conditional_dcgan_ch8_img_size32_flip'
+RUN = 'parts'
 
 
 def make_images(folder, count=40):
@@ -43,8 +43,8 @@ def trained(tmp_path_factory, run_main_in):
     """
     folder, outputs = tmp_path_factory.mktemp('trained'), []
     make_images(folder / 'data' / 'own')
-    for options in ['--iteration', 6, '--name', 'whole'], ['--iteration', 3], ['--iteration', 6]:
-        code, out, err = run_main_in(folder, *CONDITIONAL, *options)
+    for name, iteration in ('whole', 6), (RUN, 3), (RUN, 6):
+        code, out, err = run_main_in(folder, *CONDITIONAL, '--name', name, '--iteration', iteration)
         assert (code, err) == (0, '')
         outputs.append(out)
     return folder, outputs
@@ -301,7 +301,7 @@ def zipped(tmp_path_factory, run_main_in):
     (folder / 'own' / 'notes.txt').touch()
     (folder / 'data').mkdir()
     shutil.make_archive(folder / 'data' / 'own', 'zip', folder / 'own')
-    code, out, err = run_main_in(folder, *CONDITIONAL, '--iteration', 1)
+    code, out, err = run_main_in(folder, *CONDITIONAL, '--name', RUN, '--iteration', 1)
     assert (code, err) == (0, '')
     return folder, out
 

@@ -265,7 +265,8 @@ def test_discriminators_with_sn_have_no_batch_norm(networks):
     assert norms == {'generator'}
 
 
-@pytest.mark.parametrize('options', [dict(sn=True), dict(gan_type='wgan-gp'), dict(gan_type='dragan')], ids=str)
+@pytest.mark.parametrize('options', [dict(sn=True), *(dict(gan_type=name) for name in ('wgan-gp', 'dragan', 'r1'))],
+                         ids=str)
 def test_discriminator_with_sn_or_a_penalty_treats_images_independently(sess, rng, options):
     assert treats_images_independently(SAGAN.SAGAN(sess, image_shape=SMALL, **options), rng)
 

@@ -1,9 +1,11 @@
 """The outputs of training, one callback each. default_callbacks lists the callbacks in the order in which they run."""
 
+import collections
 import contextlib
 import pathlib
 
 import numpy as np
+from tqdm import tqdm
 
 from evaluation.attention import real_images, take_snapshot, write_attention_page
 from evaluation.figures import draw_curves, save_figure, write_animation
@@ -16,6 +18,10 @@ from tf1 import one_line, tf
 from utils import Stream, make_folder
 
 QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
+COLLAPSE_STEPS = 500  # before a warning
+LOW_LOSS = 0.04  # relative to Objective.chance_loss
+LOW_VARIETY = 0.2  # relative to the variety of the training images
+VARIETY_IMAGES, VARIETY_CLASSES = 64, 8  # samples of which the variety is measured, and classes among them
 SCORES = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifier score'}
 
 
@@ -76,8 +82,9 @@ def default_callbacks(dataset, scorer, progress):
         progress: the ProgressBar.
     """
     summaries = Summaries()
-    return [Scores(scorer), BestCheckpoint(), History(), summaries, progress, TrainGrid(summaries), EpochGrid(),
-            Curves(), Animation(), Snapshots(dataset), AttentionPage(), Checkpoint(), StoppedRun(dataset)]
+    return [Scores(scorer), BestCheckpoint(), History(), summaries, progress, TrainGrid(summaries),
+            CollapseWarning(dataset), EpochGrid(), Curves(), Animation(), Snapshots(dataset), AttentionPage(),
+            Checkpoint(), StoppedRun(dataset)]
 
 
 @contextlib.contextmanager
@@ -222,6 +229,89 @@ class TrainGrid(Callback):
         epoch, index = epoch_and_index(step, model.config.steps_per_epoch)
         path = write_grid(model, f'train_{epoch:02d}_{index:04d}', model.config.seed, Stream.FIXED_Z)
         self.summaries.add_image(step, path)
+
+
+class CollapseWarning(Callback):
+    """Print a line if D's loss stays near 0, and a line if samples of fixed z lose their variety, each at most once.
+
+    Either must last for COLLAPSE_STEPS steps: early in a healthy run, D wins for some steps, and samples are alike.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def start(self, model, step):
+        self.losses = collections.deque(maxlen=COLLAPSE_STEPS)
+        self.loss_is_checked = model.objective.chance_loss is not None
+        self.real_variety = real_variety(self.dataset, model.config.conditional)
+        self.variety_is_checked = True
+        self.alike_since = None  # the step since which all samples were alike, or None
+
+    def on_step(self, model, step, values):
+        if self.loss_is_checked:
+            self.check_loss(model, step, values['d_loss_real'] + values['d_loss_fake'])  # without a penalty
+        if self.variety_is_checked and every(model.config.sample_freq, step):
+            self.check_variety(model, step)
+
+    def check_loss(self, model, step, loss):
+        self.losses.append(loss)
+        mean = sum(self.losses) / len(self.losses)
+        if len(self.losses) == COLLAPSE_STEPS and mean < LOW_LOSS * model.objective.chance_loss:
+            tqdm.write(f'Step {step}: D separates real and generated images almost perfectly (mean d_loss {mean:.2g} '
+                       f'over {COLLAPSE_STEPS} steps), so G may stop learning. {collapse_advice(model.config)}')
+            self.loss_is_checked = False
+
+    def check_variety(self, model, step):
+        variety = sample_variety(model)
+        if variety >= LOW_VARIETY * self.real_variety:
+            self.alike_since = None
+        elif self.alike_since is None:
+            self.alike_since = step
+        elif step - self.alike_since >= COLLAPSE_STEPS:
+            tqdm.write(f'Step {step}: the samples are almost the same for every z (their standard deviation is '
+                       f'{variety / self.real_variety:.0%} of that of the training images), so G has probably '
+                       f'collapsed. {collapse_advice(model.config)}')
+            self.variety_is_checked = False
+
+
+def collapse_advice(config):
+    """Return what to try in a new run if training with this Config collapses."""
+    measures = ['a lower --d_lr']
+    if config.gan_type != 'r1':
+        measures.append('--gan_type r1')
+    if not config.sn:
+        measures.append('--sn true')
+    if not config.augment:
+        measures.append('--augment true')
+    return f'Try in a new run: {", ".join(measures)}'
+
+
+def variety(images, labels=None):
+    """Return the standard deviation of a pixel among images [N, H, W, C] of a class, as a root mean square.
+
+    Without labels [N], all images are of one class. Classes with one image do not count. If all have one, return 0.
+    """
+    if labels is None:
+        labels = np.zeros(len(images))
+    classes = [images[labels == label] for label in np.unique(labels)]
+    variances = [members.var(0, ddof=1).mean() for members in classes if len(members) > 1]
+    return float(np.sqrt(np.mean(variances))) if variances else 0.
+
+
+def real_variety(dataset, conditional):
+    """Return the variety of training images in [0, 1], evenly spaced in the data set, or 0 if it is unknown."""
+    images, labels = dataset.train
+    count = min(len(images), 512, 2 ** 24 // images[0].size)  # at most 64 MB
+    index = np.linspace(0, len(images) - 1, count).astype(int)
+    return variety(images[index] / np.float32(255), labels[index] if conditional else None)
+
+
+def sample_variety(model):
+    """Return the variety of samples of fixed z."""
+    labels = None
+    if model.config.conditional:
+        labels = np.arange(VARIETY_IMAGES) % min(model.config.num_classes, VARIETY_CLASSES)
+    return variety(model.sample(model.draw_z(VARIETY_IMAGES, model.config.seed, Stream.FIXED_Z), labels), labels)
 
 
 class EpochGrid(Callback):

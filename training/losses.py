@@ -4,6 +4,7 @@ A d_loss(real_logits, fake_logits) returns the two terms of the discriminator's 
 A g_loss(fake_logits) returns the generator's loss. OBJECTIVES maps each --gan_type to its functions.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -121,18 +122,30 @@ def dragan(logits_of, real, fake, key, cluster):
     return tf.reduce_mean((gradient_norm(logits_of, perturbed) - 1) ** 2)
 
 
+def r1(logits_of, real, fake, key, cluster):
+    """Return the penalty R1 of Mescheder et al. 2018 (arXiv:1801.04406), eq. 9, without the weight gamma.
+
+    The gradient is that with respect to images in [0, 1]. With respect to images in [-1, 1], it would be half as large.
+    The arguments are those of wgan_gp. fake and key are not used.
+    """
+    return tf.reduce_mean(gradient_norm(logits_of, cluster.local_shard(real)) ** 2) / 2
+
+
 class Objective(NamedTuple):
     """The functions of a --gan_type."""
     d_loss: Callable
     g_loss: Callable
     penalty: Callable | None
     probability: bool  # whether the sigmoid of a logit is the probability that the image is real
+    # The lowest d_loss, without a penalty, of a D with the same logit for all images. None if 0 is not the minimum.
+    chance_loss: float | None = None
 
 
 OBJECTIVES = {
-    'gan': Objective(gan_d_loss, gan_g_loss, None, True),
-    'lsgan': Objective(lsgan_d_loss, lsgan_g_loss, None, False),
-    'hinge': Objective(hinge_d_loss, linear_g_loss, None, False),
+    'gan': Objective(gan_d_loss, gan_g_loss, None, True, 2 * math.log(2)),
+    'lsgan': Objective(lsgan_d_loss, lsgan_g_loss, None, False, 0.5),
+    'hinge': Objective(hinge_d_loss, linear_g_loss, None, False, 2.),
     'wgan-gp': Objective(wgan_d_loss, linear_g_loss, wgan_gp, False),
     'wgan-lp': Objective(wgan_d_loss, linear_g_loss, wgan_lp, False),
-    'dragan': Objective(gan_d_loss, gan_g_loss, dragan, True)}
+    'dragan': Objective(gan_d_loss, gan_g_loss, dragan, True, 2 * math.log(2)),
+    'r1': Objective(gan_d_loss, gan_g_loss, r1, True, 2 * math.log(2))}

@@ -188,7 +188,8 @@ def finish(process):
 
 @pytest.fixture(scope='module', params=[
     {'gan_type': 'gan'},
-    {'gan_type': 'wgan-gp', 'sn': True, 'conditional': True, 'n_critic': 2}], ids=lambda options: options['gan_type'])
+    {'gan_type': 'wgan-gp', 'sn': True, 'conditional': True, 'n_critic': 2, 'augment': True}],
+                ids=lambda options: options['gan_type'])
 def smooth_runs(request, tmp_path_factory, start):
     """The outputs of train_smooth.py for the same training: (one process, worker 0, worker 1)."""
     folder, ports = tmp_path_factory.mktemp('smooth'), free_ports()

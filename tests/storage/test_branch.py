@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from options import ARTICLE, RECIPES, UserError, complete_options, make_config, parse
+from options import ARTICLE, RECIPES, UserError, complete_options, make_config, parse, resolve
 from storage.branch import (
     choose_start,
     describe_changes,
@@ -14,6 +14,7 @@ from storage.branch import (
     free_name,
     nearest_run,
     report_new_run,
+    resolve_augment,
     retry_advice,
 )
 from storage.run import Run
@@ -276,6 +277,54 @@ def test_checkpoint_without_from_is_refused_with_the_command_to_type(checkpoints
 
 
 ##################################################################################
+# Augmentation
+##################################################################################
+
+def augment_of(images, class_names=(), **typed):
+    """Return the resolved value of augment for a command that trains on this number of images."""
+    return resolve_augment(resolve({'dataset_name': 'own', **typed}), images, class_names)['augment']
+
+
+@pytest.mark.parametrize('images, typed, value', [
+    (4999, {}, True), (5000, {}, False), (4999, {'augment': False}, False), (5000, {'augment': True}, True)])
+def test_augment_is_on_for_few_images_unless_it_is_typed(images, typed, value):
+    assert augment_of(images, **typed) == value
+
+
+@pytest.mark.parametrize('images, typed, output', [
+    (300, {}, 'Augmentation: on, because there are fewer than 5000 training images; --augment false turns it off\n'),
+    (5000, {}, ''), (300, {'augment': True}, '')])
+def test_augment_is_reported_if_few_images_turn_it_on(capsys, images, typed, output):
+    augment_of(images, **typed)
+    assert capsys.readouterr().out == output
+
+
+@pytest.mark.parametrize('folder, typed', [
+    ('SAGAN_own_64_62', {}), ('SAGAN_own_64_62_conditional', {'conditional': None}), ('mine', {'name': 'mine'})])
+def test_augment_stays_off_in_a_run_that_is_older_than_the_option(tmp_path, capsys, folder, typed):
+    make_run(tmp_path / 'checkpoint' / folder, 10, dataset_name='own')
+    assert augment_of(300, class_names=['a', 'b'], **typed) is False
+    assert capsys.readouterr().out == f'Augmentation: off, as when {folder} was trained before\n'
+
+
+def test_augment_is_on_although_a_run_was_trained_with_augment_false(tmp_path):
+    make_run(tmp_path / 'checkpoint' / 'SAGAN_own_64_62', 10, dataset_name='own', augment=False)
+    assert augment_of(300) is True
+
+
+@pytest.mark.parametrize('typed, value', [('', False), ('--augment true', True), ('--augment auto', 'auto')])
+def test_new_run_inherits_augment_from_its_source_unless_it_is_typed(checkpoints, typed, value):
+    typed, inherited, _ = start('--from', 'old', '--name', 'new', *typed.split())
+    assert resolve(typed, inherited)['augment'] == value
+
+
+def test_named_run_resumes_with_its_augment(checkpoints):
+    make_run(checkpoints / 'few', 10, augment=True)
+    typed, inherited, _ = start('--name', 'few', '--augment', 'auto')
+    assert resolve(typed, inherited)['augment'] is True
+
+
+##################################################################################
 # Reports
 ##################################################################################
 
@@ -316,8 +365,8 @@ def test_nearest_run_ignores_damaged_runs(checkpoints):
 
 @pytest.mark.parametrize('options, line', [
     ({'g_lr': 0.25}, 'New run SAGAN_mnist_64_62_g_lr0.25 (differs from old in --g_lr; use --from to branch)\n'),
-    ({'network': 'dcgan', 'ch': 8, 'img_size': 32, 'seed': 1, 'g_lr': 0.5, 'name': 'x'},
-     'New run x (differs from old in --seed, --network, --ch and 1 more; use --from to branch)\n'),
+    ({'seed': 1, 'ch': 8, 'img_size': 32, 'c_dim': 3, 'g_lr': 0.5, 'name': 'x'},
+     'New run x (differs from old in --seed, --ch, --img_size and 1 more; use --from to branch)\n'),
     ({'g_lr': 0.5, 'name': 'x'}, 'New run x (has the options of old; use --from to branch)\n'),
     ({'dataset_name': 'digits'}, ''), ({'name': 'old', 'g_lr': 0.5}, '')])
 def test_report_new_run_names_the_nearest_run(checkpoints, capsys, options, line):

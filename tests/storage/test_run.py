@@ -219,13 +219,29 @@ def change(run, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_write_config_writes_options_and_properties_of_the_data_set(trained_run, config):
-    trained_run.write_config(config)
-    written = json.loads(pathlib.Path(trained_run.config_path).read_text())
+def test_write_config_writes_options_and_properties_of_the_data_set(run, config):
+    os.makedirs(run.folder)
+    run.write_config(config)
+    written = json.loads(pathlib.Path(run.config_path).read_text())
     options = {name: getattr(config, name) for name in ARTICLE}
     assert written == {**options, 'image_shape': [28, 28, 1], 'class_names': ['a', 'b'], 'images': 300,
                        'class_counts': [190, 110], 'reading': [], 'digest': None, 'source': None, 'source_step': None,
                        'previous_steps': 0}
+
+
+@pytest.mark.parametrize('saved, is_older', [(None, True), ({'epoch': 3}, True), ({'augment': False}, False)], ids=str)
+def test_run_with_a_checkpoint_is_older_than_augment_if_its_config_lacks_it(run, saved, is_older):
+    make_run(pathlib.Path(run.folder), config=saved)
+    assert run.is_older_than_augment() == is_older
+
+
+def test_run_without_a_checkpoint_is_not_older_than_augment(run):
+    assert not run.is_older_than_augment()
+
+
+def test_write_config_keeps_an_older_run_without_augment(trained_run, config):
+    trained_run.write_config(config)
+    assert 'augment' not in json.loads(pathlib.Path(trained_run.config_path).read_text())
 
 
 def test_write_config_keeps_unknown_keys(trained_run, config):

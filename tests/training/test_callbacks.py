@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from helpers import SMALL
+from tiny_gan import TinyGAN, open_model, random_dataset
 
 from datasets import Dataset
 from options import UserError, complete_options, make_config
@@ -24,6 +25,7 @@ from training.callbacks import (
     BestCheckpoint,
     Callback,
     Checkpoint,
+    CollapseWarning,
     Curves,
     EpochGrid,
     History,
@@ -38,7 +40,9 @@ from training.callbacks import (
     is_recorded,
     is_scored,
     running,
+    variety,
 )
+from training.losses import OBJECTIVES
 from utils import make_folder
 
 ##################################################################################
@@ -314,8 +318,8 @@ def test_first_train_grid_is_due_no_later_than_the_first_checkpoint(sample_freq,
 
 def test_default_callbacks_run_in_a_fixed_order():
     names = [type(callback).__name__ for callback in default_callbacks(None, None, Callback())]
-    assert names == ['Scores', 'BestCheckpoint', 'History', 'Summaries', 'Callback', 'TrainGrid', 'EpochGrid', 'Curves',
-                     'Animation', 'Snapshots', 'AttentionPage', 'Checkpoint', 'StoppedRun']
+    assert names == ['Scores', 'BestCheckpoint', 'History', 'Summaries', 'Callback', 'TrainGrid', 'CollapseWarning',
+                     'EpochGrid', 'Curves', 'Animation', 'Snapshots', 'AttentionPage', 'Checkpoint', 'StoppedRun']
 
 
 ##################################################################################
@@ -382,6 +386,123 @@ def test_best_checkpoint_tries_again_after_a_failed_save(stub):
         callback.on_step(stub, 12, {'frechet_distance': 5.})
     callback.on_step(stub, 24, {'frechet_distance': 6.})
     assert stub.best_checkpoints.save_if_finite.call_count == 2
+
+
+##################################################################################
+# The warning of a collapse
+##################################################################################
+
+RANDOM_IMAGES = random_dataset(SMALL, train=70).train[0] / np.float32(255)
+
+
+@pytest.fixture
+def watched(stub, monkeypatch):
+    """A function that runs CollapseWarning on a stand-in model.
+
+    Its arguments are D's loss after steps 1, 2, ..., the samples, and options. By default, the samples are those of a
+    good generator. A warning needs 20 steps.
+    """
+    monkeypatch.setattr(callbacks, 'COLLAPSE_STEPS', 20)
+    stub.draw_z = lambda count, *key: np.zeros([count, 62])
+
+    def run(losses, samples=RANDOM_IMAGES, **options):
+        stub.config = config_of(stub.config.checkpoint_dir, **{'sample_freq': 4, **options})
+        stub.objective = OBJECTIVES[stub.config.gan_type]
+        stub.sample = lambda z, labels: samples[:len(z)]
+        callback = CollapseWarning(random_dataset(SMALL, train=70))
+        callback.start(stub, 0)
+        for step, loss in enumerate(losses, 1):
+            callback.on_step(stub, step, {'d_loss': 5., 'd_loss_real': loss / 4, 'd_loss_fake': 3 * loss / 4})
+    return run
+
+
+@pytest.mark.parametrize('gan_type, loss', [
+    ('gan', 0.05), ('r1', 0.05), ('dragan', 0.05), ('lsgan', 0.019), ('hinge', 0.07)])
+def test_loss_near_0_is_reported_once_and_without_the_penalty(watched, capsys, gan_type, loss):
+    watched(200 * [loss], gan_type=gan_type)
+    out = capsys.readouterr().out
+    assert out.startswith(f'Step 20: D separates real and generated images almost perfectly (mean d_loss {loss} over '
+                          '20 steps)') and out.count('\n') == 1
+
+
+@pytest.mark.parametrize('losses, options', [
+    (200 * [0.26], {}), (19 * [0.01], {}), ([*15 * [0.01], *5 * [1.], *15 * [0.01]], {}),
+    (200 * [0.], {'gan_type': 'wgan-gp'})], ids=['low', 'short', 'interrupted', 'without a floor'])
+def test_other_losses_are_not_reported(watched, capsys, losses, options):
+    watched(losses, **options)
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('sample_freq, step', [(4, 24), (1, 21), (30, 60)])
+def test_equal_samples_are_reported_once(watched, capsys, sample_freq, step):
+    watched(100 * [1.], np.tile(RANDOM_IMAGES[:1], [64, 1, 1, 1]), sample_freq=sample_freq)
+    out = capsys.readouterr().out
+    assert out.startswith(f'Step {step}: the samples are almost the same for every z (their standard deviation is 0% '
+                          'of that of the training images)') and out.count('\n') == 1
+
+
+def test_samples_with_a_quarter_of_the_variety_are_not_reported(watched, capsys):
+    watched(100 * [1.], 0.5 + (RANDOM_IMAGES - 0.5) / 4)
+    assert capsys.readouterr().out == ''
+
+
+def test_equal_training_images_cause_no_report(watched, capsys, monkeypatch):
+    monkeypatch.setattr(callbacks, 'real_variety', lambda *args: 0.)
+    watched(100 * [1.], np.zeros([64, *SMALL]))
+    assert capsys.readouterr().out == ''
+
+
+@pytest.mark.parametrize('options, advice', [
+    ({}, 'Try in a new run: a lower --d_lr, --gan_type r1, --sn true, --augment true\n'),
+    ({'gan_type': 'r1', 'sn': True, 'augment': True}, 'Try in a new run: a lower --d_lr\n')])
+def test_warning_advises_what_the_run_lacks(watched, capsys, options, advice):
+    watched(20 * [0.], **options)
+    assert capsys.readouterr().out.endswith(advice)
+
+
+@pytest.fixture(scope='module')
+def collapsed(tmp_path_factory):
+    """The output of CollapseWarning for a model whose G ignores z, and whose D learns fast."""
+    printed = []
+    with pytest.MonkeyPatch.context() as patch, open_model(
+            TinyGAN, image_shape=SMALL, classes=0, batch_size=8, z_dim=4, ema=0., d_lr=0.01,
+            g_lr=1e-9, sample_freq=5, checkpoint_dir=str(tmp_path_factory.mktemp('collapsed'))) as model:
+        patch.setattr(callbacks, 'COLLAPSE_STEPS', 15)
+        patch.setattr(callbacks.tqdm, 'write', printed.append)
+        matrix, = (v for v in tf.trainable_variables() if v.op.name == 'generator/g_fc1/Matrix')
+        matrix.load(0 * model.sess.run(matrix), model.sess)
+        dataset, callback = random_dataset(SMALL, train=70), CollapseWarning(random_dataset(SMALL, train=70))
+        callback.start(model, 0)
+        for step in range(60):
+            callback.on_step(model, step + 1, model.train_batch(model.batches(dataset, step), step))
+    return printed
+
+
+def test_discriminator_that_wins_is_reported(collapsed):
+    assert sum('D separates real and generated images almost perfectly' in line for line in collapsed) == 1
+
+
+def test_generator_that_ignores_z_is_reported(collapsed):
+    lines = [line for line in collapsed if 'the samples are almost the same for every z' in line]
+    assert [line.split(':')[0] for line in lines] == ['Step 20']
+
+
+def test_variety_is_the_root_mean_square_deviation_within_classes():
+    images, labels = np.random.default_rng(0).random([7, *SMALL]), np.array([0, 0, 0, 1, 1, 1, 2])
+    expected = np.sqrt((images[:3].var(0, ddof=1).mean() + images[3:6].var(0, ddof=1).mean()) / 2)
+    assert variety(images, labels) == pytest.approx(expected)
+
+
+def test_sample_variety_of_a_conditional_run_is_that_within_its_classes():
+    """The samples of this model depend only on the class."""
+    model = types.SimpleNamespace(config=types.SimpleNamespace(conditional=True, num_classes=10, seed=0),
+                                  draw_z=lambda count, *key: np.zeros([count, 62]),
+                                  sample=lambda z, labels: RANDOM_IMAGES[labels])
+    assert callbacks.sample_variety(model) == pytest.approx(0, abs=1e-6)
+
+
+def test_variety_of_one_image_per_class_is_0():
+    assert variety(RANDOM_IMAGES[:3], np.arange(3)) == 0
 
 
 def history_text(stub):

@@ -38,7 +38,8 @@ CLOSED_FORMS = {  # of D on a real logit, of D on a fake logit, of G
     'hinge': (lambda x: relu(1 - x), lambda x: relu(1 + x), lambda x: -x),
     'wgan-gp': WGAN,
     'wgan-lp': WGAN,
-    'dragan': GAN}
+    'dragan': GAN,
+    'r1': GAN}
 
 
 def losses_of(name, real_logits, fake_logits):
@@ -70,7 +71,15 @@ def test_sigmoid_loss_of_large_logits_is_finite(sess):
 
 
 def test_probability_is_set_only_for_the_cross_entropy_losses():
-    assert {name for name, objective in OBJECTIVES.items() if objective.probability} == {'gan', 'dragan'}
+    assert {name for name, objective in OBJECTIVES.items() if objective.probability} == {'gan', 'dragan', 'r1'}
+
+
+@pytest.mark.parametrize('name', OBJECTIVES)
+def test_chance_loss_is_the_lowest_d_loss_with_the_same_logit_for_all_images(name):
+    logits = np.linspace(-3, 3, 6001)
+    on_real, on_fake, _ = CLOSED_FORMS[name]
+    lowest = None if name.startswith('wgan') else pytest.approx((on_real(logits) + on_fake(logits)).min(), rel=1e-5)
+    assert OBJECTIVES[name].chance_loss == lowest
 
 
 ##################################################################################
@@ -93,9 +102,9 @@ def linear_penalty(name, w):
 
 @pytest.mark.parametrize('name, norm, expected', [
     ('wgan-gp', 0.3, 0.49), ('wgan-gp', 2.5, 2.25), ('wgan-lp', 0.3, 0), ('wgan-lp', 2.5, 2.25),
-    ('dragan', 0.3, 0.49), ('dragan', 2.5, 2.25)])
+    ('dragan', 0.3, 0.49), ('dragan', 2.5, 2.25), ('r1', 0.3, 0.045), ('r1', 2.5, 3.125)])
 def test_penalty_of_a_linear_discriminator_equals_its_closed_form(sess, rng, name, norm, expected):
-    """The penalty is (|w| - 1)^2, except that the penalty of wgan-lp is 0 if |w| < 1."""
+    """The penalty is (|w| - 1)^2, except that wgan-lp has 0 if |w| < 1, and that r1 has |w|^2 / 2."""
     w = rng.normal(size=SMALL)
     penalty = linear_penalty(name, tf.constant(norm * w / np.linalg.norm(w), tf.float32))
     assert sess.run(penalty) == pytest.approx(expected, rel=1e-4, abs=1e-6)
@@ -131,6 +140,22 @@ def test_interpolate_returns_uniform_points(interpolation):
 def test_interpolate_depends_on_its_key(sess, interpolation, key, is_same):
     points = sess.run(losses.interpolate(random_images(0, 500), random_images(1, 500), key, ONE_WORKER))
     assert (points == interpolation[2]).mean() == (1 if is_same else pytest.approx(0, abs=0.1))
+
+
+def quadratic_r1(cluster):
+    """Return r1 of the discriminator |x|^2 / 2, whose gradient at x is x."""
+    return losses.r1(lambda x: tf.reduce_sum(x ** 2, [1, 2, 3])[:, None] / 2, random_images(0), None, KEY, cluster)
+
+
+def test_r1_is_half_the_mean_squared_gradient_norm_at_the_real_images(sess):
+    real = np.random.default_rng(0).random([4, *SMALL])
+    assert sess.run(quadratic_r1(ONE_WORKER)) == pytest.approx((real ** 2).sum() / 4 / 2, rel=1e-5)
+
+
+def test_r1_of_a_worker_uses_its_share_of_the_real_images(sess):
+    share = np.random.default_rng(0).random([4, *SMALL])[2:]
+    second_worker = Cluster(['first:1', 'second:1'], 1)
+    assert sess.run(quadratic_r1(second_worker)) == pytest.approx((share ** 2).sum() / 2 / 2, rel=1e-5)
 
 
 @pytest.fixture
