@@ -174,7 +174,7 @@ def test_stopped_new_run_keeps_its_source_in_the_config(branched, copy):
 
 
 class Killed(BaseException):
-    """Ends a test's training at once."""
+    """End a test's training at once."""
 
 
 def train_killed(folder, monkeypatch, target, name, **options):

@@ -64,7 +64,7 @@ def test_unknown_option_is_a_type_error(sess):
 
 
 @pytest.mark.parametrize('typed, name', [({'dataset': 'fashion-mnist'}, 'dataset_name'), ({'z': 'normal'}, 'z_name')])
-def test_option_may_have_its_name_on_the_command_line(sess, typed, name):
+def test_option_may_be_given_by_its_command_line_name(sess, typed, name):
     value, = typed.values()
     assert getattr(SAGAN(sess, **typed).config, name) == value
 

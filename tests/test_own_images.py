@@ -323,7 +323,7 @@ def test_config_holds_how_the_zip_file_was_read(zipped):
 # SavedModel
 ##################################################################################
 
-# Prints the largest difference from the exported images in 1/255, and the standard deviation of the images.
+# Prints the largest difference from the exported images and the standard deviation of the images, in units of 1/255.
 COMPARE = '''
 import numpy as np, tensorflow as tf, sys
 model = tf.saved_model.load(sys.argv[1])

@@ -118,7 +118,7 @@ def test_missing_files_are_named(folder):
     assert idx.missing_files(str(folder)) == [FILES[1]]
 
 
-def test_missing_files_of_a_missing_folder_are_all(tmp_path):
+def test_missing_files_of_a_missing_folder_are_all_files(tmp_path):
     assert idx.missing_files(str(tmp_path / 'nowhere')) == list(FILES)
 
 

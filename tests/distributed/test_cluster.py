@@ -1,4 +1,4 @@
-"""Two workers train the same weights as one process. If a worker is lost, they stop or resume."""
+"""Two workers train the same weights as one process. If a worker is lost, the other exits or both are restarted."""
 
 import json
 import os

@@ -51,7 +51,7 @@ from utils import make_folder
 
 
 class Recorder(Callback):
-    """Records its calls in a list, and can raise a given error in one of its methods."""
+    """Record calls in a list. Raise a given error in one of the methods."""
 
     def __init__(self, name, calls, fails_in='', error=None):
         self.name, self.calls, self.fails_in, self.error = name, calls, fails_in, error
@@ -72,7 +72,7 @@ class Recorder(Callback):
 
 
 class Even(Recorder):
-    """Is due at even steps."""
+    """A Recorder that is due at even steps."""
 
     def is_due(self, model, step, is_last):
         return step % 2 == 0
