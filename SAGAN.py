@@ -136,10 +136,11 @@ class SAGAN:
             x = deconv2d(x, [batch_size, height, width, channels], 4, 4, 2, 2, name='g_dc4', sn=sn)
             return tf.nn.sigmoid(x)  # [B, 28, 28, 1]
 
-    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
+    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         """Judge images x [B, H, W, C] in [0, 1] and, if conditional, their labels [B].
 
         sync is the Cluster whose workers share the batch, or None. Batch norm uses the statistics of the whole batch.
+        batches is the number of batches in x. Batch norm normalizes each by its own statistics.
 
         Returns:
             (probability [B, 1], logit [B, 1], features [B, 1024]). probability is sigmoid(logit). It is the probability
@@ -149,12 +150,13 @@ class SAGAN:
         sn = self.config.sn
 
         def norm(x, scope):
-            return bn(x, is_training, scope, sync=sync) if self.d_norm else x
+            return bn(x, is_training, scope, sync=sync, batches=batches) if self.d_norm else x
 
         with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):
             x = lrelu(conv2d(x, 64, 4, 4, 2, 2, name='d_conv1', sn=sn))  # [B, 14, 14, 64]
             x = lrelu(norm(conv2d(x, 128, 4, 4, 2, 2, name='d_conv2', sn=sn), 'd_bn2'))  # [B, 7, 7, 128]
-            x = ATTENTIONS[self.config.attention](x, is_training, norm=self.d_norm, sn=sn, sync=sync)  # [B, 7, 7, 128]
+            x = ATTENTIONS[self.config.attention](x, is_training, norm=self.d_norm, sn=sn, sync=sync,
+                                                  batches=batches)  # [B, 7, 7, 128]
             x = tf.reshape(x, [-1, height // 4 * (width // 4) * 128])  # [B, 7*7*128]
             features = lrelu(norm(linear(x, 1024, 'd_fc4', sn=sn), 'd_bn4'))  # [B, 1024]
             logit = linear(features, 1, 'd_fc5', sn=sn)  # [B, 1]
@@ -223,11 +225,13 @@ class SAGAN:
                 self.batch_number = new_batch_number()
             fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
-            real_view, fake_view = self.augmented(cluster.local_shard(self.inputs), 0), self.augmented(fake, 1)
-            _, real_logit, _ = self.discriminator(real_view, labels=labels, sync=cluster)
-            # Both passes update the same batch norm statistics. A fixed order makes runs bit-identical.
-            with tf.control_dependencies([real_logit]):
-                _, fake_logit, _ = self.discriminator(fake_view, reuse=True, labels=z_labels, sync=cluster)
+            # One pass, although batch norm treats real and fake images as two batches. Two passes would read the large
+            # weights twice and add up two large gradients, which takes longer.
+            fake_view = self.augmented(fake, 1)
+            images = tf.concat([self.augmented(cluster.local_shard(self.inputs), 0), fake_view], 0)  # [2B, H, W, C]
+            image_labels = tf.concat([labels, z_labels], 0) if config.conditional else None  # [2B]
+            _, logits, _ = self.discriminator(images, labels=image_labels, sync=cluster, batches=2)
+            real_logit, fake_logit = tf.split(logits, 2)  # [B, 1] each
             if not config.augment:
                 self.batch_number = new_batch_number()
             penalties = self.build_penalty(fake, labels)

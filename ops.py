@@ -231,7 +231,7 @@ def update_u(variables):
     return tf.group(*(u.assign(new_u) for u, new_u in new_values.values()))
 
 
-def bn(x, is_training, scope, labels=None, num_classes=0, sync=None):
+def bn(x, is_training, scope, labels=None, num_classes=0, sync=None, batches=1):
     """Apply batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) to x [B, C] or [B, H, W, C].
 
     Args:
@@ -241,6 +241,8 @@ def bn(x, is_training, scope, labels=None, num_classes=0, sync=None):
         labels: [B] in 0..num_classes-1, for one beta and gamma per class (Dumoulin et al. 2017, arXiv:1610.07629,
             eq. 5).
         sync: the Cluster whose workers share the batch, or None. The mean and variance are those of the whole batch.
+        batches: the number of batches in x, one after the other and equally large. In training, each batch is
+            normalized by its own statistics and moves the moving values.
 
     Returns:
         A tensor of the same shape. Variables: beta and gamma, [C] or [num_classes, C]; moving_mean and
@@ -256,11 +258,17 @@ def bn(x, is_training, scope, labels=None, num_classes=0, sync=None):
 
         y = x if x.shape.ndims == 4 else x[:, None, None, :]  # [B, H, W, C]
         scale, offset = (gamma, beta) if labels is None else (tf.ones(channels), tf.zeros(channels))
-        if is_training and sync is not None and sync.size > 1:
-            y, new_mean, new_variance = sync_batch_norm(y, scale, offset, mean, variance, sync)
-        else:
-            y, new_mean, new_variance = tf.nn.fused_batch_norm(
-                y, scale, offset, mean, variance, epsilon=1e-5, is_training=is_training, exponential_avg_factor=0.1)
+        new_mean, new_variance = mean, variance
+        normalized = []
+        for part in tf.split(y, batches) if batches > 1 else [y]:
+            if is_training and sync is not None and sync.size > 1:
+                part, new_mean, new_variance = sync_batch_norm(part, scale, offset, new_mean, new_variance, sync)
+            else:
+                part, new_mean, new_variance = tf.nn.fused_batch_norm(
+                    part, scale, offset, new_mean, new_variance, epsilon=1e-5, is_training=is_training,
+                    exponential_avg_factor=0.1)
+            normalized.append(part)
+        y = tf.concat(normalized, 0)  # [B, H, W, C]
         if labels is not None:
             scale, offset = (tf.reshape(lookup(table, labels), [-1, 1, 1, *channels]) for table in (gamma, beta))
             y = y * scale + offset
@@ -317,7 +325,7 @@ def hw_flatten(x):
 # Attention
 ##################################################################################
 
-def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=False, sync=None):
+def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=False, sync=None, batches=1):
     """Apply self-attention over the positions of x [B, H, W, C]. C must be a multiple of 8.
 
     The layer follows Zhang et al. 2018 (arXiv:1805.08318), eq. 1 to 3, but has 4x4 convolutions, batch norm and relu
@@ -329,6 +337,7 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
         norm: whether to use batch norm.
         sn: whether to apply spectral normalization.
         sync: the Cluster whose workers share the batch, or None. Batch norm uses the statistics of the whole batch.
+        batches: the number of batches in x. Batch norm normalizes each by its own statistics.
 
     Returns:
         A tensor of the same shape. The attention map beta [B, N, N], N = H*W, is the tensor <scope>/attention_map:0.
@@ -341,18 +350,18 @@ def attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn
         g = conv2d(x, channels // 8, 4, 4, 1, 1, name='g_conv', sn=sn)  # queries [B, H, W, C/8]
         h = conv2d(x, channels, 4, 4, 1, 1, name='h_conv', sn=sn)  # values [B, H, W, C]
         if norm:
-            f = bn(f, is_training, 'f_bn', sync=sync)
-            g = bn(g, is_training, 'g_bn', sync=sync)
-            h = bn(h, is_training, 'h_bn', sync=sync)
+            f = bn(f, is_training, 'f_bn', sync=sync, batches=batches)
+            g = bn(g, is_training, 'g_bn', sync=sync, batches=batches)
+            h = bn(h, is_training, 'h_bn', sync=sync, batches=batches)
         f, g, h = tf.nn.relu(f), tf.nn.relu(g), tf.nn.relu(h)
         gamma = tf.get_variable('gamma', [1], initializer=tf.zeros_initializer())
         return gamma * attend(f, g, h, gamma, is_training) + x
 
 
-def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=False, sync=None):
+def paper_attention(x, is_training=True, scope='attention', reuse=False, norm=True, sn=False, sync=None, batches=1):
     """Apply self-attention as in the code of Zhang et al. 2018, but with biases. The arguments are those of attention.
 
-    The convolutions are 1x1 and have no batch norm, so norm and sync have no effect. Each key and value is
+    The convolutions are 1x1 and have no batch norm, so norm, sync and batches have no effect. Each key and value is
     pooled from 2 x 2 positions, so the attention map is [B, N, M] with M = ceil(H/2) * ceil(W/2).
 
     Returns:

@@ -13,8 +13,8 @@ GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan', 'r1'
 ATTENTION_BLOCKS = 'article', 'paper', 'none'
 # The heights and widths that each network supports. A tuple lists the sides of square images.
 IMAGE_SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
-FEW_IMAGES = 5000  # with fewer training images, --augment auto means true
 MAX_PIXELS = 512 ** 2 - 1  # at 512 x 512, the article's network has 2**31 weights in a layer, too many for TensorFlow
+FEW_IMAGES = 5000  # with fewer training images, --augment auto means true
 
 
 class UserError(Exception):

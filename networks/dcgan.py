@@ -40,7 +40,7 @@ class DCGAN(SAGAN):
             x = deconv2d(x, [tf.shape(z)[0], size, size, channels], 4, 4, 2, 2, name=f'g_dc{number + 1}', sn=sn)
             return (tf.nn.tanh(x) + 1) / 2  # [B, 64, 64, C]
 
-    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
+    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         """Return (probability, logit, features), as SAGAN.discriminator does.
 
         The features [B, D] are the last feature map, summed over positions. Only the attention layers have batch norm.
@@ -55,7 +55,7 @@ class DCGAN(SAGAN):
                 width *= 2
                 if side <= 8:
                     x = ATTENTIONS[config.attention](x, is_training, f'attention_{side}', norm=self.d_norm, sn=sn,
-                                                     sync=sync)
+                                                     sync=sync, batches=batches)
             features = tf.reduce_sum(x, [1, 2])  # [B, 8 * ch]
             # A 4x4 convolution with stride 4 reduces the 4 x 4 positions to one logit.
             logit = tf.reshape(conv2d(x, 1, 4, 4, 4, 4, name=f'd_conv{number + 1}', sn=sn), [-1, 1])  # [B, 1]

@@ -43,7 +43,7 @@ class ResNet(SAGAN):
             x = conv(tf.nn.relu(norm(x, 'g_bn')), channels, 3, 'g_conv', sn)
             return (tf.nn.tanh(x) + 1) / 2  # [B, 64, 64, C]
 
-    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
+    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         """Return (probability, logit, features), as SAGAN.discriminator does.
 
         The features [B, D] are the last feature map, summed over positions. Only the attention layers have batch norm.
@@ -58,7 +58,8 @@ class ResNet(SAGAN):
                 downsample = side < x.shape.as_list()[1]
                 x = down_block(x, width * config.ch, f'd_block{number}', number == 1, downsample, sn)
                 if number == attention_block:
-                    x = ATTENTIONS[config.attention](x, is_training, norm=self.d_norm, sn=sn, sync=sync)
+                    x = ATTENTIONS[config.attention](x, is_training, norm=self.d_norm, sn=sn, sync=sync,
+                                                     batches=batches)
             features = tf.reduce_sum(tf.nn.relu(x), [1, 2])  # [B, 16 * ch]
             logit = linear(features, 1, 'd_fc', stddev=None, sn=sn)  # [B, 1]
             if labels is not None:

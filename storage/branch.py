@@ -285,7 +285,7 @@ def resolve_augment(options, images, class_names):
         return without
     run = Run(make_config(without, class_names=class_names))
     if run.is_older_than_augment():
-        print(f'Augmentation: off, as when {run.name} was trained before', flush=True)
+        print(f'Augmentation: off, because {run.name} was started without it', flush=True)
         return without
     print(f'Augmentation: on, because there are fewer than {FEW_IMAGES} training images; --augment false turns it off',
           flush=True)

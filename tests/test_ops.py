@@ -281,6 +281,45 @@ def test_bn_moving_statistics_are_not_trainable(sess):
     assert [v.op.name for v in tf.trainable_variables()] == ['bn/beta', 'bn/gamma']
 
 
+class IdenticalWorkers:
+    """A cluster of two workers with the same shard."""
+    size = 2
+
+    def all_reduce(self, tensors):
+        return tensors
+
+
+@pytest.mark.parametrize('sync', [None, IdenticalWorkers()])
+@pytest.mark.parametrize('shape', [[3, 4], [3, 4, 5, 2]])
+def test_bn_of_two_batches_normalizes_each_by_its_own_statistics(sess, rng, shape, sync):
+    first, second = rng.normal(2, 3, shape), rng.normal(-1, 2, shape)
+    y = bn(tf.constant(np.concatenate([first, second]), tf.float32), True, 'bn', sync=sync, batches=2)
+    values = randomize(sess, rng)
+    expected = np.concatenate([numpy_bn(x, values, 'bn', True) for x in (first, second)])
+    np.testing.assert_allclose(sess.run(y), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('sync', [None, IdenticalWorkers()])
+def test_bn_of_two_batches_moves_the_moving_statistics_twice(sess, rng, sync):
+    first, second = rng.normal(2, 3, [6, 4]), rng.normal(-1, 2, [6, 4])
+    y = bn(tf.constant(np.concatenate([first, second]), tf.float32), True, 'bn', sync=sync, batches=2)
+    values = randomize(sess, rng)
+    sess.run(y)
+    mean, variance = values['bn/moving_mean'], values['bn/moving_variance']
+    for x in first, second:
+        whole = x if sync is None else np.concatenate([x, x])  # the batch of both workers
+        mean, variance = 0.9 * mean + 0.1 * whole.mean(0), 0.9 * variance + 0.1 * whole.var(0, ddof=1)
+    np.testing.assert_allclose(sess.run(variable('bn/moving_mean')), mean, rtol=1e-4)
+    np.testing.assert_allclose(sess.run(variable('bn/moving_variance')), variance, rtol=1e-4)
+
+
+def test_bn_of_two_batches_in_inference_uses_the_moving_statistics(sess, rng):
+    x = rng.normal(2, 3, [6, 4])
+    y = bn(tf.constant(x, tf.float32), False, 'bn', batches=2)
+    values = randomize(sess, rng)
+    np.testing.assert_allclose(sess.run(y), numpy_bn(x, values, 'bn', False), atol=1e-4)
+
+
 @pytest.mark.parametrize('is_training', [True, False])
 @pytest.mark.parametrize('shape', [[4, 3, 5, 2], [4, 2]])
 def test_conditional_bn_has_a_beta_and_a_gamma_per_class(sess, rng, shape, is_training):

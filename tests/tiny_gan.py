@@ -22,11 +22,11 @@ class TinyGAN(SAGAN):
             x = ATTENTIONS[self.config.attention](x, is_training)
             return tf.nn.sigmoid(deconv2d(x, [tf.shape(z)[0], height, width, channels], 4, 4, name='g_dc2'))
 
-    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
+    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         height, width, _ = self.config.image_shape
         with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):
             x = lrelu(conv2d(x, 8, 4, 4, name='d_conv1'))  # [B, H/2, W/2, 8]
-            x = ATTENTIONS[self.config.attention](x, is_training)
+            x = ATTENTIONS[self.config.attention](x, is_training, batches=batches)
             features = tf.reshape(x, [-1, height // 2 * (width // 2) * 8])
             logit = linear(features, 1, 'd_fc2')  # [B, 1]
             if labels is not None:

@@ -33,11 +33,11 @@ class SmoothSAGAN(SAGAN):
             x = smooth_attention(x, is_training, sn, norm)
             return tf.sigmoid(deconv2d(x, [tf.shape(z)[0], HEIGHT, WIDTH, 1], 4, 4, stddev=0.2, name='g_dc2', sn=sn))
 
-    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None):
+    def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         sn = self.config.sn
 
         def norm(x, scope):
-            return bn(x, is_training, scope, sync=sync) if self.d_norm else x
+            return bn(x, is_training, scope, sync=sync, batches=batches) if self.d_norm else x
 
         with tf.variable_scope('discriminator', reuse=reuse, use_resource=True):
             x = tf.tanh(norm(conv2d(x, 8, 4, 4, stddev=None, name='d_conv1', sn=sn), 'd_bn1'))

@@ -130,6 +130,18 @@ def test_network_equals_numpy(sess, rng, kind, numpy_network):
         np.testing.assert_allclose(output, expected.reshape(output.shape), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize('kind', NETWORKS)
+def test_discriminator_judges_two_batches_as_it_judges_each(sess, rng, kind):
+    """Batch norm, also that of the attention layers, treats real and fake images as two batches."""
+    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, attention='article', gan_type='hinge')
+    first, second = (tf.constant(rng.random([3, 32, 32, 1]), tf.float32) for _ in range(2))
+    _, together, _ = model.discriminator(tf.concat([first, second], 0), batches=2)
+    separate = [model.discriminator(x, reuse=True)[1] for x in (first, second)]
+    randomize(sess, rng, 0.1)
+    together, *separate = sess.run([together, *separate])
+    np.testing.assert_allclose(together, np.concatenate(separate), rtol=1e-3, atol=1e-4)
+
+
 ##################################################################################
 # Shapes and sizes
 ##################################################################################

@@ -304,7 +304,7 @@ def test_augment_is_reported_if_few_images_turn_it_on(capsys, images, typed, out
 def test_augment_stays_off_in_a_run_that_is_older_than_the_option(tmp_path, capsys, folder, typed):
     make_run(tmp_path / 'checkpoint' / folder, 10, dataset_name='own')
     assert augment_of(300, class_names=['a', 'b'], **typed) is False
-    assert capsys.readouterr().out == f'Augmentation: off, as when {folder} was trained before\n'
+    assert capsys.readouterr().out == f'Augmentation: off, because {folder} was started without it\n'
 
 
 def test_augment_is_on_although_a_run_was_trained_with_augment_false(tmp_path):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_gan import TinyGAN
+from tiny_gan import TinyGAN, open_model
 
 import SAGAN as module
 from distributed.cluster import Cluster
@@ -151,34 +151,36 @@ def test_images_without_augment_are_unchanged(sess):
     assert TinyGAN(sess, image_shape=IMAGE, classes=0).augmented(images, 0) is images
 
 
-@pytest.fixture
-def blind(sess, monkeypatch, tmp_path):
-    """A model with augment and a penalty, whose augmentation replaces each image with zeros."""
-    monkeypatch.setattr(module, 'augment', lambda images, numbers: 0 * images)
-    model = TinyGAN(sess, image_shape=IMAGE, classes=0, augment=True, gan_type='r1', batch_size=4, z_dim=3, ema=0.,
-                    checkpoint_dir=str(tmp_path))
-    model.build_model()
-    sess.run(tf.global_variables_initializer())
-    return model
+@pytest.fixture(scope='module')
+def blind(tmp_path_factory):
+    """One step of a model with a penalty, whose augmentation replaces each image with zeros.
+
+    It is (losses, weights of G before the step, weights of G after it).
+    """
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, 'augment', lambda images, numbers: 0 * images)
+        with open_model(TinyGAN, image_shape=IMAGE, classes=0, augment=True, gan_type='r1', batch_size=4,
+                        z_dim=3, ema=0., checkpoint_dir=str(tmp_path_factory.mktemp('blind'))) as model:
+            weights = tf.trainable_variables('generator/')
+            before = model.sess.run(weights)
+            losses = model.train_batch([(rng.random([4, *IMAGE]), rng.uniform(-1, 1, [4, 3]))], 0)
+            return losses, before, model.sess.run(weights)
 
 
-def batches(model, rng):
-    return [(rng.random([4, *IMAGE]), rng.uniform(-1, 1, [4, 3]))]
-
-
-def test_d_sees_real_and_generated_images_only_after_augmentation(blind, rng):
+def test_d_sees_real_and_generated_images_only_after_augmentation(blind):
     """With images of zeros, D's output is the same for real and generated images."""
-    losses = blind.train_batch(batches(blind, rng), 0)
+    losses, _, _ = blind
     assert losses['d_real'] == losses['d_fake']
 
 
-def test_g_is_trained_through_augmentation(blind, rng):
+def test_g_is_trained_through_augmentation(blind):
     """If augmentation removes the image, then G gets no gradient."""
-    before = blind.sess.run(tf.trainable_variables('generator/'))
-    blind.train_batch(batches(blind, rng), 0)
-    for old, new in zip(before, blind.sess.run(tf.trainable_variables('generator/')), strict=True):
+    _, before, after = blind
+    for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(new, old)
 
 
-def test_penalty_is_on_the_gradient_with_respect_to_the_images_before_augmentation(blind, rng):
-    assert blind.train_batch(batches(blind, rng), 0)['d_penalty'] == pytest.approx(0, abs=1e-9)
+def test_penalty_is_on_the_gradient_with_respect_to_the_images_before_augmentation(blind):
+    losses, _, _ = blind
+    assert losses['d_penalty'] == pytest.approx(0, abs=1e-9)

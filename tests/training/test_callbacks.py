@@ -1,6 +1,7 @@
 """The schedule of callbacks, and the output of the training callbacks."""
 
 import errno
+import itertools
 import os
 import pathlib
 import shutil
@@ -443,6 +444,17 @@ def test_equal_samples_are_reported_once(watched, capsys, sample_freq, step):
 
 def test_samples_with_a_quarter_of_the_variety_are_not_reported(watched, capsys):
     watched(100 * [1.], 0.5 + (RANDOM_IMAGES - 0.5) / 4)
+    assert capsys.readouterr().out == ''
+
+
+def test_samples_that_are_alike_only_at_times_are_not_reported(watched, stub, capsys):
+    watched([])  # completes the stand-in model
+    samples = itertools.cycle([np.zeros([64, *SMALL]), RANDOM_IMAGES[:64]])
+    callback = CollapseWarning(random_dataset(SMALL, train=70))
+    callback.start(stub, 0)
+    stub.sample = lambda z, labels: next(samples)
+    for step in range(4, 400, 4):
+        callback.check_variety(stub, step)
     assert capsys.readouterr().out == ''
 
 
