@@ -16,7 +16,7 @@ from datasets import CLASS_NAMES, dataset_digest, load_dataset, native_shape, sa
 from datasets.batches import batch, batches_per_epoch, prefetch
 from distributed.cluster import Cluster
 from evaluation import phases
-from evaluation.metrics import load_scorer
+from evaluation.scores import load_scorer
 from ops import (
     ATTENTIONS,
     attention_layers,

@@ -106,9 +106,12 @@ def test(typed):
 
 def evaluate(typed):
     """Compute the scores of a trained run."""
+    features, reference = typed.get('features'), typed.get('reference')
+    if reference and not features:
+        raise UserError('--reference requires --features: name the network that computed the reference')
     with open_run(typed) as model:
         from evaluation import phases
-        phases.evaluate(model, typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'))
+        phases.evaluate(model, typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'), features, reference)
 
 
 def export(typed):
@@ -116,6 +119,22 @@ def export(typed):
     with open_run(typed) as model:
         from evaluation import phases
         phases.export(model, typed.get('checkpoint', 'latest'))
+
+
+def compare(typed):
+    """Compare trained runs: those that --name lists, or else all that have the options on the command line."""
+    from evaluation import compare
+    from storage.run import find_runs
+    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    wanted = wanted_options(typed)
+    if 'name' in typed:
+        names = dict.fromkeys(typed['name'].split(','))  # without repetition
+        runs = [run for name in names for run in find_runs(checkpoint_dir, {**wanted, 'name': name})]
+    else:
+        runs = find_runs(checkpoint_dir, wanted)
+    locations = {name: typed[name] for name in options_of('location') if name in typed and name != 'name'}
+    runs = [run._replace(options={**run.options, **locations}) for run in runs]
+    compare.compare(runs, checkpoint_dir, typed.get('result_dir', DEFAULTS['result_dir']))
 
 
 def open_run(typed):
@@ -136,16 +155,13 @@ def select_run(typed):
     Raises:
         UserError: if there is no such run.
     """
-    from datasets import saved_name
     from storage.run import RunNotFound, find_runs, list_names, report_unknown_keys
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
-    wanted = known_options(typed)
+    wanted = wanted_options(typed)
     if 'label' in typed:
         wanted.setdefault('conditional', True)
     if 'name' in typed:
         wanted['name'] = typed['name']
-    if 'dataset_name' in wanted:
-        wanted['dataset_name'] = saved_name(wanted['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
     try:
         run, *others = find_runs(checkpoint_dir, wanted)
     except RunNotFound as error:
@@ -159,6 +175,15 @@ def select_run(typed):
     else:
         print(f'Run: {run.name}', flush=True)
     return run
+
+
+def wanted_options(typed):
+    """Return the options that a trained run must have to be selected by the command line, {option: value}."""
+    from datasets import saved_name
+    wanted = known_options(typed)
+    if 'dataset_name' in wanted:
+        wanted['dataset_name'] = saved_name(wanted['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
+    return wanted
 
 
 @contextlib.contextmanager
@@ -190,7 +215,9 @@ def main():
         typed = parse()
         if 'from_name' in typed and typed.get('phase', 'train') != 'train':
             raise UserError('--from requires --phase train: choose a trained run with --name')
-        phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export}
+        if ',' in typed.get('name', '') and typed.get('phase') != 'compare':
+            raise UserError(f'--name {typed["name"]} requires --phase compare: type a single name without a comma')
+        phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export, 'compare': compare}
         phases[typed.get('phase', 'train')](typed)
     except UserError as error:
         fail(error)

@@ -418,14 +418,19 @@ def attention_layers():
     return tf.get_collection('attention')
 
 
-def gammas_of(layers):
-    """Return the gammas of AttentionLayers, {column of the history: scalar}.
+def layers_by_column(layers):
+    """Return AttentionLayers, one per variable scope, as {column of the history: AttentionLayer}.
 
-    The columns are g_gamma and d_gamma. Further layers of a network have g_gamma_2, d_gamma_2 and so on.
+    The columns hold the gammas: g_gamma and d_gamma. Further layers of a network have g_gamma_2, d_gamma_2 and so on.
     """
-    gammas = {}
-    for scope, gamma in {layer.scope: layer.gamma for layer in layers}.items():
+    columns = {}
+    for scope, layer in {layer.scope: layer for layer in layers}.items():
         column = f'{scope[0]}_gamma'
-        number = 1 + sum(name.startswith(column) for name in gammas)
-        gammas[column if number == 1 else f'{column}_{number}'] = gamma[0]
-    return gammas
+        number = 1 + sum(name.startswith(column) for name in columns)
+        columns[column if number == 1 else f'{column}_{number}'] = layer
+    return columns
+
+
+def gammas_of(layers):
+    """Return the gammas of AttentionLayers, {column of the history: scalar}."""
+    return {column: layer.gamma[0] for column, layer in layers_by_column(layers).items()}

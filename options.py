@@ -137,8 +137,11 @@ CHECKPOINT = OptionType('{latest,best,STEP}', 'latest, best or a step', parse_ch
 CHECKPOINT_FOLDER = checkpoint_path('FOLDER', 'the name of a folder', os.sep)
 SOURCE = checkpoint_path('RUN', 'a run or a path', os.sep)
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
+FILE = matching('FILE', 'the name of a file', r'[^\0]+')
+FEATURES = FILE._replace(metavar='FILE[:INPUT:OUTPUT]')
+ONE_NAME = r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}'
 RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that starts with a letter or a digit, and '
-                    'not with classifier_', r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}')
+                    'not with classifier_', f'{ONE_NAME}(,{ONE_NAME})*')
 
 ##################################################################################
 # The options
@@ -166,8 +169,8 @@ GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 # location  names a folder
 OPTIONS = {
     'command': [
-        Option('phase', 'train', choice('train', 'test', 'eval', 'export'), 'run',
-               'train, draw samples, compute scores, or write a SavedModel'),
+        Option('phase', 'train', choice('train', 'test', 'eval', 'export', 'compare'), 'run',
+               'train, draw samples, compute scores, write a SavedModel, or compare runs'),
         Option('from_name', '', SOURCE, 'run',
                'start the new run --name from this run: its name, its folder, or the path of a checkpoint'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
@@ -176,6 +179,12 @@ OPTIONS = {
         Option('recipe', 'article', choice('article', 'fast', 'paper'), 'run',
                "defaults of other options: the article's, those that train fastest, or the paper's (listed in "
                'docs/options.md)'),
+        Option('features', '', FEATURES, 'output',
+               'network that computes the features that eval compares, instead of the classifier: a frozen graph or a '
+               'SavedModel, for example the Inception graph of the original FID'),
+        Option('reference', '', FILE, 'output',
+               'npz file of the mu and sigma of features, which eval compares with instead of the training split; '
+               'requires --features'),
         Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
         Option('workers', 1, integer(1, 64), 'several machines', 'processes on this machine that train together'),
         Option('patience', 60, integer(1, 86400), 'several machines', 'seconds to wait for a missing worker')],
@@ -242,7 +251,8 @@ OPTIONS = {
         Option('export', 0, integer(0), 'output', 'single images that test writes'),
         Option('eval_num', 10000, integer(1), 'output', 'images that eval scores')],
     'location': [
-        Option('name', '', RUN_NAME, 'run', "name of the run's folder; by default, it is derived from the options"),
+        Option('name', '', RUN_NAME, 'run',
+               "name of the run's folder; by default, it is derived from the options; compare accepts A,B,C"),
         Option('data_dir', 'data', FOLDER, 'data', 'folder of the data sets'),
         Option('checkpoint_dir', 'checkpoint', CHECKPOINT_FOLDER, 'output', 'folder of the checkpoints'),
         Option('result_dir', 'results', FOLDER, 'output', 'folder of the sample grids and figures'),

@@ -56,22 +56,24 @@ def layer_maps(model, z, labels, real):
     return maps
 
 
-def take_snapshot(model, real, epoch, step):
-    """Return a snapshot for the attention page, with the same z as the sample grids during training.
+def take_snapshot(model, real, epoch, step, key=None):
+    """Return a snapshot for the attention page, of the class that --label names, or else of each class in turn.
 
     Args:
         real: SNAPSHOT_IMAGES real images [N, H, W, C] for the discriminator. If None, it gets the generated images.
         epoch: number of completed epochs; 0 if unknown.
         step: number of completed training steps.
+        key: integers that seed z. By default, z is that of the sample grids during training.
     """
     config = model.config
-    if config.conditional:
+    if key is None:
+        key = config.seed, Stream.FIXED_Z
+    if config.conditional and model.target_class is None:
         rows = -(-SNAPSHOT_IMAGES // config.num_classes)
-        z = model.draw_z(rows, config.seed, Stream.FIXED_Z)
-        z = np.repeat(z, config.num_classes, 0)[:SNAPSHOT_IMAGES]
-        labels = np.arange(SNAPSHOT_IMAGES) % config.num_classes
+        z = np.repeat(model.draw_z(rows, *key), config.num_classes, 0)[:SNAPSHOT_IMAGES]
     else:
-        z, labels = model.draw_z(SNAPSHOT_IMAGES, config.seed, Stream.FIXED_Z), None
+        z = model.draw_z(SNAPSHOT_IMAGES, *key)
+    labels = model.sampled_labels(SNAPSHOT_IMAGES)
     return make_snapshot(layer_maps(model, z, labels, real), epoch, step, real is not None)
 
 
@@ -100,14 +102,17 @@ def write_attention_figure(model, step, seed, suffix=''):
         save_figure(figure, model.run.result_path('attention.png', suffix))
 
 
-def write_attention_page(run, snapshot=None, suffix=''):
+def write_attention_page(run, snapshot=None, suffix='', with_saved=True):
     """Write the attention page of a run if there are any snapshots.
 
     Args:
         snapshot: a snapshot to show with those that training has saved, or None. It replaces the saved snapshot of the
             same step, but keeps the saved epoch.
+        with_saved: whether to show the saved snapshots. They are not of the class or of the z that suffix names.
     """
-    if snapshot is None:
+    if not with_saved:
+        snapshots, left_out = [snapshot], 0
+    elif snapshot is None:
         snapshots, left_out = read_snapshots(run.snapshots)
     else:
         metadata, arrays = snapshot

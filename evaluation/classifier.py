@@ -3,13 +3,11 @@
 import math
 import os
 import pathlib
-import sys
-import time
 
 import numpy as np
-from tqdm import tqdm
 
 from datasets import dataset_digest
+from evaluation.progress import Progress
 from ops import bn, conv2d, linear
 from options import UserError, as_folder, last_component
 from tf1 import one_line, tf
@@ -50,19 +48,17 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
     28 x 28 x 1. A classifier that is damaged or was trained on other data is trained again.
 
     Returns:
-        classify(images): uint8 [M, H, W, C] -> features [M, 128], probabilities [M, num_classes].
+        classify(images, progress): uint8 [M, H, W, C] -> features [M, 128], probabilities [M, num_classes]. progress is
+        a Progress that counts images, or None.
 
     Raises:
         UserError: if there are too few training images, or if the classifier cannot be saved.
     """
     images, labels = dataset.train
     shape = images.shape[1:]
-    # density_coverage needs the 5th nearest neighbour of each training image.
     require_samples(len(images), 6, 'the classifier cannot be trained', 'add training images')
     num_classes = len(dataset.class_names) if dataset.class_names else num_rotations(shape)
-    suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
-    folder = os.path.join(checkpoint_dir, as_folder(f'classifier_{last_component(dataset_name)}{suffix}'))
-    digest = dataset_digest(dataset)
+    folder, digest = classifier_folder(dataset_name, shape, checkpoint_dir), dataset_digest(dataset)
     with tf.Graph().as_default():
         tf.set_random_seed(0)
         sess = tf.Session()
@@ -77,12 +73,29 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
 
     batch_size = max(1, BATCH_PIXELS // math.prod(shape[:2]))
 
-    def classify(images):
-        batches = [sess.run([features, probabilities], {x: images[start:start + batch_size] / 255})
-                   for start in range(0, len(images), batch_size)]
+    def classify(images, progress=None):
+        batches = []
+        for start in range(0, len(images), batch_size):
+            batch = images[start:start + batch_size]
+            batches.append(sess.run([features, probabilities], {x: batch / 255}))
+            if progress is not None:
+                progress.update(len(batch))
         return tuple(np.concatenate(values) for values in zip(*batches, strict=True))
 
     return classify
+
+
+def classifier_folder(dataset_name, shape, checkpoint_dir):
+    """Return the folder of the classifier of images of this shape (H, W, C)."""
+    suffix = '' if shape == (28, 28, 1) else '_{}x{}x{}'.format(*shape)
+    return os.path.join(checkpoint_dir, as_folder(f'classifier_{last_component(dataset_name)}{suffix}'))
+
+
+def has_classifier(dataset_name, dataset, checkpoint_dir):
+    """Return whether there is a classifier that was trained on this Dataset."""
+    folder = classifier_folder(dataset_name, dataset.train[0].shape[1:], checkpoint_dir)
+    trained_on = pathlib.Path(folder, 'trained_on')
+    return trained_on.exists() and trained_on.read_text(errors='replace') == dataset_digest(dataset)
 
 
 def restore_classifier(sess, saver, folder, digest):
@@ -127,23 +140,26 @@ def train_classifier(sess, x, num_classes, images, labels):
     sess.run(tf.global_variables_initializer())
 
     rng = np.random.default_rng(0)
-    start = time.time()
-    epochs = max(EPOCHS, math.ceil(MIN_STEPS * BATCH_SIZE / len(images)))
+    epochs = training_epochs(len(images))
     batches = []  # of indices
     for _ in range(epochs):
         batches += np.split(rng.permutation(len(images)), range(BATCH_SIZE, len(images), BATCH_SIZE))
-    quarters = [math.ceil(len(batches) * quarter / 4) for quarter in (1, 2, 3)]
-    for step, batch in enumerate(tqdm(batches, desc='Training the classifier', leave=False, disable=None)):
-        progress = step / len(batches)
-        if step in quarters and not sys.stderr.isatty():  # on a terminal, tqdm draws a bar
-            print(f'Training the classifier: {progress:.0%} after {time.time() - start:.0f} s', flush=True)
-        x_batch = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
-        if labels is None:
-            y_batch = rng.integers(num_rotations(images.shape[1:]), size=len(batch))
-            x_batch = rotate_images(x_batch, y_batch)
-        else:
-            y_batch = labels[batch]
-        sess.run(train_op, {x: x_batch / 255, y: y_batch, learning_rate: LEARNING_RATE * (1 - progress)})
+    with Progress('Training the classifier', len(batches)) as progress:
+        for step, batch in enumerate(batches):
+            x_batch = np.roll(images[batch], rng.integers(-2, 3, 2), (1, 2))
+            if labels is None:
+                y_batch = rng.integers(num_rotations(images.shape[1:]), size=len(batch))
+                x_batch = rotate_images(x_batch, y_batch)
+            else:
+                y_batch = labels[batch]
+            remaining = 1 - step / len(batches)
+            sess.run(train_op, {x: x_batch / 255, y: y_batch, learning_rate: LEARNING_RATE * remaining})
+            progress.update(1)
+
+
+def training_epochs(count):
+    """Return the number of epochs for which the classifier is trained on count images."""
+    return max(EPOCHS, math.ceil(MIN_STEPS * BATCH_SIZE / count))
 
 
 def num_rotations(shape):

@@ -15,12 +15,16 @@ import textwrap
 import imageio.v3 as imageio
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from utils import atomic_write
 
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
+COMPARED_COLOURS = (*COLOURS, '#000000', '#D55E00', '#0072B2')  # of runs
+MARKED_POINTS = 12  # curves of more points have no markers
+SMOOTHED_ROWS = 10  # rows of the history that a smoothed loss averages
 ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
 MAX_FRAMES = 150
@@ -63,19 +67,20 @@ def write_animation(folder, prefix):
 # Training curves
 ##################################################################################
 
-def draw_curves(rows, output="D's mean probability that an image is real"):
+def draw_curves(rows, output="D's mean probability that an image is real", map_shapes=None):
     """Draw the history of a run: losses, gradient penalty, D's output, gammas and Fréchet distance.
 
     Args:
         rows: the rows that read_history returns, [{column: string}]; a missing value is ''.
         output: title of the panel of the columns d_real and d_fake.
+        map_shapes: the rows and columns of the attention maps, {column of a gamma: (rows, columns)}, or None.
     """
     columns = list(rows[0]) if rows else []
     panels = {  # {title: {column: label}}
         'Losses': {'g_loss': 'G', 'd_loss_real': 'D, real', 'd_loss_fake': 'D, generated', 'd_loss': 'D, total'},
         'Gradient penalty (unweighted)': {'d_penalty': 'D'},
         output: {'d_real': 'real images', 'd_fake': 'generated images'},
-        'Gamma of the attention layers': gamma_labels(columns),
+        'Gamma of the attention layers': gamma_labels(columns, map_shapes or {}),
         'Fréchet distance to the training images': {'frechet_distance': 'generated images'}}
     panels = {title: {column: label for column, label in lines.items() if any(row.get(column) for row in rows)}
               for title, lines in panels.items()}
@@ -100,11 +105,81 @@ def draw_curves(rows, output="D's mean probability that an image is real"):
     return figure
 
 
-def gamma_labels(columns):
-    """Return the labels of the gamma columns of a history, for example {'g_gamma_2': 'generator 2'}."""
+def gamma_labels(columns, map_shapes):
+    """Return the labels of the gamma columns of a history, for example {'g_gamma_2': 'generator, 14 x 14'}.
+
+    The shape of the map is left out if it is unknown, or if the network has only one attention layer. Layers with maps
+    of the same shape are numbered.
+
+    Args:
+        map_shapes: {column: (rows, columns)}.
+    """
     networks = {'g': 'generator', 'd': 'discriminator'}
-    matches = [re.fullmatch('([gd])_gamma(.*)', column) for column in columns]
-    return {match[0]: networks[match[1]] + match[2].replace('_', ' ') for match in matches if match}
+    labels = {}
+    for prefix, network in networks.items():
+        own_columns = [column for column in columns if re.fullmatch(f'{prefix}_gamma(_[0-9]+)?', column)]
+        shapes = [tuple(map_shapes.get(column, ())) for column in own_columns]
+        for number, (column, shape) in enumerate(zip(own_columns, shapes, strict=True), 1):
+            labels[column] = network
+            if shapes.count(shape) > 1 and (shape or number > 1):
+                labels[column] += f', layer {number}'
+            if shape and len(shapes) > 1:
+                labels[column] += ', {} x {}'.format(*shape)
+    return labels
+
+
+def draw_comparison(histories):
+    """Draw the histories of several runs: the losses, the gammas and the Fréchet distance, one panel each.
+
+    The losses are moving averages, because those of single steps would hide the differences between runs.
+
+    Args:
+        histories: {label of a run: the rows that read_history returns}.
+    """
+    columns = list(dict.fromkeys(column for rows in histories.values() for column in rows[0]))
+    titles = {'g_loss': 'Loss of G, smoothed', 'd_loss': 'Loss of D, smoothed'}
+    titles.update({column: f'Gamma of the {label}' for column, label in gamma_labels(columns, {}).items()})
+    titles['frechet_distance'] = 'Fréchet distance to the training images'
+    titles = {column: title for column, title in titles.items()
+              if any(row.get(column) for rows in histories.values() for row in rows)}
+    num_rows = max(1, math.ceil(len(titles) / 2))
+    legend_height = 0.22 * len(histories) + 0.6
+    height = 2.4 * num_rows + legend_height
+    figure = Figure(figsize=(10, height))
+    axes = figure.subplots(num_rows, 2, squeeze=False).ravel()
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=legend_height / height, top=1 - 0.3 / height,
+                           wspace=0.15, hspace=0.35)
+    styles = list(itertools.product(('-', '--', ':'), COMPARED_COLOURS))
+    for axis, (column, title) in itertools.zip_longest(axes, titles.items(), fillvalue=(None, None)):
+        if column is None:
+            axis.set_axis_off()
+            continue
+        for rows, (line_style, colour) in zip(histories.values(), itertools.cycle(styles), strict=False):
+            points = [(int(row['step']), float(row[column])) for row in rows if row.get(column)]
+            if points:
+                steps, values = zip(*points, strict=True)
+                if column in ('g_loss', 'd_loss'):
+                    values = moving_average(values, SMOOTHED_ROWS)
+                axis.plot(steps, values, color=colour, linestyle=line_style, linewidth=1.2,
+                          marker='.' if len(points) <= MARKED_POINTS else '')
+        if column == 'frechet_distance':
+            axis.set_yscale('log')  # the distances of the first epochs are much larger
+        axis.set_title(title, fontsize=10, loc='left')
+        axis.grid(alpha=0.3)
+        axis.set_xlabel('training step', fontsize=8)
+        axis.tick_params(labelsize=8)
+    handles = [Line2D([], [], color=colour, linestyle=line_style, label=textwrap.shorten(label, 120, placeholder='…'))
+               for label, (line_style, colour) in zip(histories, itertools.cycle(styles), strict=False)]
+    figure.legend(handles=handles, loc='lower left', bbox_to_anchor=(0.05, 0.1 / height), fontsize=9, frameon=False)
+    return figure
+
+
+def moving_average(values, width):
+    """Return the mean of each value and of up to width - 1 values before it."""
+    sums = np.cumsum([0, *values])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - width)
+    return (sums[ends] - sums[starts]) / (ends - starts)
 
 
 ##################################################################################

@@ -1,5 +1,11 @@
-"""Scores of generated images, from the features and the probabilities of the classifier."""
+"""Scores of generated images: the functions, and the registry METRICS.
 
+python -m evaluation.metrics prints the table of docs/evaluation.md.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,9 +13,12 @@ from scipy import linalg
 from scipy.spatial.distance import cdist
 from scipy.special import entr, rel_entr
 
-from evaluation.classifier import load_classifier, num_rotations, require_samples, rotate_images
+from evaluation.classifier import require_samples
 
-SUBSET = 5000  # images of each set that precision, recall, density and coverage use
+MIN_FRECHET_IMAGES = 128  # as many as the classifier's features; with fewer, the covariance is singular
+MIN_NEIGHBOUR_IMAGES = 50
+NEIGHBOUR_IMAGES = 5000  # images of each set that precision, recall, density and coverage use
+KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 BLOCK = 1000  # features or images that are processed at once; bounds the memory
 BLOCK_PIXELS = 1000 * 28 * 28  # pixels per block in nearest_neighbours, where images may be large
 
@@ -18,22 +27,66 @@ BLOCK_PIXELS = 1000 * 28 * 28  # pixels per block in nearest_neighbours, where i
 # Scores of features [N, D], probabilities [N, K] and labels [N]
 ##################################################################################
 
+class Statistics(NamedTuple):
+    """The Gaussian that is fitted to features."""
+    mean: np.ndarray  # [D]
+    covariance: np.ndarray  # [D, D]
+
+
+def fit_gaussian(features):
+    """Return the Statistics of features [N, D], in float64."""
+    require_samples(len(features), 2, 'the Fréchet distance cannot be computed')
+    features = features.astype(np.float64)
+    return Statistics(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
+
+
 def frechet_distance(a, b):
-    """Return the Fréchet distance between Gaussians fitted to features a [N, D] and b [M, D]; 0 is best.
+    """Return the Fréchet distance between Gaussians fitted to features a [N, D] and b [M, D]; 0 is best."""
+    return frechet_of_statistics(fit_gaussian(a), fit_gaussian(b))
+
+
+def frechet_of_statistics(a, b):
+    """Return the Fréchet distance between two Gaussians, given as Statistics.
 
     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), with means m and covariances C (Heusel et al. 2017, eq. 6). The
     result is finite even if a covariance is singular.
     """
-    require_samples(min(len(a), len(b)), 2, 'the Fréchet distance cannot be computed')
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    cov_a, cov_b = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
     # With R^2 = C_a, the root of the symmetric matrix R C_b R is never complex. Its trace equals that of
     # (C_a C_b)^(1/2).
-    values, vectors = linalg.eigh(cov_a)
+    values, vectors = linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    values = linalg.eigvalsh(root @ cov_b @ root)
-    distance = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b)
+    values = linalg.eigvalsh(root @ b.covariance @ root)
+    distance = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance) + np.trace(b.covariance)
     return float(max(0, distance - 2 * np.sqrt(np.clip(values, 0, None)).sum()))
+
+
+def kernel_distance(a, b, subsets=KID_SUBSETS, size=None, seed=0):
+    """Return the mean and the standard deviation over subsets of the squared MMD of features a [N, D] and b [M, D].
+
+    With the kernel (x y / D + 1)^3, this is the Kernel Inception Distance (Binkowski et al. 2018, arXiv:1801.01401).
+    Each subset gives an unbiased estimate (Gretton et al. 2012, eq. 3), so the mean does not depend on the number of
+    images. It can be negative.
+
+    Args:
+        size: images of each set in a subset, without repetition. By default, this is half of the smaller set, and at
+            most 1,000. Larger subsets of a small set would be nearly equal, and the deviation too small.
+    """
+    if size is None:
+        size = min(KID_SUBSET_SIZE, len(a) // 2, len(b) // 2)
+    require_samples(size, 2, 'the kernel distance cannot be computed')
+    rng = np.random.default_rng(seed)
+    distances = []
+    for _ in range(subsets):
+        x, y = (features[rng.choice(len(features), size, replace=False)].astype(np.float64) for features in (a, b))
+        within = [kernel.sum() - np.trace(kernel) for kernel in (cubic_kernel(x, x), cubic_kernel(y, y))]
+        distances.append(sum(within) / (size * (size - 1)) - 2 * cubic_kernel(x, y).mean())
+    return float(np.mean(distances)), float(np.std(distances))
+
+
+def cubic_kernel(x, y):
+    """Return the kernel (x y / D + 1)^3 of each row of x [N, D] with each row of y [M, D]: [N, M]."""
+    kernel = x @ y.T / x.shape[1] + 1
+    return kernel * kernel * kernel  # much faster than kernel ** 3
 
 
 def classifier_score(probabilities, splits=10):
@@ -44,6 +97,11 @@ def classifier_score(probabilities, splits=10):
     require_samples(len(probabilities), splits, 'the classifier score cannot be computed')
     scores = [np.exp(rel_entr(split, split.mean(0)).sum(1).mean()) for split in np.array_split(probabilities, splits)]
     return float(np.mean(scores)), float(np.std(scores))
+
+
+class PrecisionRecall(NamedTuple):
+    precision: float
+    recall: float
 
 
 def precision_recall(real, fake, k=3):
@@ -57,7 +115,12 @@ def precision_recall(real, fake, k=3):
     for rows, distances in distance_blocks(real, fake):  # [block, M]
         fake_covered |= (distances <= real_radii[rows, None]).any(0)
         real_covered[rows] = (distances <= fake_radii).any(1)
-    return float(fake_covered.mean()), float(real_covered.mean())
+    return PrecisionRecall(float(fake_covered.mean()), float(real_covered.mean()))
+
+
+class DensityCoverage(NamedTuple):
+    density: float
+    coverage: float
 
 
 def density_coverage(real, fake, k=5):
@@ -72,7 +135,7 @@ def density_coverage(real, fake, k=5):
         inside = distances <= radii[rows, None]  # [block, M]
         hits += inside.sum()
         covered[rows] = inside.any(1)
-    return float(hits / (k * len(fake))), float(covered.mean())
+    return DensityCoverage(float(hits / (k * len(fake))), float(covered.mean()))
 
 
 def neighbour_distances(points, k):
@@ -104,164 +167,132 @@ def class_accuracy(probabilities, labels):
     return float((probabilities.argmax(1) == labels).mean())
 
 
-def frechet_within_classes(features, labels, train_features, train_labels):
-    """Return the mean over the classes of the Fréchet distance to the training images of the same class.
-
-    Classes with fewer than two images in either set are left out. Return None if no class remains.
-    """
-    counts, train_counts = np.bincount(labels), np.bincount(train_labels)
-    classes = [label for label in range(min(len(counts), len(train_counts)))
-               if counts[label] > 1 and train_counts[label] > 1]
-    if not classes:
-        return None
+def frechet_within_classes(features, labels, train_features, train_labels, classes):
+    """Return the mean over some classes of the Fréchet distance to the training images of the same class."""
     return float(np.mean([frechet_distance(features[labels == label], train_features[train_labels == label])
                           for label in classes]))
 
 
-##################################################################################
-# Evaluation of samples
-##################################################################################
-
-class Scores(NamedTuple):
-    """The scores of the samples and of the real test split, each as {name: number or list}."""
-    generated: dict
-    real: dict
-    classifier_accuracy: float  # on the real test split
+def common_classes(num_classes, *labels):
+    """Return the classes that have at least MIN_FRECHET_IMAGES images in each of several label arrays [N]."""
+    counts = np.stack([np.bincount(array, minlength=num_classes) for array in labels])  # [arrays, K]
+    return np.flatnonzero(counts.min(0) >= MIN_FRECHET_IMAGES)
 
 
-def load_scorer(dataset_name, dataset, checkpoint_dir):
-    """Load the classifier of a data set and return a function that computes the scores for --eval_freq.
-
-    Returns:
-        score(samples): uint8 [M, H, W, C] -> {'frechet_distance': to the training split, 'classifier_score': ...}. The
-        classifier score is missing if the data set has no classes.
-    """
-    classify = load_classifier(dataset_name, dataset, checkpoint_dir)
-    train_features, _ = classify(dataset.train[0])
-
-    def score(samples):
-        features, probabilities = classify(samples)
-        scores = {'frechet_distance': frechet_distance(features, train_features)}
-        if dataset.class_names:
-            scores['classifier_score'], _ = classifier_score(probabilities)
-        return scores
-
-    return score
-
-
-def evaluate_samples(samples, labels, dataset_name, dataset, checkpoint_dir):
-    """Compute every score of samples, and the same scores of the real test split of a Dataset.
-
-    If the data set has no classes, the scores that need classes are left out, and the classifier recognises rotations.
-
-    Args:
-        samples: uint8 [M, H, W, C].
-        labels: the classes [M] that the samples were conditioned on, or None.
-
-    Returns:
-        Scores.
-
-    Raises:
-        UserError: if there are too few samples or test images.
-    """
-    train_images, train_labels = dataset.train
-    test_images, test_labels = dataset.test
-    failure = 'the samples cannot be compared with the test split'
-    require_samples(len(samples), 10, failure)
-    require_samples(len(test_images), 10, failure, 'add test images')
-    classify = load_classifier(dataset_name, dataset, checkpoint_dir)
-    print(f'Comparing {len(samples)} samples with {len(train_images)} training images and {len(test_images)} test '
-          'images', flush=True)
-    train_features, _ = classify(train_images)
-    test_features, test_probabilities = classify(test_images)
-    features, probabilities = classify(samples)
-
-    generated = feature_scores(features, train_features, test_features)
-    real = feature_scores(test_features, train_features, test_features)
-    if not dataset.class_names:
-        return Scores(generated, real, rotation_accuracy(classify, test_images))
-    generated.update(prediction_scores(probabilities))
-    real.update(prediction_scores(test_probabilities))
-    if labels is not None:
-        generated.update(class_scores(features, probabilities, labels, train_features, train_labels))
-        real.update(class_scores(test_features, test_probabilities, test_labels, train_features, train_labels))
-    return Scores(generated, real, class_accuracy(test_probabilities, test_labels))
-
-
-def feature_scores(features, train_features, test_features):
-    """Return the scores {name: number} that need no classes, for a set of generated or real images."""
-    subset, train_subset = features[:SUBSET], train_features[:SUBSET]
-    precision, recall = precision_recall(train_subset, subset)
-    density, coverage = density_coverage(train_subset, subset)
-    return {
-        'frechet_to_train': frechet_distance(features, train_features),
-        'frechet_to_test': frechet_distance(features, test_features),
-        'precision': precision, 'recall': recall, 'density': density, 'coverage': coverage}
-
-
-def prediction_scores(probabilities):
-    """Return the scores {name: number or list} that need only the predicted probabilities [N, K]."""
-    score, deviation = classifier_score(probabilities)
-    histogram = np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)  # [K]
-    return {
-        'classifier_score': score, 'classifier_score_std': deviation,
-        'class_entropy': float(entr(histogram).sum()), 'confidence': float(probabilities.max(1).mean()),
-        'class_histogram': histogram.tolist()}
-
-
-def class_scores(features, probabilities, labels, train_features, train_labels):
-    """Return the scores {name: number} that need the labels [N] of the images."""
-    scores = {'class_accuracy': class_accuracy(probabilities, labels)}
-    distance = frechet_within_classes(features, labels, train_features, train_labels)
-    if distance is not None:
-        scores['frechet_within_classes'] = distance
-    return scores
-
-
-def rotation_accuracy(classify, images):
-    """Return the fraction of images [N, H, W, C] whose rotation a classifier recognises."""
-    rotations = np.arange(len(images)) % num_rotations(images.shape[1:])
-    probabilities = []
-    for start in range(0, len(images), BLOCK):  # in blocks, because rotation copies the images
-        rows = slice(start, start + BLOCK)
-        _, block_probabilities = classify(rotate_images(images[rows], rotations[rows]))
-        probabilities.append(block_probabilities)
-    return class_accuracy(np.concatenate(probabilities), rotations)
+def class_histogram(probabilities):
+    """Return the fraction of images that are predicted as each class: [K]."""
+    return np.bincount(probabilities.argmax(1), minlength=probabilities.shape[1]) / len(probabilities)
 
 
 ##################################################################################
-# The table
+# The registry
 ##################################################################################
 
-# {name of a score: its label in the table}, in the order of the rows.
-LABELS = {
-    'frechet_to_train': 'Fréchet distance to the training split',
-    'frechet_to_test': 'Fréchet distance to the test split',
-    'classifier_score': 'classifier score (1 to {num_classes})',
-    'classifier_score_std': '  standard deviation over 10 splits',
-    'precision': 'precision (k = 3, {subset} images)',
-    'recall': 'recall (k = 3)',
-    'density': 'density (k = 5)',
-    'coverage': 'coverage (k = 5)',
-    'class_entropy': 'class entropy (0 to {max_entropy:.3f})',
-    'confidence': 'mean confidence',
-    'class_accuracy': 'class accuracy',
-    'frechet_within_classes': 'mean Fréchet distance within classes'}
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The images of one column of the table, and the images that they are compared with. None if unknown."""
+    features: np.ndarray  # [N, D]
+    probabilities: np.ndarray | None  # [N, K]
+    labels: np.ndarray | None  # [N], the classes that the images should show
+    train_features: np.ndarray | None  # [M, D]
+    train_labels: np.ndarray | None  # [M]
+    train_statistics: Statistics
+    test_features: np.ndarray | None  # [T, D]; None in the column of the test split itself
+    classes: np.ndarray | None  # those that frechet_within_classes uses
+
+    def first(self, count):
+        """Return the comparison of the first count images."""
+        part = {name: getattr(self, name) for name in ('features', 'probabilities', 'labels')}
+        return dataclasses.replace(self, **{name: None if array is None else array[:count]
+                                            for name, array in part.items()})
+
+    # Each of these computes two scores, so that their distances are computed once.
+
+    @functools.cached_property
+    def precision_recall(self):
+        return precision_recall(self.train_features[:NEIGHBOUR_IMAGES], self.features)
+
+    @functools.cached_property
+    def density_coverage(self):
+        return density_coverage(self.train_features[:NEIGHBOUR_IMAGES], self.features)
 
 
-def print_scores(generated, real, class_names, count):
-    """Print the scores of count generated images beside those of the real test split."""
-    num_classes = max(1, len(class_names))
-    limits = {'num_classes': num_classes, 'max_entropy': np.log(num_classes), 'subset': min(count, SUBSET)}
-    print(f'{"":<42}{"generated":>12}{"real test":>12}')
-    for name, label in LABELS.items():
-        if name in generated and name in real:
-            print(f'{label.format(**limits):<42}{generated[name]:>12.3f}{real[name]:>12.3f}')
-    if not class_names:
-        print('Not computed, because the data set has no classes: classifier score, class entropy, confidence, '
-              'class histogram')
-        return
-    histograms = zip(class_names, generated['class_histogram'], real['class_histogram'], strict=True)
-    for name, generated_fraction, real_fraction in histograms:
-        label = f'fraction predicted as {name}'
-        print(f'{label:<42.42}{generated_fraction:>12.3f}{real_fraction:>12.3f}')
+class Metric(NamedTuple):
+    """A score. It becomes a row of the table of eval, a key of SAGAN_scores.json and a row of docs/evaluation.md."""
+    name: str  # key of SAGAN_scores.json
+    title: str
+    detail: str  # completes the title in the table; may contain {reference}, {num_classes} and {max_entropy}
+    better: str  # 'lower' or 'higher'
+    meaning: str  # for the documentation
+    compute: Callable  # Comparison -> a number, or a pair (mean, standard deviation)
+    needs: tuple = ()  # the arrays of a Comparison that must be known
+    min_images: int = 1  # with fewer, the score is left out
+    max_images: int | None = None  # with more, the first of them are used
+    same_count: bool = True  # whether both columns must have the same number of images; False for unbiased scores
+    history: str = ''  # column of the history; if set, --eval_freq computes the score
+    decimals: int = 3  # in the table
+
+    def label(self, **limits):
+        """Return the label in the table. limits are the values for detail."""
+        return f'{self.title} {self.detail}'.strip().format(**limits)
+
+    def short_label(self, reference='the training split'):
+        """Return the label without the part in brackets."""
+        return self.label(reference=reference, num_classes='', max_entropy='').split(' (')[0]
+
+
+NEIGHBOURS = {'needs': ('train_features',), 'min_images': MIN_NEIGHBOUR_IMAGES, 'max_images': NEIGHBOUR_IMAGES}
+METRICS = [
+    Metric('frechet_to_train', 'Fréchet distance', 'to {reference}', 'lower',
+           'distance of Gaussians fitted to the features (Heusel et al. 2017)',
+           lambda c: frechet_of_statistics(fit_gaussian(c.features), c.train_statistics),
+           min_images=MIN_FRECHET_IMAGES, history='frechet_distance'),
+    Metric('frechet_to_test', 'Fréchet distance', 'to the test split', 'lower', 'the same for the test split',
+           lambda c: frechet_distance(c.features, c.test_features), ('test_features',), MIN_FRECHET_IMAGES),
+    Metric('kid', 'KID', 'to {reference}', 'lower',
+           'distance of the features, unbiased: the one to read for small sets (Binkowski et al. 2018)',
+           lambda c: kernel_distance(c.features, c.train_features), ('train_features',), 4, same_count=False,
+           decimals=4),
+    Metric('classifier_score', 'classifier score', '(1 to {num_classes})', 'higher',
+           "the formula of the Inception Score on the classifier's classes (Salimans et al. 2016)",
+           lambda c: classifier_score(c.probabilities), ('probabilities',), 10, history='classifier_score'),
+    Metric('precision', 'precision', '(k = 3)', 'higher',
+           'share of samples near training images (Kynkäänniemi et al. 2019)',
+           lambda c: c.precision_recall.precision, **NEIGHBOURS),
+    Metric('recall', 'recall', '(k = 3)', 'higher',
+           'share of training images near samples (Kynkäänniemi et al. 2019)',
+           lambda c: c.precision_recall.recall, **NEIGHBOURS),
+    Metric('density', 'density', '(k = 5)', 'higher',
+           'variant of precision that is robust to outliers (Naeem et al. 2020)',
+           lambda c: c.density_coverage.density, **NEIGHBOURS),
+    Metric('coverage', 'coverage', '(k = 5)', 'higher',
+           'variant of recall that is robust to outliers (Naeem et al. 2020)',
+           lambda c: c.density_coverage.coverage, **NEIGHBOURS),
+    Metric('class_entropy', 'class entropy', '(0 to {max_entropy})', 'higher',
+           'how evenly the samples are spread over the classes',
+           lambda c: float(entr(class_histogram(c.probabilities)).sum()), ('probabilities',)),
+    Metric('confidence', 'mean confidence', '', 'higher', 'mean probability of the most likely class',
+           lambda c: float(c.probabilities.max(1).mean()), ('probabilities',), same_count=False),
+    Metric('class_accuracy', 'class accuracy', '', 'higher',
+           'share of samples recognised as the requested class; `--conditional true` only',
+           lambda c: class_accuracy(c.probabilities, c.labels), ('probabilities', 'labels'), same_count=False),
+    Metric('frechet_within_classes', 'mean Fréchet distance', 'within classes', 'lower',
+           'distance to the training images of the same class; `--conditional true` only',
+           lambda c: frechet_within_classes(c.features, c.labels, c.train_features, c.train_labels, c.classes),
+           ('labels', 'train_labels', 'classes'), MIN_FRECHET_IMAGES)]
+
+
+def metrics_page():
+    """Return the table of docs/evaluation.md."""
+    limits = {'reference': 'the training split', 'num_classes': 'K', 'max_entropy': 'ln K'}
+    lines = ['| score | better | images | meaning |', '|---|---|---|---|']
+    for metric in METRICS:
+        images = 'any number' if metric.min_images == 1 else f'at least {metric.min_images:,}'
+        if metric.max_images is not None:
+            images = f'{metric.min_images:,} to {metric.max_images:,}'
+        lines.append(f'| {metric.label(**limits)} | {metric.better} | {images} | {metric.meaning} |')
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    print(metrics_page())

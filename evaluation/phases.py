@@ -4,20 +4,30 @@ Each phase restores a checkpoint ('latest', 'best' or a step), and raises UserEr
 seed is the seed of z: the same seed gives the same files.
 """
 
+import math
+import os
+
 import numpy as np
 
 from datasets import load_dataset
 from evaluation.attention import real_images, take_snapshot, write_attention_figure, write_attention_page
+from evaluation.classifier import has_classifier, load_classifier, training_epochs
+from evaluation.features import check_reference, load_features, load_reference
 from evaluation.figures import draw_neighbours, save_figure
-from evaluation.metrics import evaluate_samples, nearest_neighbours, print_scores
+from evaluation.metrics import MIN_FRECHET_IMAGES, nearest_neighbours
+from evaluation.progress import Progress, rough_duration, seconds_per_item
 from evaluation.samples import write_grid, write_interpolation, write_single_images
+from evaluation.scores import as_json, caution, check_counts, evaluate_samples, print_scores
 from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
 from storage.run import checkpoint_steps, describe_reading, list_names
 from tf1 import one_line, tf
-from utils import Stream, atomic_folder, make_folder, write_json
+from utils import Stream, atomic_folder, make_folder, to_uint8, write_json
 
-MIN_FRECHET_IMAGES = 2048  # with fewer, Fréchet distances are too large
+TIMED_IMAGES = 50
+# Measured on two cores.
+CLASSIFIER_SECONDS = 4e-7  # per pixel
+SCORES_SECONDS = 30
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # generated images in the figure, and nearest training images of each
 
 
@@ -31,8 +41,11 @@ def test(model, seed=0, checkpoint='latest'):
     write_interpolation(model, seed, suffix)
     write_attention_figure(model, step, seed, suffix)
     if model.sampled_gammas:
-        snapshot = take_snapshot(model, real_images(config, SNAPSHOT_IMAGES), epoch=0, step=step)
-        write_attention_page(model.run, snapshot, suffix)
+        # The page of a class or of a seed shows only this checkpoint, because training recorded other images.
+        is_own = model.target_class is not None or seed != 0
+        key = (seed, Stream.FIGURE_Z) if is_own else None
+        snapshot = take_snapshot(model, real_images(config, SNAPSHOT_IMAGES), epoch=0, step=step, key=key)
+        write_attention_page(model.run, snapshot, suffix, with_saved=not is_own)
     written = 'Grids and figures'
     if config.export:
         z, labels = model.draw_z(config.export, seed, Stream.EXPORT_Z), model.proportional_labels(config.export)
@@ -41,45 +54,114 @@ def test(model, seed=0, checkpoint='latest'):
     print(f'{written} of step {step}, {model.sampled_weights} weights:\n{model.run.results}')
 
 
-def evaluate(model, seed=0, checkpoint='latest'):
+def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
     """Score eval_num images and the real test split, and draw some images with their nearest training images.
+
+    Args:
+        features: network whose features are compared, as --features names it, or None for the classifier.
+        reference: npz file of statistics to compare with, or None for the training split.
 
     Raises:
         UserError: if the data set is missing, or if its classes differ from those of a conditional run.
     """
     step = restore(model, checkpoint)
     config, suffix = model.config, file_suffix(model, checkpoint, seed)
-    make_folder(model.run.results)
     dataset = load_dataset(config.dataset_name, config.data_dir, config.image_shape)
     print(dataset.description, flush=True)
     check_classes(model, dataset)
     report_reading(config, dataset)
+    check_counts(config.eval_num, dataset)
     labels = model.proportional_labels(config.eval_num)
-    images = model.pixels(model.draw_z(config.eval_num, seed, Stream.EVAL_Z), labels)
-    scores = evaluate_samples(images, labels, config.dataset_name, dataset, config.checkpoint_dir)
+    z = model.draw_z(config.eval_num, seed, Stream.EVAL_Z)
+    extract = statistics = None
+    if features is not None:
+        extract = load_features(features, config.image_shape[2])
+        if reference is not None:
+            statistics = load_reference(reference)
+            check_reference(statistics, extract, dataset.test[0][:2])
+    report_plan(model, dataset, z, labels, extract, statistics)
+    make_folder(model.run.results)
+    images = draw_samples(model, z, labels)
+    if extract is None:
+        extract = load_classifier(config.dataset_name, dataset, config.checkpoint_dir)
+    scores = evaluate_samples(images, labels, dataset, extract, statistics)
 
-    subject = 'images' if dataset.class_names else 'rotations'
-    print(f'{config.eval_num} images of step {step}, {model.sampled_weights} weights, scored by a classifier that '
-          f'recognises {scores.classifier_accuracy:.2%} of the {subject} of the test split')
-    print_scores(scores.generated, scores.real, dataset.class_names, config.eval_num)
-    if labels is not None and model.target_class is None:
-        counts = np.bincount(labels, minlength=config.num_classes)
-        rare = [name for name, count in zip(config.class_names, counts, strict=True) if count < 2]
-        if rare:
-            print(f'The mean within classes leaves out {list_names(rare)} (fewer than two samples): increase '
-                  '--eval_num')
-    if config.eval_num < MIN_FRECHET_IMAGES:
-        print(f'Fréchet distances of fewer than {MIN_FRECHET_IMAGES} images are too large: compare them only with '
-              'distances of the same number of images')
-    write_json({'step': step, 'weights': model.sampled_weights, 'seed': seed, 'dataset': config.dataset_name,
-                'eval_num': config.eval_num, 'classifier_accuracy': scores.classifier_accuracy,
-                'generated': scores.generated, 'real': scores.real}, model.run.result_path('scores.json', suffix))
+    metadata = {'step': step, 'weights': model.sampled_weights, 'seed': seed, 'dataset': config.dataset_name,
+                'eval_num': config.eval_num}
+    scored = f'{config.eval_num} images of step {step}, {model.sampled_weights} weights, scored by'
+    reference_name = 'the training split' if statistics is None else statistics.name
+    if features is not None:
+        print(f'{scored} the features of {features}')
+        metadata.update(features=os.path.basename(features.rstrip('/')), reference=reference_name)
+        file_name = 'scores_features.json'
+    else:
+        subject = 'images' if dataset.class_names else 'rotations'
+        print(f'{scored} a classifier that recognises {scores.accuracy:.2%} of the {subject} of the test split')
+        metadata['classifier_accuracy'] = scores.accuracy
+        file_name = 'scores.json'
+    print_scores(scores, dataset.class_names, reference_name)
+    report_classes(model, scores.classes)
+    print(caution(config.eval_num, len(dataset.test[0])))
+    write_json({**metadata, **as_json(scores)}, model.run.result_path(file_name, suffix))
 
     train_images, images = dataset.train[0], images[:NEIGHBOUR_ROWS]
     neighbours = train_images[nearest_neighbours(images, train_images, NEIGHBOURS)]  # [rows, NEIGHBOURS, H, W, C]
     save_figure(draw_neighbours(images, neighbours, f'{model.run.name}, step {step}'),
                 model.run.result_path('neighbours.png', suffix))
     print(f'Scores and nearest neighbours:\n{model.run.results}')
+
+
+def report_plan(model, dataset, z, labels, extract=None, reference=None):
+    """Print what evaluate will do, and roughly how long it takes.
+
+    Args:
+        z, labels: those of the samples.
+        extract: the function that load_features returns, or None for the classifier.
+        reference: a Reference, or None for the training split.
+    """
+    config, train_images, test_images = model.config, dataset.train[0], dataset.test[0]
+    few = slice(0, TIMED_IMAGES)
+    seconds = len(z) * seconds_per_item(model.sample, z[few], None if labels is None else labels[few])
+    tasks = [f'draw {len(z)} samples']
+    if extract is not None:
+        feature_seconds = seconds_per_item(extract, test_images[few])
+    else:
+        feature_seconds = CLASSIFIER_SECONDS * math.prod(config.image_shape[:2])
+        if not has_classifier(config.dataset_name, dataset, config.checkpoint_dir):
+            # A training step takes about three times as long as a prediction.
+            seconds += 3 * feature_seconds * len(train_images) * training_epochs(len(train_images))
+            tasks.append('train the classifier')
+    num_images = len(test_images) + len(z)
+    if reference is None:
+        num_images += len(train_images)
+    seconds += feature_seconds * num_images + SCORES_SECONDS
+    tasks.append(f'compute features of {num_images} images')
+    print(f'Plan: {", ".join(tasks)}, compute the scores: {rough_duration(seconds)}', flush=True)
+
+
+def draw_samples(model, z, labels):
+    """Return the images uint8 [N, H, W, C] that a model generates from z [N, z_dim] and labels [N], or None."""
+    pixels = []
+    with Progress(f'Drawing {len(z)} samples', len(z)) as progress:
+        for images in model.sample_batches(z, labels):
+            pixels.append(to_uint8(images))
+            progress.update(len(images))
+    return np.concatenate(pixels)
+
+
+def report_classes(model, classes):
+    """Print which classes the scores of a conditional model leave out.
+
+    Args:
+        classes: those that the mean within classes is taken over, or None if the model is not conditional.
+    """
+    if model.target_class is not None:
+        print(f'All samples are of class {model.config.class_names[model.target_class]}, but they are compared with '
+              'images of all classes')
+    elif classes is not None and 0 < len(classes) < model.config.num_classes:
+        rare = [name for label, name in enumerate(model.config.class_names) if label not in classes]
+        print(f'The mean within classes leaves out {list_names(rare)} (fewer than {MIN_FRECHET_IMAGES} samples, test '
+              'images or training images)')
 
 
 def export(model, checkpoint='latest'):

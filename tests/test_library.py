@@ -166,7 +166,7 @@ def test_each_attention_layer_has_a_column_in_the_history(two_layers, two_layers
 @pytest.mark.slow
 def test_each_attention_layer_has_a_curve(two_layers_history):
     labels = {line.get_label() for axis in figures.draw_curves(two_layers_history).axes for line in axis.lines}
-    assert {'generator', 'generator 2', 'discriminator'} < labels
+    assert {'generator', 'generator, layer 2', 'discriminator'} < labels
 
 
 @pytest.mark.slow

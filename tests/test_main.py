@@ -239,7 +239,8 @@ def test_train_writes_grids_of_sample_num_images_for_any_batch_size(
     assert (code, err) == (0, '')
     side = 28 * int(np.sqrt(sample_num))
     for name in 'SAGAN_train_00_0001.png', 'SAGAN_epoch000_test_all_classes.png':
-        assert imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62' / name).shape == (side, side)
+        assert imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62_augment' / name).shape == (
+            side, side)
 
 
 @pytest.fixture(scope='module')
@@ -418,7 +419,7 @@ def test_missing_config_of_a_complete_run_is_restored(trained, run_main, small_d
 def test_unknown_key_of_a_config_is_reported_once(trained, run_main, few_statistics, small_data, options, count):
     path = trained / 'checkpoint' / RUN / 'config.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'colour': 'red'}))
-    code, out, _ = run_main('--data_dir', small_data, '--batch_size', 7, *options)
+    code, out, _ = run_main('--data_dir', small_data, '--batch_size', 7, '--augment', 'false', *options)
     assert (code, out.count(f'{RUN}/config.json has unknown keys, which are ignored: colour')) == (0, count)
 
 
@@ -603,6 +604,35 @@ def test_damaged_config_is_refused_before_another_run_is_chosen(run_main, tmp_pa
 
 
 ##################################################################################
+# Compare
+##################################################################################
+
+@pytest.mark.parametrize('options, names', [
+    ([], ['c', 'b', 'a']), (['--name', 'a,c,a'], ['a', 'c']), (['--gan_type', 'hinge'], ['b'])],
+    ids=['all', 'names', 'options'])
+def test_compare_selects_runs(run_main, tmp_path, options, names):
+    for age, name in enumerate('abc'):
+        write_fake_run(tmp_path, name, trained=age, gan_type='hinge' if name == 'b' else 'gan')
+    code, out, err = run_main('--phase', 'compare', *options)
+    assert (code, err) == (0, '')
+    rows = (tmp_path / 'results' / 'compare.csv').read_text().splitlines()
+    assert [row.split(',')[0] for row in rows] == ['run', *names]
+
+
+@pytest.mark.parametrize('options, words', [
+    ([], 'no trained run in checkpoint'), (['--name', 'a,b'], 'no trained run with --name a in checkpoint')])
+def test_compare_without_such_runs_is_refused(run_main, tmp_path, options, words):
+    one_line_error(run_main('--phase', 'compare', *options), words)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('phase', ['train', 'eval'])
+def test_several_names_are_refused_outside_compare(run_main, tmp_path, phase):
+    one_line_error(run_main('--phase', phase, '--name', 'a,b'), '--name a,b requires --phase compare')
+    assert not list(tmp_path.iterdir())
+
+
+##################################################################################
 # Eval
 ##################################################################################
 
@@ -619,8 +649,8 @@ def scored(finished, tmp_path_factory, run_main_in):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('text', [
-    f'Run: {RUN}\n', '60 images of step 84', 'generated   real test', 'precision (k = 3, 60 images)',
-    'fewer than 2048 images'])
+    f'Run: {RUN}\n', 'Plan: draw 60 samples, train the classifier, ', '60 images of step 84', 'precision (k = 3) ',
+    'With only 60 images', 'at least 128 images are needed, but there are only 60: Fréchet distance to'])
 def test_eval_prints_the_run_and_its_scores(scored, text):
     assert text in scored[1]
 
@@ -646,7 +676,12 @@ def test_eval_writes_what_was_scored(scored):
 def test_eval_scores_real_images_better_than_generated_ones(scored):
     scores = json.loads((scored[0] / 'results' / RUN / 'SAGAN_scores.json').read_text())
     assert scores['generated'].keys() == scores['real'].keys()
-    assert scores['generated']['frechet_to_test'] > scores['real']['frechet_to_test']
+    assert scores['generated']['kid'] > 2 * scores['real']['kid']
+
+
+def test_reference_without_features_is_refused(run_main, tmp_path):
+    one_line_error(run_main('--phase', 'eval', '--reference', 'fid.npz'), '--reference requires --features')
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -766,9 +801,9 @@ def test_eval_class_accuracy_of_real_images_is_that_of_the_classifier(paper_scor
 
 
 @pytest.mark.slow
-def test_eval_scores_real_images_better_within_classes(paper_scores):
-    generated, real = (paper_scores[0][kind]['frechet_within_classes'] for kind in ('generated', 'real'))
-    assert real < generated
+def test_eval_leaves_out_the_distance_within_classes_of_few_images(paper_scores):
+    assert 'are needed, but there are only 60: Fréchet distance to' in paper_scores[1]
+    assert 'training images: mean Fréchet distance within classes\n' in paper_scores[1]
 
 
 @pytest.mark.slow
@@ -990,7 +1025,8 @@ def test_output_folder_that_cannot_be_written_is_refused(finished, run_main, sma
     copy_run(finished[0], tmp_path)
     (tmp_path / 'file').touch()
     before = snapshot(tmp_path)
-    result = run_main('--dataset', 'mnist', '--data_dir', small_data, option, 'file/folder', '--batch_size', 7)
+    result = run_main('--dataset', 'mnist', '--data_dir', small_data, option, 'file/folder', '--batch_size', 7,
+                      '--augment', 'false')
     one_line_error(result, 'file/folder')
     assert snapshot(tmp_path) == before
 

@@ -42,13 +42,13 @@ from training.losses import OBJECTIVES
 # The command line
 ##################################################################################
 
-FOLDERS = [name for name, option in ALL.items() if option.type in (options.FOLDER, options.CHECKPOINT_FOLDER,
-                                                                options.SOURCE)]
+PATHS = [name for name, option in ALL.items() if option.type in (
+    options.FOLDER, options.CHECKPOINT_FOLDER, options.SOURCE, options.FILE, options.FEATURES)]
 
 
 def valid_text(name):
     """Return a string that the option accepts."""
-    special = {'name': 'some-text', 'label': '7', **dict.fromkeys(FOLDERS, 'some-text')}
+    special = {'name': 'some-text', 'label': '7', **dict.fromkeys(PATHS, 'some-text')}
     return special.get(name, as_typed(DEFAULTS[name]))
 
 
@@ -78,13 +78,13 @@ def test_parse_refuses_an_invalid_string(name, text):
         parse([f'{flag(name)}={text}'])
 
 
-@pytest.mark.parametrize('name', sorted(set(ALL) - set(FOLDERS) - {'label', 'dataset_name'}))
+@pytest.mark.parametrize('name', sorted(set(ALL) - set(PATHS) - {'label', 'dataset_name'}))
 def test_parse_refuses_a_digit_that_is_not_ascii(name):
     with pytest.raises(UserError, match=flag(name)):
         parse([f'{flag(name)}=٣'])
 
 
-@pytest.mark.parametrize('name', sorted(set(ALL) - set(FOLDERS)))
+@pytest.mark.parametrize('name', sorted(set(ALL) - set(PATHS)))
 def test_parse_refuses_two_hyphens_as_a_value(name):
     with pytest.raises(UserError, match=flag(name)):
         parse([f'{flag(name)}=--'])

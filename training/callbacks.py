@@ -9,8 +9,10 @@ from tqdm import tqdm
 
 from evaluation.attention import real_images, take_snapshot, write_attention_page
 from evaluation.figures import draw_curves, save_figure, write_animation
+from evaluation.metrics import METRICS
 from evaluation.samples import write_grid
 from explorer.snapshots import SNAPSHOT_IMAGES, snapshot_paths, write_snapshot
+from ops import layers_by_column
 from options import UserError
 from storage.history import open_history, read_history
 from storage.run import MODEL
@@ -22,7 +24,7 @@ COLLAPSE_STEPS = 500  # before a warning
 LOW_LOSS = 0.04  # relative to Objective.chance_loss
 LOW_VARIETY = 0.2  # relative to the variety of the training images
 VARIETY_IMAGES, VARIETY_CLASSES = 64, 8  # samples of which the variety is measured, and classes among them
-SCORES = {'frechet_distance': 'Fréchet distance', 'classifier_score': 'classifier score'}
+SCORES = {metric.history: metric.title for metric in METRICS if metric.history}  # {column of the history: title}
 
 
 class Callback:
@@ -342,7 +344,9 @@ class Curves(Callback):
 def write_curves(model):
     """Draw the history of a run."""
     output = "D's mean probability that an image is real" if model.objective.probability else "D's mean output"
-    figure = draw_curves(read_history(model.run.result_path('history.csv')), output)
+    layers = layers_by_column([layer for layers in model.layers.values() for layer in layers])
+    map_shapes = {column: layer.query_shape for column, layer in layers.items()}
+    figure = draw_curves(read_history(model.run.result_path('history.csv')), output, map_shapes)
     save_figure(figure, model.run.result_path('curves.png'))
 
 

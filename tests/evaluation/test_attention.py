@@ -158,16 +158,29 @@ def test_take_snapshot_records_epoch_step_and_the_kind_of_images(model, has_real
     assert (metadata['epoch'], metadata['step'], metadata['real']) == (2, 30, has_real_images)
 
 
-@pytest.mark.slow
-def test_take_snapshot_of_a_conditional_model_shows_each_z_in_each_class(tmp_path):
+@pytest.fixture(scope='module')
+def conditional_model(tmp_path_factory):
+    """A model of 3 classes, whose different betas make the classes visible in the images."""
     with open_model(TinyGAN, image_shape=(8, 8, 1), attention='paper', conditional=True, classes=3,
-                    **folders_in(tmp_path)) as model:
-        # Different betas make the classes visible in the images.
+                    **folders_in(tmp_path_factory.mktemp('conditional'))) as model:
         beta = model.averages[[v.op.name for v in model.g_variables].index('generator/g_bn1/beta')]
         beta.load(np.random.default_rng(0).normal(size=[3, 8]), model.sess)
-        _, arrays = take_snapshot(model, None, 2, 30)
-        z = np.repeat(draw_z(3, 62, 0, Stream.FIXED_Z), 3, 0)[:SNAPSHOT_IMAGES]
-        expected = to_uint8(model.sample(z, np.array([0, 1, 2, 0, 1, 2, 0, 1])))
+        yield model
+
+
+@pytest.mark.slow
+def test_take_snapshot_of_a_conditional_model_shows_each_z_in_each_class(conditional_model):
+    _, arrays = take_snapshot(conditional_model, None, 2, 30)
+    z = np.repeat(draw_z(3, 62, 0, Stream.FIXED_Z), 3, 0)[:SNAPSHOT_IMAGES]
+    expected = to_uint8(conditional_model.sample(z, np.array([0, 1, 2, 0, 1, 2, 0, 1])))
+    np.testing.assert_array_equal(arrays['generator'], expected)
+
+
+@pytest.mark.slow
+def test_take_snapshot_of_one_class_shows_different_z_in_it(conditional_model, monkeypatch):
+    monkeypatch.setattr(conditional_model, 'target_class', 2)
+    _, arrays = take_snapshot(conditional_model, None, 2, 30, key=(5, Stream.FIGURE_Z))
+    expected = to_uint8(conditional_model.sample(draw_z(SNAPSHOT_IMAGES, 62, 5, Stream.FIGURE_Z), np.full(8, 2)))
     np.testing.assert_array_equal(arrays['generator'], expected)
 
 
@@ -202,6 +215,12 @@ def test_write_attention_page_shows_the_snapshots_of_training(run):
     write_snapshot(run.snapshots, snapshot_of(2, 20))
     write_attention_page(run)
     assert snapshots_on(run.result_path('explorer.html')) == [(1, 10), (2, 20)]
+
+
+def test_write_attention_page_can_leave_out_the_snapshots_of_training(run):
+    write_snapshot(run.snapshots, snapshot_of(1, 10))
+    write_attention_page(run, snapshot_of(0, 15), '_label7', with_saved=False)
+    assert snapshots_on(run.result_path('explorer.html', '_label7')) == [(0, 15)]
 
 
 def test_write_attention_page_inserts_another_snapshot_by_its_step(run):

@@ -131,7 +131,52 @@ def test_draw_curves_titles_the_panels_that_have_data():
 def test_draw_curves_labels_each_gamma():
     rows = [{'step': '5', 'g_gamma': '1', 'g_gamma_2': '2', 'd_gamma': '3'}]
     assert [line.get_label() for line in figures.draw_curves(rows).axes[0].lines] == [
-        'generator', 'generator 2', 'discriminator']
+        'generator', 'generator, layer 2', 'discriminator']
+
+
+def test_draw_curves_names_the_maps_of_several_layers():
+    rows = [{'step': '5', 'g_gamma': '1', 'g_gamma_2': '2', 'g_gamma_3': '2', 'd_gamma': '3'}]
+    shapes = {'g_gamma': [7, 7], 'g_gamma_2': [14, 14], 'g_gamma_3': [14, 14], 'd_gamma': [7, 7]}
+    lines = figures.draw_curves(rows, map_shapes=shapes).axes[0].lines
+    assert [line.get_label() for line in lines] == [
+        'generator, 7 x 7', 'generator, layer 2, 14 x 14', 'generator, layer 3, 14 x 14', 'discriminator']
+
+
+##################################################################################
+# The comparison of runs
+##################################################################################
+
+def comparison_lines(histories):
+    """Return {title of a panel: its curves}."""
+    figure = figures.draw_comparison(histories)
+    return {axis.get_title(loc='left'): [line.get_xydata().tolist() for line in axis.lines]
+            for axis in figure.axes if axis.get_title(loc='left')}
+
+
+def test_draw_comparison_has_a_panel_per_quantity_and_a_curve_per_run():
+    gammas = [{'step': '5', 'g_gamma': '1', 'd_gamma': '2'}]
+    distances = [{'step': '5', 'g_gamma': '', 'frechet_distance': '8'}, {'step': '6', 'frechet_distance': '9'}]
+    assert comparison_lines({'a': gammas, 'b': distances}) == {
+        'Gamma of the generator': [[[5, 1]]], 'Gamma of the discriminator': [[[5, 2]]],
+        'Fréchet distance to the training images': [[[5, 8], [6, 9]]]}
+
+
+def test_draw_comparison_smooths_losses(monkeypatch):
+    monkeypatch.setattr(figures, 'SMOOTHED_ROWS', 2)
+    rows = [{'step': step, 'g_loss': loss} for step, loss in [('1', '2'), ('2', '4'), ('3', '8')]]
+    assert comparison_lines({'a': rows}) == {'Loss of G, smoothed': [[[1, 2], [2, 3], [3, 6]]]}
+
+
+def test_draw_comparison_gives_each_of_many_runs_its_own_style():
+    histories = {f'run {number}': [{'step': '1', 'd_loss': '1'}] for number in range(15)}
+    figure = figures.draw_comparison(histories)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(histories)
+    styles = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}
+    assert len(styles) == 15
+
+
+def test_draw_comparison_is_drawn_without_histories():
+    assert figures.draw_comparison({}).axes
 
 
 ##################################################################################

@@ -1,17 +1,22 @@
 import numpy as np
 import pytest
+from helpers import ROOT
 from scipy import linalg
+from sklearn.metrics.pairwise import polynomial_kernel
 
-from datasets import Dataset, load_dataset
-from evaluation import classifier, metrics
-from evaluation.classifier import load_classifier
+from evaluation import metrics
 from evaluation.metrics import (
+    METRICS,
+    Comparison,
     class_accuracy,
-    class_scores,
+    class_histogram,
     classifier_score,
+    common_classes,
     density_coverage,
+    fit_gaussian,
     frechet_distance,
     frechet_within_classes,
+    kernel_distance,
     nearest_neighbours,
     precision_recall,
 )
@@ -70,26 +75,66 @@ def test_frechet_within_classes_is_the_mean_over_classes(rng):
     labels, train_labels = np.arange(300) % 3, (np.arange(300) + 1) % 3
     features = rng.normal(size=[300, 4]) + 10 * labels[:, None]
     expected = [frechet_distance(features[labels == c], features[train_labels == c]) for c in range(3)]
-    distance = frechet_within_classes(features, labels, features, train_labels)
+    distance = frechet_within_classes(features, labels, features, train_labels, range(3))
     assert distance == pytest.approx(np.mean(expected))
     assert distance > 400  # the means of the classes differ by 10 or 20 in each of 4 features
 
 
-def test_frechet_within_classes_is_0_for_the_training_images(rng):
-    labels, features = np.arange(300) % 3, rng.normal(size=[300, 4])
-    assert frechet_within_classes(features, labels, features, labels) == pytest.approx(0, abs=1e-6)
-
-
-def test_frechet_within_classes_leaves_out_classes_of_one_image(rng):
+def test_frechet_within_classes_uses_only_the_given_classes(rng):
     labels, features = np.arange(60) % 3, rng.normal(size=[60, 4])
-    train_features, train_labels = np.r_[features[labels == 0], features[1:2]], np.r_[np.zeros(20, int), 1]
-    distance = frechet_within_classes(features, labels, train_features, train_labels)
-    assert distance == pytest.approx(0, abs=1e-6)  # the distance of class 0, the only one left
+    shifted = features + np.where(labels == 1, 100, 0)[:, None]
+    assert frechet_within_classes(features, labels, shifted, labels, [0, 2]) == pytest.approx(0, abs=1e-6)
 
 
-def test_frechet_within_classes_is_none_if_no_class_has_two_images(rng):
-    labels, features = np.arange(60) % 3, rng.normal(size=[60, 4])
-    assert frechet_within_classes(features[:3], labels[:3], features, labels) is None
+def test_common_classes_have_enough_images_in_each_set(monkeypatch):
+    monkeypatch.setattr(metrics, 'MIN_FRECHET_IMAGES', 2)
+    first, second = np.array([0, 0, 1, 1, 1, 3, 3], np.uint8), np.array([0, 1, 1, 2, 2, 3, 3], np.uint8)
+    assert common_classes(5, first, second).tolist() == [1, 3]
+
+
+##################################################################################
+# KID
+##################################################################################
+
+def test_kernel_distance_of_all_images_is_that_of_the_kernel_of_scikit_learn(rng):
+    a, b = rng.normal(size=[30, 8]), rng.normal(size=[30, 8]) + 0.5
+    within = [polynomial_kernel(x, degree=3, gamma=1 / 8, coef0=1)[~np.eye(30, dtype=bool)].mean() for x in (a, b)]
+    between = polynomial_kernel(a, b, degree=3, gamma=1 / 8, coef0=1).mean()
+    mean, deviation = kernel_distance(a, b, subsets=3, size=30)
+    assert mean == pytest.approx(sum(within) - 2 * between)
+    assert deviation == pytest.approx(0, abs=1e-9)
+
+
+def test_kernel_distance_of_one_feature_is_the_closed_form():
+    """The kernel is (x y + 1)^3. Of different points, all values are 1 within a, 8 within b, and 1 between them."""
+    a, b = np.zeros([4, 1]), np.ones([4, 1])
+    assert kernel_distance(a, b) == (1 + 8 - 2 * 1, 0)
+
+
+def test_kernel_distance_of_the_same_distribution_is_unbiased(rng):
+    """The Fréchet distance of the same features is far from 0."""
+    a, b = rng.normal(size=[2, 200, 64])
+    mean, deviation = kernel_distance(a, b)
+    assert abs(mean) < 2 * deviation < 0.5
+    assert frechet_distance(a, b) > 10
+
+
+def test_kernel_distance_draws_subsets_of_half_of_the_smaller_set(rng):
+    a, b = rng.normal(size=[20, 4]), rng.normal(size=[50, 4])
+    assert kernel_distance(a, b) == kernel_distance(a, b, subsets=100, size=10, seed=0)
+
+
+def test_kernel_distance_draws_at_most_1000_images(rng):
+    a, b = rng.normal(size=[2, 2100, 1])
+    assert kernel_distance(a, b, subsets=2) == kernel_distance(a, b, subsets=2, size=1000)
+
+
+def test_kernel_distance_does_not_repeat_images_in_a_subset(rng):
+    """In a subset of all images of a set, repetition would make the two sets differ."""
+    a = rng.normal(size=[10, 3])
+    x = polynomial_kernel(a, degree=3, gamma=1 / 3, coef0=1)
+    expected = 2 * x[~np.eye(10, dtype=bool)].mean() - 2 * x.mean()
+    assert kernel_distance(a, a, subsets=5, size=10) == (pytest.approx(expected), pytest.approx(0, abs=1e-9))
 
 
 ##################################################################################
@@ -117,17 +162,9 @@ def test_class_accuracy_is_the_fraction_of_most_probable_classes():
     assert class_accuracy(probabilities, np.array([0, 1, 0, 2])) == 0.75
 
 
-def test_class_scores_leaves_the_distance_out_if_no_class_has_two_images(rng):
-    labels, features = np.arange(3), rng.normal(size=[3, 4])
-    assert class_scores(features, np.eye(3)[::-1], labels, features, labels) == {'class_accuracy': pytest.approx(1 / 3)}
-
-
-def test_prediction_scores_of_closed_forms():
+def test_class_histogram_counts_predictions():
     probabilities = np.tile([[.8, .1, .1, 0], [.2, .6, .2, 0]], [20, 1])
-    scores = metrics.prediction_scores(probabilities)
-    assert scores['class_histogram'] == [0.5, 0.5, 0, 0]
-    assert scores['class_entropy'] == pytest.approx(np.log(2))
-    assert scores['confidence'] == pytest.approx(0.7)
+    assert class_histogram(probabilities).tolist() == [0.5, 0.5, 0, 0]
 
 
 ##################################################################################
@@ -199,8 +236,9 @@ def test_scores_do_not_depend_on_the_size_of_blocks(score, rng, monkeypatch):
     lambda: frechet_distance(np.ones([1, 4]), np.ones([9, 4])),
     lambda: classifier_score(np.eye(10)[:9]),
     lambda: precision_recall(np.ones([9, 4]), np.ones([3, 4])),
-    lambda: density_coverage(np.ones([5, 4]), np.ones([9, 4]))],
-    ids=['Fréchet distance', 'classifier score', 'precision', 'density'])
+    lambda: density_coverage(np.ones([5, 4]), np.ones([9, 4])),
+    lambda: kernel_distance(np.ones([3, 4]), np.ones([9, 4]))],
+    ids=['Fréchet distance', 'classifier score', 'precision', 'density', 'KID'])
 def test_scores_need_enough_samples(score):
     with pytest.raises(UserError, match=r'cannot be computed \(needs at least \d+ samples, not \d\): .*--eval_num'):
         score()
@@ -228,156 +266,46 @@ def test_nearest_neighbours_finds_an_image_itself(block, rng):
 
 
 ##################################################################################
-# Evaluation of samples
+# The registry
 ##################################################################################
 
-FEATURE_SCORES = {'frechet_to_train', 'frechet_to_test', 'precision', 'recall', 'density', 'coverage'}
-PREDICTION_SCORES = {'classifier_score', 'classifier_score_std', 'class_entropy', 'confidence', 'class_histogram'}
-CLASS_SCORES = {'class_accuracy', 'frechet_within_classes'}
+@pytest.fixture
+def comparison(rng):
+    """A comparison of 60 images of two classes with themselves. Each image is recognised with a probability of 0.75."""
+    labels = np.arange(60) % 2
+    features = rng.normal(size=[60, 4])
+    probabilities = np.where(labels[:, None] == [0, 1], 0.75, 0.25)
+    return Comparison(features, probabilities, labels, features, labels, fit_gaussian(features), features,
+                      np.array([0, 1]))
 
 
-def shaded_images(count, rng, directions=None):
-    """Return images [count, 12, 12, 1] that get brighter downwards, rotated by these numbers of quarter turns."""
-    shade = np.linspace(0, 200, 12)[:, None, None] + rng.integers(0, 50, [count, 12, 12, 1])
-    directions = np.zeros(count, int) if directions is None else directions
-    return np.stack([np.rot90(image, direction) for image, direction in zip(shade, directions, strict=True)]
-                    ).astype(np.uint8)
+SCORES_OF_THE_TRAINING_IMAGES = {
+    'frechet_to_train': 0, 'frechet_to_test': 0, 'precision': 1, 'recall': 1, 'coverage': 1,
+    'class_entropy': np.log(2), 'confidence': 0.75, 'class_accuracy': 1, 'frechet_within_classes': 0}
 
 
-def make_dataset(with_classes):
-    rng = np.random.default_rng(0)
-    if not with_classes:
-        return Dataset((shaded_images(100, rng), None), (shaded_images(20, rng), None), ())
-    train_labels, test_labels = np.arange(100) % 4, np.arange(20) % 4
-    return Dataset((shaded_images(100, rng, train_labels), train_labels),
-                   (shaded_images(20, rng, test_labels), test_labels), ('below', 'right', 'above', 'left'))
+@pytest.mark.parametrize('name, value', SCORES_OF_THE_TRAINING_IMAGES.items())
+def test_metric_of_the_training_images(comparison, name, value):
+    metric, = (metric for metric in METRICS if metric.name == name)
+    assert metric.compute(comparison) == pytest.approx(value, abs=1e-6)
 
 
-def make_noise():
-    return np.random.default_rng(1).integers(0, 256, [30, 12, 12, 1]).astype(np.uint8)
+def test_every_metric_can_be_computed(comparison):
+    for metric in METRICS:
+        assert np.isfinite(metric.compute(comparison)).all(), metric.name
 
 
-@pytest.fixture(scope='module', params=[True, False], ids=['classes', 'no classes'])
-def loaded(request, tmp_path_factory):
-    """Return a data set with or without classes, and a checkpoint_dir with its classifier."""
-    dataset, checkpoint_dir = make_dataset(request.param), str(tmp_path_factory.mktemp('checkpoint'))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(classifier, 'MIN_STEPS', 80)
-        load_classifier('own', dataset, checkpoint_dir)
-    return dataset, checkpoint_dir
+def test_metrics_need_arrays_of_a_comparison():
+    fields = set(Comparison.__dataclass_fields__)
+    assert all(set(metric.needs) <= fields for metric in METRICS)
 
 
-@pytest.fixture(scope='module')
-def evaluated(loaded):
-    """Return the data set and the scores of noise."""
-    dataset, checkpoint_dir = loaded
-    labels = np.arange(30) % 4 if dataset.class_names else None
-    return dataset, metrics.evaluate_samples(make_noise(), labels, 'own', dataset, checkpoint_dir)
+def test_comparison_first_keeps_the_reference(comparison):
+    part = comparison.first(7)
+    assert (len(part.features), len(part.probabilities), len(part.labels)) == (7, 7, 7)
+    assert part.train_features is comparison.train_features and part.test_features is comparison.test_features
 
 
-def test_evaluate_samples_has_the_scores_that_the_data_allow(evaluated):
-    dataset, scores = evaluated
-    expected = FEATURE_SCORES | PREDICTION_SCORES | CLASS_SCORES if dataset.class_names else FEATURE_SCORES
-    assert set(scores.generated) == set(scores.real) == expected
-
-
-def test_evaluate_samples_leaves_class_scores_out_without_labels(loaded):
-    dataset, checkpoint_dir = loaded
-    scores = metrics.evaluate_samples(make_noise(), None, 'own', dataset, checkpoint_dir)
-    assert not CLASS_SCORES & (set(scores.generated) | set(scores.real))
-
-
-def test_evaluate_samples_returns_the_accuracy_of_the_classifier(evaluated):
-    """Without classes, the classifier predicts rotations."""
-    _, scores = evaluated
-    assert scores.classifier_accuracy > 0.9
-
-
-def test_evaluate_samples_scores_noise_worse_than_real_images(evaluated):
-    _, scores = evaluated
-    assert scores.generated['frechet_to_train'] > 10 * scores.real['frechet_to_train']
-    assert scores.generated['precision'] < 0.5 * scores.real['precision']
-
-
-def test_evaluate_samples_gives_the_test_split_a_distance_of_0_to_itself(evaluated):
-    _, scores = evaluated
-    assert scores.real['frechet_to_test'] == pytest.approx(0, abs=1e-3)
-
-
-def test_evaluate_samples_rotates_in_blocks(loaded, evaluated, monkeypatch):
-    monkeypatch.setattr(metrics, 'BLOCK', 7)
-    dataset, checkpoint_dir = loaded
-    scores = metrics.evaluate_samples(make_noise(), None, 'own', dataset, checkpoint_dir)
-    assert scores.classifier_accuracy == evaluated[1].classifier_accuracy
-
-
-@pytest.mark.parametrize('samples, test_images, message', [
-    (9, 20, 'not 9.*: increase --eval_num'), (30, 9, 'not 9.*: add test images')])
-def test_evaluate_samples_needs_enough_images(samples, test_images, message, tmp_path):
-    dataset = make_dataset(with_classes=False)
-    dataset = dataset._replace(test=(dataset.test[0][:test_images], None))
-    with pytest.raises(UserError, match=message):
-        metrics.evaluate_samples(make_noise()[:samples], None, 'own', dataset, str(tmp_path))
-
-
-@pytest.mark.slow
-def test_evaluate_samples_scores_noise_worse_than_digits(small_data, tmp_path, monkeypatch, rng):
-    monkeypatch.setattr(classifier, 'MIN_STEPS', 75)
-    noise = rng.integers(0, 256, [100, 28, 28, 1]).astype(np.uint8)
-    generated, real, _ = metrics.evaluate_samples(
-        noise, None, 'mnist', load_dataset('mnist', small_data), str(tmp_path))
-    assert generated['frechet_to_train'] > 10 * real['frechet_to_train']
-    for name in 'classifier_score', 'precision', 'recall', 'density', 'coverage', 'class_entropy':
-        assert generated[name] < 0.7 * real[name], name
-
-
-def test_load_scorer_returns_the_scores_of_eval_freq(loaded):
-    dataset, checkpoint_dir = loaded
-    scores = metrics.load_scorer('own', dataset, checkpoint_dir)(make_noise())
-    assert list(scores) == (
-        ['frechet_distance', 'classifier_score'] if dataset.class_names else ['frechet_distance'])
-
-
-def test_load_scorer_agrees_with_evaluate_samples(loaded, evaluated):
-    dataset, checkpoint_dir = loaded
-    scores = metrics.load_scorer('own', dataset, checkpoint_dir)(make_noise())
-    assert scores['frechet_distance'] == evaluated[1].generated['frechet_to_train']
-    assert scores.get('classifier_score') == evaluated[1].generated.get('classifier_score')
-
-
-##################################################################################
-# The table
-##################################################################################
-
-def test_print_scores_prints_generated_beside_real(capsys):
-    metrics.print_scores({'precision': 0.25, 'class_histogram': [0.5, 0.5]},
-                         {'precision': 0.75, 'class_histogram': [0.125, 0.875]}, ('cat', 'dog'), 60)
-    assert capsys.readouterr().out.splitlines() == [
-        ' ' * 45 + 'generated   real test',
-        'precision (k = 3, 60 images)                     0.250       0.750',
-        'fraction predicted as cat                        0.500       0.125',
-        'fraction predicted as dog                        0.500       0.875']
-
-
-def test_print_scores_has_a_row_for_every_number(evaluated, capsys):
-    dataset, scores = evaluated
-    metrics.print_scores(scores.generated, scores.real, dataset.class_names, 30)
-    rows = capsys.readouterr().out.splitlines()
-    numbers = [name for name in scores.generated if name != 'class_histogram']
-    if dataset.class_names:
-        assert len(rows) == 1 + len(numbers) + len(dataset.class_names)
-    else:
-        assert len(rows) == 1 + len(numbers) + 1
-
-
-def test_print_scores_reports_what_is_missing_without_classes(capsys):
-    metrics.print_scores({}, {}, (), 30)
-    assert capsys.readouterr().out.splitlines()[-1].startswith('Not computed, because the data set has no classes')
-
-
-def test_print_scores_prints_the_limits_in_the_labels(capsys):
-    values = {'classifier_score': 1, 'class_entropy': 1, 'precision': 1, 'class_histogram': [1] * 10}
-    metrics.print_scores(values, values, tuple('0123456789'), 10000)
-    out = capsys.readouterr().out
-    for label in 'classifier score (1 to 10) ', 'class entropy (0 to 2.303) ', 'precision (k = 3, 5000 images) ':
-        assert label in out
+def test_documentation_has_the_table_of_the_metrics():
+    """Update it with: python -m evaluation.metrics"""
+    assert metrics.metrics_page() in (ROOT / 'docs' / 'evaluation.md').read_text()

@@ -12,7 +12,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from helpers import snapshot
-from tiny_gan import TinyGAN, folders_in, open_model
+from tiny_gan import TinyGAN, folders_in, open_model, random_dataset
 
 import SAGAN as module
 from datasets import Dataset
@@ -99,6 +99,17 @@ def test_test_of_another_seed_writes_other_files(model, monkeypatch):
         'SAGAN_test_000_seed1.png']
 
 
+def page_data(folder, suffix=''):
+    """Return the arrays on the attention page, as text."""
+    return pathlib.Path(folder, f'SAGAN_explorer{suffix}.html').read_text().split('id="data"')[1].split('</script>')[0]
+
+
+def test_test_of_another_seed_draws_it_on_the_page(tested, model, monkeypatch):
+    set_options(monkeypatch, model, test_num=1)
+    phases.test(model, seed=1)
+    assert page_data(model.run.results, '_seed1') != page_data(tested.folder)
+
+
 def test_test_exports_single_images(model, monkeypatch):
     set_options(monkeypatch, model, export=2)
     phases.test(model)
@@ -149,13 +160,23 @@ def test_evaluate_writes_scores_and_neighbours(evaluated):
 def test_evaluate_writes_what_was_scored(evaluated):
     scores = dict(evaluated.scores)
     assert 0 < scores.pop('classifier_accuracy') <= 1
-    del scores['generated'], scores['real']
+    del scores['generated'], scores['real'], scores['images']
     assert scores == {'step': 3, 'weights': 'ema', 'seed': 0, 'dataset': 'mnist', 'eval_num': 20}
 
 
 def test_evaluate_writes_the_same_kinds_of_scores_for_generated_and_real_images(evaluated):
-    assert 'frechet_to_test' in evaluated.scores['generated']
     assert evaluated.scores['generated'].keys() == evaluated.scores['real'].keys()
+
+
+def test_evaluate_writes_the_number_of_images_of_each_score(evaluated):
+    """There are 20 samples and 100 test images."""
+    assert evaluated.scores['images']['classifier_score'] == [20, 20]
+    assert evaluated.scores['images']['kid'] == [20, 100]
+
+
+def test_evaluate_prints_its_plan_first(evaluated):
+    assert ('\nPlan: draw 20 samples, train the classifier, compute features of 420 images, compute the scores: '
+            ) in evaluated.output.split('Drawing')[0]
 
 
 def test_evaluate_reports_step_weights_and_classifier(evaluated):
@@ -165,7 +186,47 @@ def test_evaluate_reports_step_weights_and_classifier(evaluated):
 
 
 def test_evaluate_warns_of_few_images(evaluated):
-    assert 'Fréchet distances of fewer than 2048 images are too large' in evaluated.output
+    assert evaluated.output.count('With only 20 images, Fréchet distances are too large') == 1
+
+
+@pytest.fixture
+def features_path(tmp_path):
+    """A frozen graph whose features of an image are its rows' mean values."""
+    with tf.Graph().as_default() as graph:
+        images = tf.placeholder(tf.float32, [1, 8, 8, 1], 'ExpandDims')
+        tf.reduce_mean(images, [2, 3], name='pool_3')
+        (tmp_path / 'graph.pb').write_bytes(graph.as_graph_def().SerializeToString())
+    return str(tmp_path / 'graph.pb')
+
+
+def test_evaluate_compares_with_statistics_of_the_user(model, features_path, tmp_path, monkeypatch, capsys):
+    """With 130 samples and 130 test images, the statistics are those of the samples."""
+    set_options(monkeypatch, model, eval_num=130)
+    dataset = random_dataset((8, 8, 1), train=20, test=130)
+    monkeypatch.setattr(phases, 'load_dataset', lambda *args: dataset)
+    rows = model.pixels(model.draw_z(130, 0, Stream.EVAL_Z)).mean((2, 3))  # [130, 8]
+    np.savez(tmp_path / 'own.npz', mu=rows.mean(0), sigma=np.cov(rows.T))
+    phases.evaluate(model, features=features_path, reference=str(tmp_path / 'own.npz'))
+    scores = json.loads(pathlib.Path(model.run.result_path('scores.json', '_features')).read_text())
+    assert scores['generated']['frechet_to_train'] == pytest.approx(0, abs=1e-2)
+    assert scores['real']['frechet_to_train'] > 1
+    out = capsys.readouterr().out
+    assert 'Fréchet distance to own.npz ' in out
+    assert 'Not computed, because --reference holds only statistics: KID to own.npz, precision' in out
+
+
+def test_evaluate_with_features_needs_no_classifier(model, features_path, capsys):
+    phases.evaluate(model, features=features_path)
+    scores = json.loads(pathlib.Path(model.run.result_path('scores.json', '_features')).read_text())
+    assert (scores['features'], scores['reference']) == ('graph.pb', 'the training split')
+    assert 'kid' in scores['generated'] and 'classifier_accuracy' not in scores
+    assert '--features has no predictions of classes: classifier score, ' in capsys.readouterr().out
+
+
+def test_evaluate_refuses_features_before_it_writes(model, tmp_path):
+    with pytest.raises(UserError, match='missing.pb cannot be read'):
+        phases.evaluate(model, features='missing.pb')
+    assert not os.path.exists(model.run.results)
 
 
 ##################################################################################
@@ -196,7 +257,7 @@ def shaded_images(labels, rng):
     return np.uint8(brightness + rng.uniform(-40, 40, [len(labels), 1, 8, 1]) + np.zeros([1, 8, 1, 1]))
 
 
-def classify(images):
+def classify(images, progress):
     """A classifier for shaded_images. The features [N, 8] are the shades of the columns."""
     shades = images[:, 0, :, 0] / 255
     is_dark = shades.mean(1) < 120 / 255
@@ -211,8 +272,8 @@ def real_images(conditional_model, request, monkeypatch):
     dataset = Dataset((shaded_images(train_labels, rng), train_labels), (shaded_images(test_labels, rng), test_labels),
                       ('0', '1'))
     monkeypatch.setattr(phases, 'load_dataset', lambda *args: dataset)
-    monkeypatch.setattr('evaluation.metrics.load_classifier', lambda *args: classify)
-    monkeypatch.setattr(conditional_model, 'pixels', lambda z, labels: shaded_images(labels, rng))
+    monkeypatch.setattr(phases, 'load_classifier', lambda *args: classify)
+    monkeypatch.setattr(conditional_model, 'sample_batches', lambda z, labels: [shaded_images(labels, rng) / 255])
     set_options(monkeypatch, conditional_model, class_counts=class_counts)
 
 
@@ -229,14 +290,28 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
         assert generated[name] == pytest.approx(real[name], abs=0.05), name
 
 
-@pytest.mark.parametrize('eval_num, reported', [(20, True), (40, False)])
-def test_evaluate_reports_classes_with_fewer_than_two_samples(conditional_model, real_images, eval_num, reported,
-                                                              monkeypatch, capsys):
-    """One sample of 20 is of class 1."""
-    set_options(monkeypatch, conditional_model, eval_num=eval_num)
+@pytest.mark.parametrize('real_images, reported', [((1000, 1000), False), ((1900, 100), True)],
+                         ids=['balanced', '95 to 5'], indirect=['real_images'])
+def test_evaluate_reports_classes_with_few_images(conditional_model, real_images, reported, monkeypatch, capsys):
+    """95 to 5 is 665 to 35 samples."""
+    set_options(monkeypatch, conditional_model, eval_num=700)
     phases.evaluate(conditional_model)
-    message = 'The mean within classes leaves out 1 (fewer than two samples): increase --eval_num\n'
+    message = 'The mean within classes leaves out 1 (fewer than 128 samples, test images or training images)\n'
     assert (message in capsys.readouterr().out) == reported
+
+
+def test_evaluate_of_one_class_says_that_it_is_compared_with_all(conditional_model, real_images, monkeypatch, capsys):
+    set_options(monkeypatch, conditional_model, eval_num=30)
+    monkeypatch.setattr(conditional_model, 'target_class', 1)
+    phases.evaluate(conditional_model)
+    assert 'All samples are of class 1, but they are compared with images of all classes\n' in capsys.readouterr().out
+
+
+def test_test_of_one_class_draws_it_on_the_page(conditional_model, monkeypatch):
+    phases.test(conditional_model)
+    monkeypatch.setattr(conditional_model, 'target_class', 1)
+    phases.test(conditional_model)
+    assert page_data(conditional_model.run.results, '_label1') != page_data(conditional_model.run.results)
 
 
 def test_test_exports_the_classes_with_their_frequencies(conditional_model, monkeypatch):
