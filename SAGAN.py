@@ -225,13 +225,9 @@ class SAGAN:
                 self.batch_number = new_batch_number()
             fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
-            # One pass, although batch norm treats real and fake images as two batches. Two passes would read the large
-            # weights twice and add up two large gradients, which takes longer.
             fake_view = self.augmented(fake, 1)
-            images = tf.concat([self.augmented(cluster.local_shard(self.inputs), 0), fake_view], 0)  # [2B, H, W, C]
-            image_labels = tf.concat([labels, z_labels], 0) if config.conditional else None  # [2B]
-            _, logits, _ = self.discriminator(images, labels=image_labels, sync=cluster, batches=2)
-            real_logit, fake_logit = tf.split(logits, 2)  # [B, 1] each
+            real_logit, fake_logit = self.judge(
+                self.augmented(cluster.local_shard(self.inputs), 0), fake_view, labels, z_labels)
             if not config.augment:
                 self.batch_number = new_batch_number()
             penalties = self.build_penalty(fake, labels)
@@ -258,6 +254,22 @@ class SAGAN:
                   'd_real': d_real, 'd_fake': d_fake, **penalties}
         self.losses = dict(zip(losses, cluster.all_reduce(list(losses.values())), strict=True))
         self.gammas = gammas_of(attention_layers())
+
+    def judge(self, real, fake, labels, z_labels):
+        """Return D's logits [B, 1] of real and of fake images [B, H, W, C], to update D."""
+        if self.config.precision == 'bfloat16':
+            # Two passes would convert the large weights and their gradients twice.
+            images = tf.concat([real, fake], 0)  # [2B, H, W, C]
+            if self.config.conditional:
+                labels = tf.concat([labels, z_labels], 0)  # [2B]
+            _, logits, _ = self.discriminator(images, labels=labels, sync=self.cluster, batches=2)
+            return tf.split(logits, 2)
+        # In float32, one pass is hardly faster. Two passes keep the bits of earlier runs.
+        _, real_logit, _ = self.discriminator(real, labels=labels, sync=self.cluster)
+        # Both passes update the same batch norm statistics. A fixed order makes runs bit-identical.
+        with tf.control_dependencies([real_logit]):
+            _, fake_logit, _ = self.discriminator(fake, reuse=True, labels=z_labels, sync=self.cluster)
+        return real_logit, fake_logit
 
     def minimize(self, loss, learning_rate, scope):
         """Return the operation that applies one Adam step to the variables of a scope."""
@@ -299,6 +311,8 @@ class SAGAN:
 
         Sets:
             fake_images: G(z).
+            d_output: D's output [B, 1] for inputs: the probability that an image is real, or the logit if the objective
+                has no probability.
             layers: {network: its AttentionLayers}, those of G on z and of D on inputs.
             sampled_gammas: the gammas of these layers, {column of the history: scalar}.
         """
@@ -326,7 +340,8 @@ class SAGAN:
                     images = self.generator(self.z, reuse=True, labels=labels)
                     with tf.control_dependencies([images]):
                         self.move_statistics = update_u(tf.local_variables())
-        self.discriminator(self.inputs, is_training=False, reuse=True, labels=self.labels)
+        probability, logit, _ = self.discriminator(self.inputs, is_training=False, reuse=True, labels=self.labels)
+        self.d_output = probability if self.objective.probability else logit
         layers = [layer for layer in attention_layers() if not layer.is_training]
         self.layers = {network: [layer for layer in layers if layer.scope.startswith(f'{network}/')]
                        for network in ('generator', 'discriminator')}

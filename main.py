@@ -102,6 +102,7 @@ def test(typed):
     """Draw samples from a trained run."""
     with open_run(typed) as model:
         model.test(typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'))
+    print('To play with both networks in a browser:', command_line({**typed, 'phase': 'export'}))
 
 
 def evaluate(typed):
@@ -115,7 +116,7 @@ def evaluate(typed):
 
 
 def export(typed):
-    """Write the generator of a trained run as a SavedModel."""
+    """Write the generator of a trained run as a SavedModel, and the playground."""
     with open_run(typed) as model:
         from evaluation import phases
         phases.export(model, typed.get('checkpoint', 'latest'))

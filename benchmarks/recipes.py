@@ -19,8 +19,17 @@ MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 RUN_COLUMNS = ['dataset', 'options', 'seed', 'steps']
 VALUE_COLUMNS = ['distance', 'score', 'class_accuracy', 'worst_ratio', 'minutes']
 COLUMNS = [*RUN_COLUMNS, *VALUE_COLUMNS]
+DCGAN = '--network dcgan --ch 16 --img_size 32 --precision bfloat16'
+WITHOUT_SN = f'{DCGAN} --sn false --z_dim 62 --z uniform'
 # (data set, options, seeds, epochs, steps per epoch)
-RUNS = []
+RUNS = [('mnist', '--recipe fast', (0, 1, 2, 3, 4), 1, 1550),
+        ('fashion-mnist', '--recipe fast', (0, 1, 2), 1, 1550),
+        ('mnist', f'{DCGAN} --conditional true', (0,), 1, 938),
+        # Learning rates and objectives of dcgan, with those of the paper first.
+        ('fashion-mnist', f'{DCGAN} --g_lr 0.0001 --d_lr 0.0004', (0,), 10, 500),
+        ('fashion-mnist', f'{WITHOUT_SN} --gan_type gan --g_lr 0.0045 --d_lr 0.0022 --beta2 0.99', (0,), 10, 500),
+        ('fashion-mnist', f'{WITHOUT_SN} --g_lr 0.003 --d_lr 0.002 --beta2 0.999', (0,), 10, 500),
+        ('fashion-mnist', DCGAN, (0,), 10, 500)]
 
 
 def call_main(folder, *words):

@@ -18,6 +18,7 @@ from evaluation.metrics import MIN_FRECHET_IMAGES, nearest_neighbours
 from evaluation.progress import Progress, rough_duration, seconds_per_item
 from evaluation.samples import write_grid, write_interpolation, write_single_images
 from evaluation.scores import as_json, caution, check_counts, evaluate_samples, print_scores
+from explorer.playground import write_playground
 from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
 from storage.run import checkpoint_steps, describe_reading, list_names
@@ -28,6 +29,7 @@ TIMED_IMAGES = 50
 # Measured on two cores.
 CLASSIFIER_SECONDS = 4e-7  # per pixel
 SCORES_SECONDS = 30
+PLAYGROUND_IMAGES = 1000  # test images from which the playground chooses
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 6  # generated images in the figure, and nearest training images of each
 
 
@@ -165,17 +167,42 @@ def report_classes(model, classes):
 
 
 def export(model, checkpoint='latest'):
-    """Write the generator as a SavedModel that computes images from z [B, z_dim] and, if conditional, label [B]."""
+    """Write the generator as a SavedModel, and the playground, a page in which both networks compute."""
     step = restore(model, checkpoint)
     model.refresh_statistics()
+    suffix = file_suffix(model, checkpoint)
+    make_folder(model.run.results)
+    folder = f'{model.run.results}/saved_model{suffix}'
+    write_saved_model(model, folder)
+    print(f'Generator of step {step}, {model.sampled_weights} weights:\n{folder}', flush=True)
+    path = model.run.result_path('playground.html', suffix)
+    try:
+        write_playground(model, step, path, load_test_images(model))
+        print(f'Playground, to open in a browser:\n{path}')
+    except UserError as error:
+        print(f'No playground: {error}')
+
+
+def load_test_images(model):
+    """Return the Dataset of a model with its first images, or None. The reason for None is printed."""
+    config = model.config
+    try:
+        dataset = load_dataset(config.dataset_name, config.data_dir, config.image_shape, PLAYGROUND_IMAGES)
+        check_classes(model, dataset)
+        return dataset
+    except UserError as error:
+        print(f'The playground has no test images: {error}', flush=True)
+        return None
+
+
+def write_saved_model(model, folder):
+    """Write the generator as a SavedModel that computes images from z [B, z_dim] and, if conditional, label [B]."""
     # Export constants, because TensorFlow 2 would load this session's graph with the wrong batch norm statistics.
     frozen = tf.graph_util.convert_variables_to_constants(
         model.sess, model.sess.graph_def, [model.fake_images.op.name])
     inputs = {'z': model.z.name}
     if model.config.conditional:
         inputs['label'] = model.z_labels.name
-    folder = f'{model.run.results}/saved_model{file_suffix(model, checkpoint)}'
-    make_folder(model.run.results)
     with atomic_folder(folder) as part, tf.Graph().as_default() as graph, tf.Session() as sess:
         tf.import_graph_def(frozen, name='')
         tensor_info = tf.saved_model.build_tensor_info
@@ -188,7 +215,6 @@ def export(model, checkpoint='latest'):
             builder.save()
         except tf.errors.OpError as error:
             raise UserError(f'{folder} cannot be written ({one_line(error)}): free some disk space') from error
-    print(f'Generator of step {step}, {model.sampled_weights} weights:\n{folder}')
 
 
 def restore(model, checkpoint):

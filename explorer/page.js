@@ -1,16 +1,8 @@
-// The attention page. explorer/snapshots.py documents the arrays; explorer/page.py embeds them with the metadata.
-'use strict';
+// The attention page. It uses maps.js. snapshots.py documents the arrays; page.py embeds them with the metadata.
 
-const VIRIDIS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129],
-                 [92, 200, 99], [170, 220, 50], [253, 231, 37]];
-const MAP_OPACITY = 0.75;  // over the image
-const FRAME_COLOR = '#ff5fa2';  // not in VIRIDIS
-const MAX_GRID_LINES = 32;  // per axis; more would hide the image
-const IMAGE_HEIGHT = 448, THUMBNAIL_HEIGHT = 112;  // canvas pixels, approximately
 const PLAY_INTERVAL = 500, ADDRESS_DELAY = 300;  // milliseconds
 const TYPED_ARRAYS = {uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array};
 
-const element = id => document.getElementById(id);
 const metadata = JSON.parse(element('metadata').textContent);
 const {snapshots, layers} = metadata;
 const networks = [...new Set(layers.map(layer => layer.network))];
@@ -26,23 +18,13 @@ const view = {...INITIAL_VIEW};
 // ---- Data
 
 async function readArrays() {
-  const compressed = Uint8Array.from(atob(element('data').textContent), character => character.charCodeAt(0));
-  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream('deflate'));
-  const buffer = await new Response(stream).arrayBuffer();
+  const buffer = await inflate('data', 'deflate');
   for (const [name, {dtype, start, shape}] of Object.entries(metadata.arrays)) {
     const TypedArray = TYPED_ARRAYS[dtype];
     const end = start + product(shape) * TypedArray.BYTES_PER_ELEMENT;
     arrays[name] = {shape, values: new TypedArray(buffer.slice(start, end))};
   }
   layers.forEach((layer, i) => { layer.maximum = maximum(arrays[`most_${i}`].values); });
-}
-
-function product(sizes) {
-  return sizes.reduce((result, size) => result * size, 1);
-}
-
-function maximum(values) {
-  return values.reduce((result, value) => Math.max(result, value), 0);
 }
 
 // Return the index in array.values of the first value at [snapshot, ...indices].
@@ -70,31 +52,6 @@ function imageShape() {
   return arrays[view.network].shape.slice(2);
 }
 
-// Return the rows and columns of positions that one cell of a grid covers: more than 1 if keys are pooled.
-function cellSpan(grid) {
-  return selectedLayer().positions.map((count, axis) => Math.ceil(count / grid[axis]));
-}
-
-function rowAndColumn(position) {
-  const columns = selectedLayer().positions[1];
-  return [Math.floor(position / columns), position % columns];
-}
-
-// Return undefined if the row or column is not on the grid.
-function positionAt(row, column) {
-  const [rows, columns] = selectedLayer().positions;
-  const onGrid = row >= 0 && row < rows && column >= 0 && column < columns;
-  return onGrid ? row * columns + column : undefined;
-}
-
-// Return the key that covers a position.
-function keyAt(position) {
-  const {keys} = selectedLayer();
-  const [row, column] = rowAndColumn(position);
-  const [rowSpan, columnSpan] = cellSpan(keys);
-  return Math.floor(row / rowSpan) * keys[1] + Math.floor(column / columnSpan);
-}
-
 // Call visit(key, weight) for each recorded weight in the row of a position.
 function visitRow(snapshot, position, visit) {
   const weights = layerArray('shares'), keys = layerArray('keys'), largest = layerArray('most');
@@ -112,7 +69,7 @@ function rowWeights(snapshot, position) {
 
 // Return the column of the attention map: the weight that each position gives to the key at this position.
 function columnWeights(snapshot, position) {
-  const selectedKey = keyAt(position);
+  const selectedKey = keyAt(position, selectedLayer());
   const weights = new Float32Array(product(selectedLayer().positions));
   for (let row = 0; row < weights.length; row++)
     visitRow(snapshot, row, (key, weight) => { if (key === selectedKey) weights[row] = weight; });
@@ -145,113 +102,19 @@ function scaleMaximum(weights) {
 
 // ---- Drawing
 
-// Return the color [red, green, blue] of a value in [0, 1].
-function viridis(value) {
-  const at = value * (VIRIDIS.length - 1);
-  const low = Math.min(Math.floor(at), VIRIDIS.length - 2);
-  return VIRIDIS[low].map((start, channel) => Math.round(start + (at - low) * (VIRIDIS[low + 1][channel] - start)));
-}
-
-// Return a canvas whose pixel i has the color colorOf(i).
-function paint(height, width, colorOf) {
-  const pixels = new ImageData(width, height);
-  for (let i = 0; i < height * width; i++) pixels.data.set([...colorOf(i), 255], 4 * i);
-  const canvas = document.createElement('canvas');
-  canvas.width = width;
-  canvas.height = height;
-  canvas.getContext('2d').putImageData(pixels, 0, 0);
-  return canvas;
-}
-
-// Return a canvas with the image of the selected network whose values begin at start.
-function paintImage(start, gray) {
-  const [height, width, channels] = imageShape();
-  const {values} = arrays[view.network];
-  return paint(height, width, i => {
-    const rgb = [0, 1, 2].map(channel => values[start + i * channels + channel % channels]);
-    return gray ? rgb.fill((rgb[0] + rgb[1] + rgb[2]) / 3) : rgb;
-  });
-}
-
-// Draw an image, each pixel as a square of scale x scale. Return the context of the canvas.
-function drawImage(canvas, snapshot, image, scale, gray) {
-  const [height, width] = imageShape();
+// Draw an image of the selected network. Return the context of the canvas.
+function drawRecordedImage(canvas, snapshot, image, scale, gray) {
   const start = offset(arrays[view.network], snapshot, image);
   const key = [view.network, start, gray].join();
-  imageCache[key] ??= paintImage(start, gray);
-  canvas.width = width * scale;
-  canvas.height = height * scale;
-  const context = canvas.getContext('2d');
-  context.imageSmoothingEnabled = false;
-  context.drawImage(imageCache[key], 0, 0, canvas.width, canvas.height);
-  return context;
+  imageCache[key] ??= paintImage(arrays[view.network].values, start, imageShape(), gray);
+  return drawImage(canvas, imageCache[key], scale);
 }
 
 // Draw the map of the selected position over a gray version of the image. Return the context of the canvas.
-function drawMap(canvas, snapshot, weights, scale) {
-  const grid = mapGrid(), span = cellSpan(grid), {positions} = selectedLayer();
-  const context = drawImage(canvas, snapshot, view.image, scale, true);
-  const top = scaleMaximum(weights);
-  const map = paint(grid[0], grid[1], i => viridis(weights[i] / top));
-  context.globalAlpha = MAP_OPACITY;
-  // Pooled keys at the lower and right border may cover more than the image.
-  context.drawImage(map, 0, 0, canvas.width * grid[1] * span[1] / positions[1],
-                    canvas.height * grid[0] * span[0] / positions[0]);
-  context.globalAlpha = 1;
+function drawRecordedMap(canvas, snapshot, weights, scale) {
+  const context = drawRecordedImage(canvas, snapshot, view.image, scale, true);
+  drawMap(context, weights, scaleMaximum(weights), mapGrid(), selectedLayer().positions);
   return context;
-}
-
-function drawFrame(context, position) {
-  const {positions} = selectedLayer();
-  const [row, column] = rowAndColumn(position);
-  const height = context.canvas.height / positions[0], width = context.canvas.width / positions[1];
-  for (const [color, lineWidth] of [['#000', 5], [FRAME_COLOR, 3]]) {
-    context.strokeStyle = color;
-    context.lineWidth = lineWidth;
-    context.strokeRect(column * width + 2, row * height + 2, Math.max(width - 4, 2), Math.max(height - 4, 2));
-  }
-}
-
-function drawGridLines(context) {
-  const [rows, columns] = selectedLayer().positions;
-  const {width, height} = context.canvas;
-  if (Math.max(rows, columns) > MAX_GRID_LINES) return;
-  context.globalCompositeOperation = 'difference';  // visible on dark and on bright pixels
-  context.fillStyle = '#666';
-  for (let row = 1; row < rows; row++) context.fillRect(0, row * height / rows - 1, width, 2);
-  for (let column = 1; column < columns; column++) context.fillRect(column * width / columns - 1, 0, 2, height);
-  context.globalCompositeOperation = 'source-over';
-}
-
-function drawColorScale() {
-  const bar = paint(2, 256, i => {
-    const background = i < 256 ? 0 : 255;
-    return viridis(i % 256 / 255).map(value => MAP_OPACITY * value + (1 - MAP_OPACITY) * background);
-  });
-  element('color-scale').width = 256;
-  element('color-scale').height = 2;
-  element('color-scale').getContext('2d').drawImage(bar, 0, 0);
-}
-
-// Label the color scale, and mark the weight of uniform attention on it.
-function renderScaleLabels(top) {
-  const uniform = 1 / product(selectedLayer().keys);
-  const left = 100 * uniform / top;
-  const text = `uniform: ${percent(uniform)}`;
-  const label = element('uniform');
-  element('scale-max').textContent = percent(top);
-  label.style.left = '';
-  label.style.right = '';
-  if (left > 101) {  // more than 100, to allow for rounding
-    label.textContent = `${text} (off the scale)`;
-    label.style.right = '0';
-  } else if (left > 50) {
-    label.textContent = `${text} ↑`;
-    label.style.right = `${Math.max(0, 100 - left)}%`;
-  } else {
-    label.textContent = `↑ ${text}`;
-    label.style.left = `${left}%`;
-  }
 }
 
 function renderGamma() {
@@ -279,36 +142,16 @@ function renderGamma() {
 
 // ---- Text
 
-function percent(weight) {
-  const value = 100 * weight;
-  if (value === 0 || value >= 10) return `${value.toFixed(0)}\u00a0%`;
-  if (value >= 1) return `${value.toFixed(1)}\u00a0%`;
-  return `${value.toPrecision(2)}\u00a0%`;
-}
-
 // Epoch 0 means that the epoch is unknown.
 function snapshotName(i) {
   const {epoch, step} = snapshots[i];
   return epoch ? `epoch ${epoch}` : `step ${step}`;
 }
 
-function rangeName(word, first, last) {
-  return first === last ? `${word} ${first}` : `${word}s ${first}–${last}`;
-}
-
-// Return the rows and columns of positions that a cell of a grid covers, in words.
-function cellName(cell, grid) {
-  const {positions} = selectedLayer();
-  const [rowSpan, columnSpan] = cellSpan(grid);
-  const row = Math.floor(cell / grid[1]) * rowSpan, column = cell % grid[1] * columnSpan;
-  return rangeName('row', row + 1, Math.min(row + rowSpan, positions[0])) + ', ' +
-    rangeName('column', column + 1, Math.min(column + columnSpan, positions[1]));
-}
-
 function renderText(weights) {
   const {positions, keys} = selectedLayer();
-  const position = cellName(view.position, positions), key = cellName(keyAt(view.position), keys);
-  const top = [...weights.keys()].filter(i => weights[i] > 0).sort((a, b) => weights[b] - weights[a]).slice(0, 5);
+  const position = cellName(view.position, positions, positions);
+  const key = cellName(keyAt(view.position, selectedLayer()), keys, positions);
   const real = view.network === 'discriminator' && snapshots[view.snapshot].real;
 
   element('image-title').textContent = `${view.held ? 'Held' : 'Position'}: ${position}`;
@@ -317,19 +160,16 @@ function renderText(weights) {
   element('map-title').textContent =
     view.direction === 'looks' ? `Where ${position} looks` : `What looks at ${key}`;
   element('status').textContent = `${snapshotName(view.snapshot)}, ${view.network}${view.held ? ', held' : ''}: ` +
-    largestWeight(position, key, weights, top[0]);
-  element('top').replaceChildren(...top.map(cell => {
-    const item = document.createElement('li');
-    item.textContent = `${cellName(cell, mapGrid())}: ${percent(weights[cell])}`;
-    return item;
-  }));
+    largestWeight(position, key, weights);
+  listWeights(element('top'), weights, mapGrid(), positions);
   element('omitted').textContent = omittedWeights();
 }
 
-// Describe the largest weight. cell is its index, or undefined if all weights are 0.
-function largestWeight(position, key, weights, cell) {
+// Describe the largest weight.
+function largestWeight(position, key, weights) {
+  const [cell] = largestCells(weights);
   if (cell === undefined) return `all recorded weights of ${key} are 0`;
-  const name = cellName(cell, mapGrid()), weight = percent(weights[cell]);
+  const name = cellName(cell, mapGrid(), selectedLayer().positions), weight = percent(weights[cell]);
   if (view.direction === 'looks') return `${position} looks most at ${name} (${weight})`;
   return `the largest weight on ${key} comes from ${name} (${weight})`;
 }
@@ -347,21 +187,22 @@ function omittedWeights() {
 // ---- Rendering
 
 function render() {
-  const [height] = imageShape();
-  const imageScale = Math.max(1, Math.round(IMAGE_HEIGHT / height));
-  const thumbnailScale = Math.max(1, Math.round(THUMBNAIL_HEIGHT / height));
-  const weights = mapWeights(view.snapshot, view.position);
+  const [height] = imageShape(), {positions, keys} = selectedLayer();
+  const imageScale = scaleFor(IMAGE_HEIGHT, height), thumbnailScale = scaleFor(THUMBNAIL_HEIGHT, height);
+  const weights = mapWeights(view.snapshot, view.position), top = scaleMaximum(weights);
 
-  const image = drawImage(element('image'), view.snapshot, view.image, imageScale, false);
-  drawGridLines(image);
-  drawFrame(image, view.position);
-  drawFrame(drawMap(element('map'), view.snapshot, weights, imageScale), view.position);
-  renderScaleLabels(scaleMaximum(weights));
+  const image = drawRecordedImage(element('image'), view.snapshot, view.image, imageScale, false);
+  drawGridLines(image, positions);
+  drawFrame(image, view.position, positions);
+  drawFrame(drawRecordedMap(element('map'), view.snapshot, weights, imageScale), view.position, positions);
+  element('scale-max').textContent = percent(top);
+  markUniform(element('uniform'), 1 / product(keys), top);
   [...element('strip').children].forEach((button, i) => {
-    drawMap(button.firstChild, i, mapWeights(i, view.position), thumbnailScale);
+    drawRecordedMap(button.firstChild, i, mapWeights(i, view.position), thumbnailScale);
     button.setAttribute('aria-pressed', i === view.snapshot);
   });
-  [...element('images').children].forEach((label, i) => drawImage(label.lastChild, view.snapshot, i, 1, false));
+  [...element('images').children].forEach(
+    (label, i) => drawRecordedImage(label.lastChild, view.snapshot, i, 1, false));
   renderGamma();
   renderText(weights);
   renderControls();
@@ -382,10 +223,6 @@ function renderControls() {
 
 let frameRequest = null;
 let addressTimer = null;
-
-function clamp(value, count) {
-  return Math.min(Math.max(value, 0), count - 1);
-}
 
 // Change the view. Draw it once per frame, and write the address later: browsers limit how often it may change.
 function change(values) {
@@ -414,8 +251,9 @@ function changeNetwork(network) {
 }
 
 function movePosition(rows, columns) {
-  const [row, column] = rowAndColumn(view.position);
-  const position = positionAt(row + rows, column + columns);
+  const {positions} = selectedLayer();
+  const [row, column] = rowAndColumn(view.position, positions);
+  const position = cellAt(row + rows, column + columns, positions);
   if (position !== undefined) change({position});
 }
 
@@ -441,7 +279,7 @@ function startPlaying() {
 // Old links may have epoch instead of step.
 
 function address() {
-  const [row, column] = rowAndColumn(view.position);
+  const [row, column] = rowAndColumn(view.position, selectedLayer().positions);
   return `network=${view.network}&layer=${view.layer + 1}&image=${view.image + 1}` +
     `&step=${snapshots[view.snapshot].step}&place=${row + 1},${column + 1}&by=${view.direction}` +
     `&scale=${view.scale}${view.held ? '&held=1' : ''}`;
@@ -463,7 +301,7 @@ function readAddress() {
   if (snapshot >= 0) values.snapshot = snapshot;
   change(values);
   const [row, column] = (parameters.get('place') ?? '').split(',').map(number => parseInt(number, 10) - 1);
-  change({position: positionAt(row, column) ?? sharpestPosition()});
+  change({position: cellAt(row, column, selectedLayer().positions) ?? sharpestPosition()});
 }
 
 // ---- Controls
@@ -486,11 +324,7 @@ function handleKey(event) {
 }
 
 function positionUnder(event) {
-  const [rows, columns] = selectedLayer().positions;
-  const {left, top, width, height} = element('image').getBoundingClientRect();
-  const row = Math.floor((event.clientY - top) / height * rows);
-  const column = Math.floor((event.clientX - left) / width * columns);
-  return clamp(row, rows) * columns + clamp(column, columns);  // the border of the canvas is outside the grid
+  return cellUnder(event, element('image'), selectedLayer().positions);
 }
 
 function previewPosition(event) {
@@ -529,7 +363,7 @@ function buildControls() {
   ).join('');
   element('snapshot').max = snapshots.length - 1;
   element('layer-field').hidden = layers.length === networks.length;  // one layer per network
-  drawColorScale();
+  drawColorScale(element('color-scale'));
 }
 
 function addListeners() {
@@ -554,9 +388,7 @@ async function start() {
     addListeners();
     readAddress();
   } catch (error) {
-    element('error').textContent =
-      `The page cannot be shown (${error.message}): open an undamaged copy in a browser from 2024 or later`;
-    element('error').hidden = false;
+    showError(error);
   }
 }
 

@@ -42,9 +42,6 @@ def array_shapes(snapshot):
 
 def build_page(title, snapshots, left_out, num_images):
     """Return the HTML of the page with the first num_images images of each snapshot."""
-    folder = pathlib.Path(__file__).parent
-    template = (folder / 'page.html').read_text(encoding='utf-8')
-    script = (folder / 'page.js').read_text(encoding='utf-8')
     array_index, data = pack_arrays([arrays for _, arrays in snapshots], num_images)
     all_metadata = [metadata for metadata, _ in snapshots]
     last_metadata, last_arrays = snapshots[-1]
@@ -54,11 +51,31 @@ def build_page(title, snapshots, left_out, num_images):
         'title': title, 'left_out': left_out, 'num_images': num_images, 'recorded_images': len(last_arrays['most_0']),
         'snapshots': [{name: metadata[name] for name in ('epoch', 'step', 'real')} for metadata in all_metadata],
         'layers': layers, 'arrays': array_index}
-    return string.Template(template).substitute(
-        metadata=json.dumps(page_metadata).replace('<', r'\u003c'),  # "</script>" would end the element
-        data=base64.b64encode(zlib.compress(data, 9)).decode(),
-        script=script,
+    return fill_template('page.html', ['maps.js', 'page.js'], metadata=script_json(page_metadata),
+                         data=base64.b64encode(zlib.compress(data, 9)).decode())
+
+
+def fill_template(name, scripts, **values):
+    """Return the text of an HTML template in this folder.
+
+    Args:
+        scripts: names of the files that form the script of the page.
+        values: the text of each placeholder, except those of the script and the style.
+    """
+    script = '\n'.join(map(read_file, scripts))
+    return string.Template(read_file(name)).substitute(
+        values, style=read_file('style.css'), script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+
+
+def read_file(name):
+    """Return the text of a file in this folder."""
+    return (pathlib.Path(__file__).parent / name).read_text(encoding='utf-8')
+
+
+def script_json(value):
+    """Return a value as JSON that cannot end the script element around it."""
+    return json.dumps(value, separators=(',', ':')).replace('<', r'\u003c')
 
 
 def pack_arrays(all_arrays, num_images):

@@ -1,6 +1,7 @@
-"""The attention page in Chromium, and layers to show on it."""
+"""The pages of the explorer in Chromium, and layers to show on the attention page."""
 
 import contextlib
+import json
 import os
 import shutil
 from unittest import mock
@@ -59,7 +60,7 @@ def make_layers(seed, grid=GRID, keys=None, pixels=2, channels=1, count=3):
 
 
 class Page:
-    """An attention page in the browser."""
+    """A page in the browser: an attention page, unless a method says otherwise."""
 
     def __init__(self, driver, path, address='', width=1000):
         self.driver = driver
@@ -99,11 +100,11 @@ class Page:
         webdriver.ActionChains(self.driver).send_keys(keys).perform()
         self.settle()
 
-    def point(self, row, column, click=False):
-        """Move the mouse to the center of a position of GRID. Rows and columns count from 0."""
-        image = self.find('#image')
-        x = ((column + 0.5) / GRID[1] - 0.5) * image.size['width']
-        y = ((row + 0.5) / GRID[0] - 0.5) * image.size['height']
+    def point(self, row, column, click=False, css='#image', grid=GRID):
+        """Move the mouse to the center of a position of a grid on a canvas. Rows and columns count from 0."""
+        image = self.find(css)
+        x = ((column + 0.5) / grid[1] - 0.5) * image.size['width']
+        y = ((row + 0.5) / grid[0] - 0.5) * image.size['height']
         actions = webdriver.ActionChains(self.driver).move_to_element_with_offset(image, x, y)
         if click:
             actions.click()
@@ -147,6 +148,25 @@ class Page:
         image = np.array(values).reshape(height, width, 4)[:, :, :3]
         row_height, column_width = height // GRID[0], width // GRID[1]
         return image[row_height // 2::row_height, column_width // 2::column_width]
+
+    def requested_urls(self):
+        """Return the addresses that this page has requested since it was opened."""
+        events = [json.loads(entry['message'])['message'] for entry in self.driver.get_log('performance')]
+        return [event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent']
+
+    def parts_outside(self):
+        """Return the beginnings of the visible elements that the right edge of the window cuts off."""
+        return self.driver.execute_script("""
+            const width = window.innerWidth;
+            return [document.documentElement, ...document.querySelectorAll('main *')]
+                .filter(part => part.getBoundingClientRect().right > width || part.scrollWidth > width)
+                .map(part => part.outerHTML.slice(0, 80))""")
+
+    def brightness(self):
+        """Return the average color values of the background and of the text."""
+        return [np.mean([int(part) for part in self.driver.execute_script(
+            f'return getComputedStyle(document.body).{name}').strip('rgba()').split(',')[:3]])
+            for name in ('backgroundColor', 'color')]
 
     def errors(self):
         """Return the messages in the browser console and the error message on the page."""

@@ -263,9 +263,9 @@ def test_train_step_moves_the_weights_as_the_two_call_loop_does(two_loops):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('precision, operations', [('float32', 2 * 5 + 5), ('bfloat16', 5)])
+@pytest.mark.parametrize('precision, operations', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
 def test_kernel_gradients_are_convolutions_only_in_bfloat16(sess, precision, operations):
-    """G has five convolutions, and so has D on real images and G(z).
+    """D on real images, D on G(z) and G have five convolutions each. In bfloat16, one pass of D judges both.
 
     D has another pass on G(z), from which only G learns. Its kernel gradients are in the graph in either precision, but
     nothing uses them.

@@ -234,10 +234,10 @@ def test_evaluate_refuses_features_before_it_writes(model, tmp_path):
 ##################################################################################
 
 @pytest.fixture(scope='module')
-def shared_conditional_model(tmp_path_factory):
+def shared_conditional_model(tmp_path_factory, small_data):
     """A conditional model of two classes with a checkpoint of step 3. Tests use the fixture conditional_model."""
     with open_model(TinyGAN, image_shape=(8, 8, 1), conditional=True, classes=2, sample_num=2, test_num=1,
-                    **folders_in(tmp_path_factory.mktemp('conditional'))) as model:
+                    data_dir=str(small_data), **folders_in(tmp_path_factory.mktemp('conditional'))) as model:
         model.config = dataclasses.replace(model.config, class_counts=(19, 1))
         model.save(3)
         yield model
@@ -389,8 +389,27 @@ def test_export_writes_a_graph_of_constants(exported):
                        for operation in graph.get_operations())
 
 
-def test_export_reports_the_folder(exported):
-    assert exported.output == f'Generator of step 3, ema weights:\n{exported.folder}\n'
+def test_export_reports_the_folder_and_the_playground(exported, model):
+    assert exported.output == (f'Generator of step 3, ema weights:\n{exported.folder}\n'
+                               f'Playground, to open in a browser:\n{model.run.results}/SAGAN_playground.html\n')
+
+
+def test_export_writes_the_playground_with_test_images(exported, model):
+    page = pathlib.Path(model.run.results, 'SAGAN_playground.html').read_text(encoding='utf-8')
+    assert '"step":3,' in page and '"samples":{"count":40,' in page
+
+
+def test_export_reports_that_the_playground_has_no_images_of_other_classes(conditional_model, capsys):
+    phases.export(conditional_model)
+    assert ('The playground has no test images: SAGAN_mnist_64_62_conditional was trained on the classes 0, 1, but the '
+            'data set has 0, 1, 2') in capsys.readouterr().out
+
+
+def test_export_of_a_network_that_is_too_large_for_a_page_writes_a_saved_model(model, monkeypatch, capsys):
+    monkeypatch.setattr('explorer.playground.PAGE_BYTES', 1000)
+    phases.export(model)
+    assert sorted(os.listdir(model.run.results)) == ['saved_model']
+    assert 'No playground: a page of 0.' in capsys.readouterr().out
 
 
 ##################################################################################

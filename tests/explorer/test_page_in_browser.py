@@ -1,14 +1,8 @@
-"""The attention page in Chromium.
-
-Without Chromium, the tests are skipped. If SAGAN_BROWSER is set, they fail instead.
-"""
-
-import json
-import os
+"""The attention page in Chromium."""
 
 import numpy as np
 import pytest
-from browser import GRID, SHIFT, Page, chromium, is_installed, make_layers
+from browser import GRID, SHIFT, Page, make_layers
 from selenium.webdriver.common.keys import Keys
 
 from explorer.page import write_page
@@ -18,30 +12,6 @@ pytestmark = pytest.mark.slow
 
 EPOCHS = 1, 2, 5  # of the page of hand-made maps; each has ten steps
 GRIDS = [(GRID, GRID), ((5, 7), (3, 4)), ((17, 16), (17, 16))]  # dense, pooled keys, only the largest weights
-
-
-@pytest.fixture(scope='module')
-def driver():
-    """The driver of a running Chromium."""
-    if not is_installed():
-        message = 'Chromium or chromedriver is not installed: apt-get install chromium chromium-driver'
-        if os.environ.get('SAGAN_BROWSER'):
-            pytest.fail(message)
-        pytest.skip(message)
-    with chromium() as driver:
-        yield driver
-
-
-@pytest.fixture
-def open_page(driver):
-    """Return a function that opens a page. The test fails if the last page reports an error."""
-    pages = []
-
-    def open_in_browser(path, address='', width=1000):
-        pages.append(Page(driver, path, address, width))
-        return pages[-1]
-    yield open_in_browser
-    assert pages[-1].errors() == []
 
 
 @pytest.fixture(scope='module')
@@ -426,8 +396,7 @@ def test_shortcut_leaves_the_focus_on_the_layer_list(page):
 def test_page_requests_nothing(page, path):
     page.press('d]')
     page.click('#play')
-    events = [json.loads(entry['message'])['message'] for entry in page.driver.get_log('performance')]
-    urls = [event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent']
+    urls = page.requested_urls()
     assert urls
     assert all(url.startswith((f'file://{path}', 'data:')) for url in urls)
 
@@ -446,32 +415,14 @@ def test_damaged_page_reports_its_error(driver, path, tmp_path):
     assert message.startswith('The page cannot be shown (')
 
 
-@pytest.fixture
-def emulate(driver):
-    """Return a function that sets media features of the browser."""
-    def set_features(**features):
-        driver.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [
-            {'name': name.replace('_', '-'), 'value': value} for name, value in features.items()]})
-    yield set_features
-    set_features()
-
-
 def test_narrow_page_cuts_nothing_off(open_page, path):
-    page = open_page(path, width=360)
-    outside = page.driver.execute_script("""
-        return [...document.querySelectorAll('main *')].filter(part => part.getBoundingClientRect().right > 360)
-            .map(part => part.outerHTML.slice(0, 80))""")
-    assert outside == []
-    assert page.driver.execute_script('return document.documentElement.scrollWidth') <= 360
+    assert open_page(path, width=360).parts_outside() == []
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_page_follows_the_color_scheme(open_page, path, emulate, scheme):
     emulate(prefers_color_scheme=scheme)
-    page = open_page(path)
-    background, text = (np.mean([int(part) for part in page.driver.execute_script(
-        f'return getComputedStyle(document.body).{name}').strip('rgba()').split(',')[:3]])
-        for name in ('backgroundColor', 'color'))
+    background, text = open_page(path).brightness()
     dark, light = sorted([background, text])
     assert dark < 60 and light > 200
     assert (background == light) == (scheme == 'light')

@@ -120,7 +120,7 @@ def test_down_block_equals_numpy(sess, rng, is_first, downsample):
 @pytest.mark.parametrize('kind, numpy_network', [
     ('dcgan', numpy_dcgan), pytest.param('resnet', numpy_resnet, marks=pytest.mark.slow)], ids=['dcgan', 'resnet'])
 def test_network_equals_numpy(sess, rng, kind, numpy_network):
-    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, z_dim=5, attention='none')
+    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, z_dim=5, attention='none', sn=False)
     z, x = rng.normal(size=[2, 5]), rng.random([2, 32, 32, 1])
     images = model.generator(tf.constant(z, tf.float32), is_training=False)
     _, logit, features = model.discriminator(tf.constant(x, tf.float32), is_training=False)
@@ -133,7 +133,7 @@ def test_network_equals_numpy(sess, rng, kind, numpy_network):
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_discriminator_judges_two_batches_as_it_judges_each(sess, rng, kind):
     """Batch norm, also that of the attention layers, treats real and fake images as two batches."""
-    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, attention='article', gan_type='hinge')
+    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, attention='article', sn=False)
     first, second = (tf.constant(rng.random([3, 32, 32, 1]), tf.float32) for _ in range(2))
     _, together, _ = model.discriminator(tf.concat([first, second], 0), batches=2)
     separate = [model.discriminator(x, reuse=True)[1] for x in (first, second)]
@@ -183,7 +183,7 @@ def test_network_has_attention_on_the_documented_maps(conditional_networks):
 
 @pytest.mark.parametrize('kind', ['dcgan', 'resnet'])
 def test_discriminator_has_batch_norm_only_in_attention(sess, kind):
-    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8)
+    model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, attention='article', sn=False)
     model.discriminator(model.generator(tf.zeros([2, 62])))
     norms = {v.op.name.rsplit('/', 1)[0] for v in tf.global_variables('discriminator/')
              if v.op.name.endswith('moving_mean')}

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from helpers import SMALL, randomize
+from tiny_gan import TinyGAN, open_model
 
 from ops import conv2d, deconv2d
 from SAGAN import SAGAN
@@ -71,6 +72,24 @@ def test_bfloat16_training_computes_kernel_gradients_as_convolutions(sess, name,
     model.build_model()
     step = tf.graph_util.extract_sub_graph(sess.graph_def, [model.train_step.name])
     assert sum(node.op == 'Conv2DBackpropFilter' for node in step.node) == count
+
+
+@pytest.mark.slow
+def test_one_pass_of_d_over_real_and_fake_images_trains_as_two_passes_do():
+    """--precision bfloat16 selects the one pass. Both sessions compute in float32, so that only rounding differs."""
+    results = []
+    for name in 'float32', 'bfloat16':
+        with open_model(TinyGAN, image_shape=SMALL, classes=3, precision=name, conditional=True) as model:
+            rng = np.random.default_rng(0)
+            weights = {v.initializer.inputs[1]: rng.normal(0, 0.1, v.shape) for v in tf.trainable_variables()}
+            model.sess.run(tf.global_variables_initializer(), weights)
+            labels, z_labels = rng.integers(0, 3, [2, 6])
+            losses = model.train_batch([(rng.random([6, *SMALL]), model.draw_z(6, 0), labels, z_labels)], 0)
+            statistics = model.sess.run(tf.global_variables('discriminator/.*/moving_'))
+            results.append([*losses.values(), *statistics])
+    assert len(results[0]) > len(losses)  # D has batch norm
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,0 +1,619 @@
+// The playground. It uses maps.js and drawing.js. playground.py writes the metadata, and graph.js computes the networks
+// in a worker.
+'use strict';
+
+const LISTED_TERMS = 3;  // of the formula
+const ERASER_SCALE = 3;  // times the width of the pen
+const SURFACE_HEIGHT = 224;  // pixels of the surface to draw on, approximately
+const SEEDS = 1e6;
+const Z_RANGE = {uniform: 1, normal: 3};
+const BRIGHTER = [255, 150, 30], DARKER = [70, 150, 255];  // of the difference
+
+const playground = JSON.parse(element('playground').textContent);
+const [height, width, channels] = playground.image_shape;
+const conditional = playground.class_names.length > 0;
+
+// ---- The two sides
+
+// A side is a network with its input and what it has computed. Inputs, lists of gammas and results are replaced, never
+// changed, so that a result belongs to the current input if it refers to the same object.
+function makeSide(network) {
+  const root = element(network), layers = playground.layers[network];
+  return {
+    network, layers, find: css => root.querySelector(css), findAll: css => [...root.querySelectorAll(css)],
+    input: null,  // {z or pixels, label}
+    gammas: layers.map(layer => layer.gamma),
+    pending: null,  // the request that the worker computes
+    result: null,  // {input, gammas, pixels, maps, output}
+    without: null,  // the same with all gammas at 0
+    layer: 0, position: null, held: false, show: 'position'};
+}
+
+const generator = makeSide('generator'), discriminator = makeSide('discriminator');
+const sides = {generator, discriminator};
+
+const walk = {start: null, end: null};  // the kept z
+
+function selectedLayer(side) {
+  return side.layers[side.layer];
+}
+
+// Change a side. Compute what it needs at once and draw it in the next frame.
+function change(side, values) {
+  Object.assign(side, values);
+  compute(side);
+  scheduleFrame(side);
+}
+
+function changeInput(side, values) {
+  change(side, {input: {...side.input, ...values}});
+}
+
+// ---- The worker
+
+let worker = null;
+
+// Request what is missing. While a request is pending, newer inputs replace older ones.
+function compute(side) {
+  if (side.pending || !side.input) return;
+  const {input, gammas, result, without} = side;
+  if (result?.input !== input || result.gammas !== gammas) request(side, {input, gammas, name: 'result'});
+  else if (side.layers.length > 0 && without?.input !== input)
+    request(side, {input, gammas: gammas.map(() => 0), name: 'without'});
+}
+
+function request(side, pending) {
+  side.pending = pending;
+  const kind = side === generator ? 'generate' : 'judge';
+  worker.postMessage({kind, id: side.network, ...pending.input, gammas: pending.gammas});
+}
+
+function receive({data}) {
+  if (data.kind === 'error') {
+    showError(data);
+    return;
+  }
+  const side = sides[data.id], {input, gammas, name} = side.pending;
+  side.pending = null;
+  side[name] = {input, gammas, pixels: data.pixels ?? input.pixels, maps: data.maps, output: data.output};
+  if (side.position === null && side.layers.length > 0) side.position = sharpestPosition(side);
+  change(side, {});
+}
+
+// Start the worker with both networks.
+async function startWorker() {
+  const weights = await inflate('weights', 'deflate-raw');
+  const text = element('worker').textContent;
+  worker = new Worker(URL.createObjectURL(new Blob([text], {type: 'text/javascript'})));
+  await new Promise((resolve, reject) => {
+    worker.onerror = reject;
+    worker.onmessage = ({data}) => data.kind === 'ready' ? resolve() : reject(data);
+    worker.postMessage({kind: 'load', graph: playground.graph, weights}, [weights]);
+  });
+  worker.onmessage = receive;
+  worker.onerror = showError;
+}
+
+// ---- Attention maps
+
+// Return the row of the attention map: the weight that a position gives to each key.
+function rowWeights(side, position) {
+  const keys = product(selectedLayer(side).keys);
+  return side.result.maps[side.layer].subarray(position * keys, (position + 1) * keys);
+}
+
+// Return the average row of the attention map.
+function averageWeights(side) {
+  const {positions, keys} = selectedLayer(side), map = side.result.maps[side.layer];
+  const weights = new Float32Array(product(keys));
+  map.forEach((weight, i) => { weights[i % weights.length] += weight / product(positions); });
+  return weights;
+}
+
+// Return the position with the largest weight.
+function sharpestPosition(side) {
+  const map = side.result.maps[side.layer];
+  return Math.floor(map.indexOf(maximum(map)) / product(selectedLayer(side).keys));
+}
+
+function changeLayer(side, layer) {
+  const {positions} = selectedLayer(side);
+  change(side, {layer});
+  if (selectedLayer(side).positions.join() !== positions.join())
+    change(side, {position: side.result && sharpestPosition(side)});
+}
+
+function renderMap(side) {
+  const {positions, keys} = selectedLayer(side);
+  const weights = side.show === 'position' ? rowWeights(side, side.position) : averageWeights(side);
+  const top = maximum(weights), name = cellName(side.position, positions, positions);
+  const context = drawImage(side.find('.map'), paintPixels(side.result.pixels, true), scaleFor(IMAGE_HEIGHT, height));
+  drawMap(context, weights, top, keys, positions);
+  if (side.show === 'position') drawFrame(context, side.position, positions);
+  side.find('.scale-max').textContent = percent(top);
+  markUniform(side.find('.uniform'), 1 / product(keys), top);
+
+  const [cell] = largestCells(weights);
+  const subject = side.show === 'position' ? name : 'an average position';
+  side.find('.map-title').textContent =
+    side.show === 'position' ? `Where ${name} looks${side.held ? ' (held)' : ''}` : 'Where all positions look';
+  side.find('.status').textContent =
+    `${subject} looks most at ${cellName(cell, keys, positions)} (${percent(weights[cell])})`;
+  side.find('.map').setAttribute('aria-label', `Attention map: ${side.find('.status').textContent}`);
+  listWeights(side.find('.top'), weights, keys, positions);
+  renderFormula(side);
+}
+
+// Show the formula of the layer with the numbers of the selected position.
+function renderFormula(side) {
+  const {positions, keys, block} = selectedLayer(side), gamma = side.result.gammas[side.layer];
+  const weights = rowWeights(side, side.position);
+  const cells = largestCells(weights).slice(0, LISTED_TERMS).filter(cell => weights[cell] >= 0.0005);
+  const rest = weights.length - cells.length;
+  const sum = cells.reduce((total, cell) => total + weights[cell], 0);
+  const terms = cells.map(cell => `${weights[cell].toFixed(3)} h(${cellName(cell, keys, positions)})`);
+  if (rest > 0) terms.push(`${rest} terms with weights of ${Math.max(0, 1 - sum).toFixed(3)} in total`);
+  const here = cellName(side.position, positions, positions), convolution = block === 'paper' ? 'W ' : '';
+  side.find('.general').textContent = `y = x + γ · ${convolution}Σ β h. Here, x and y are the input and output of ` +
+    'the layer at this position, and h is the value at a key. The weights β are a softmax over all keys' +
+    `${block === 'paper' ? ', and W is a 1×1 convolution' : ''}. With the numbers of this position:`;
+  side.find('.formula').textContent = `y(${here}) = x(${here}) ${gamma < 0 ? '−' : '+'} ` +
+    `${Math.abs(gamma).toFixed(3)} · ${convolution}[ ${terms.join(' + ')} ]`;
+}
+
+// ---- Images
+
+// Return a canvas with pixels from 0 to 1.
+function paintPixels(pixels, gray) {
+  return paintImage(Uint8ClampedArray.from(pixels, value => 255 * value), 0, playground.image_shape, gray);
+}
+
+function drawPixels(canvas, pixels, canvasHeight) {
+  return drawImage(canvas, paintPixels(pixels, false), scaleFor(canvasHeight, height));
+}
+
+// Return for each pixel the change of its brightness from one image to another.
+function brightnessChange(before, after) {
+  return Float32Array.from({length: height * width}, (_, i) => {
+    let sum = 0;
+    for (let channel = i * channels; channel < (i + 1) * channels; channel++) sum += after[channel] - before[channel];
+    return sum / channels;
+  });
+}
+
+function renderComparison() {
+  const {result, without} = generator;
+  const stale = without?.input !== result.input;
+  for (const id of ['without', 'difference']) element(id).classList.toggle('stale', stale);
+  if (stale) return;
+  const changes = brightnessChange(without.pixels, result.pixels), top = maximum(changes.map(Math.abs));
+  drawPixels(element('without'), without.pixels, THUMBNAIL_HEIGHT);
+  const painted = paint(height, width, i =>
+    (changes[i] > 0 ? BRIGHTER : DARKER).map(value => top > 0 ? value * Math.abs(changes[i]) / top : 0));
+  drawImage(element('difference'), painted, scaleFor(THUMBNAIL_HEIGHT, height));
+  element('difference-note').textContent = top > 0 ?
+    `The largest change is ${percent(top)} of the range from black to white.` : 'No pixel changes.';
+}
+
+// ---- Drawing in the next frame
+
+let drawingChanged = false;  // the drawing was changed, but not read yet
+const changedSides = new Set();
+
+function scheduleFrame(side) {
+  if (changedSides.size === 0) requestAnimationFrame(renderChanges);
+  changedSides.add(side);
+}
+
+function renderChanges() {
+  if (drawingChanged) {
+    drawingChanged = false;
+    changeInput(discriminator, {pixels: readDrawing()});
+  }
+  const changed = [...changedSides];
+  changedSides.clear();
+  changed.forEach(renderSide);
+}
+
+function renderSide(side) {
+  if (side === discriminator) renderDrawing();
+  if (!side.result) return;
+  if (side === generator) renderGenerated();
+  else renderOutput();
+  if (side.layers.length > 0) {
+    renderMap(side);
+    side.findAll('.gammas output').forEach((output, i) => { output.textContent = side.gammas[i].toFixed(3); });
+  }
+  if (conditional) side.find(`.classes input[value="${side.input.label}"]`).checked = true;
+}
+
+function renderGenerated() {
+  const {input, pixels} = generator.result;
+  const context = drawPixels(generator.find('.image'), pixels, IMAGE_HEIGHT);
+  if (generator.layers.length > 0) {
+    drawGridLines(context, selectedLayer(generator).positions);
+    drawFrame(context, generator.position, selectedLayer(generator).positions);
+    renderComparison();
+  }
+  for (const [end, z] of Object.entries(walk))
+    if (input.z === z) drawPixels(element(`${end}-image`), pixels, THUMBNAIL_HEIGHT);
+  renderCoordinates();
+}
+
+function renderDrawing() {
+  const {input, position} = discriminator;
+  const context = drawPixels(element('drawing'), input.pixels, IMAGE_HEIGHT);
+  if (position !== null) drawFrame(context, position, selectedLayer(discriminator).positions);
+}
+
+function renderOutput() {
+  const {result, without} = discriminator;
+  const isProbability = playground.output === 'probability';
+  element('output').textContent = isProbability ? `Probability that it is real: ${result.output.toFixed(3)}`
+    : `Output: ${result.output.toFixed(2)}`;
+  element('probability').hidden = !isProbability;
+  if (isProbability) element('probability').value = result.output;
+  const digits = isProbability ? 3 : 2;
+  const note = isProbability ? '' : 'The higher the output, the more real the image looks. ';
+  if (without?.input === result.input)
+    element('output-note').textContent = `${note}Without attention: ${without.output.toFixed(digits)}.`;
+  else if (discriminator.layers.length === 0) element('output-note').textContent = note;
+}
+
+// ---- Selecting a position
+
+function movePosition(side, rows, columns) {
+  const {positions} = selectedLayer(side);
+  const [row, column] = rowAndColumn(side.position, positions);
+  const position = cellAt(row + rows, column + columns, positions);
+  if (position !== undefined) change(side, {position});
+}
+
+const ARROWS = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]};
+
+function handleCanvasKey(side, event) {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  const arrow = ARROWS[event.key];
+  if (arrow) {
+    const before = side.position;
+    movePosition(side, ...arrow);
+    if (event.shiftKey && event.target === element('drawing'))
+      drawStroke(centerOf(before), centerOf(side.position), eraserSelected());
+  } else if (event.key === 'Enter') change(side, {held: !side.held});
+  else return;
+  event.preventDefault();
+}
+
+// Let the pointer and the keys select positions on a canvas.
+function selectOn(side, canvas) {
+  const under = event => cellUnder(event, canvas, selectedLayer(side).positions);
+  canvas.addEventListener('pointermove', event => {
+    const position = under(event);
+    if (!side.held && position !== side.position) change(side, {position});
+  });
+  if (canvas !== element('drawing')) {  // where a click draws
+    canvas.addEventListener('click', event => {
+      const position = under(event);
+      change(side, {position, held: !side.held || position !== side.position});
+    });
+  }
+  canvas.addEventListener('keydown', event => handleCanvasKey(side, event));
+}
+
+// ---- Generator: z
+
+// Return a function that returns random numbers from 0 to 1: Mulberry32 by Tommy Ettinger.
+function randomNumbers(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6D2B79F5) >>> 0;
+    let x = Math.imul(state ^ (state >>> 15), state | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+function drawZ(seed) {
+  const random = randomNumbers(seed);
+  const uniform = () => 2 * random() - 1;
+  const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());  // Box-Muller
+  return Float32Array.from({length: playground.z_dim}, playground.z_name === 'normal' ? normal : uniform);
+}
+
+function changeZ(z, note) {
+  element('sample-note').textContent = note;
+  changeInput(generator, {z});
+}
+
+function showSample(seed) {
+  element('seed').value = seed;
+  changeZ(drawZ(seed), `z of seed ${seed}`);
+}
+
+function changeCoordinate(coordinate, value) {
+  const z = generator.input.z.slice();
+  z[coordinate] = value;
+  const note = element('sample-note').textContent;
+  changeZ(z, note.endsWith('changed') ? note : `${note}, changed`);
+}
+
+function keepSample(end) {
+  walk[end] = generator.input.z;
+  element('walk').disabled = !walk.start || !walk.end;
+  element('walk').value = end === 'start' ? 0 : 100;
+  scheduleFrame(generator);
+}
+
+function walkTo(percentage) {
+  const way = percentage / 100;
+  const z = walk.start.map((value, i) => (1 - way) * value + way * walk.end[i]);
+  changeZ(z, `z at ${percentage} % of the way from start to end`);
+}
+
+function coordinateRows() {
+  return [...element('coordinates').children].map(row => {
+    const number = row.querySelector('input[type=number]');
+    const coordinate = Number(number ? number.value : row.dataset.coordinate);
+    return {coordinate, slider: row.querySelector('input[type=range]'), output: row.querySelector('output')};
+  });
+}
+
+function renderCoordinates() {
+  for (const {coordinate, slider, output} of coordinateRows()) {
+    const value = generator.input.z[coordinate];
+    slider.value = value;
+    slider.setAttribute('aria-label', `z[${coordinate}]`);
+    output.textContent = value.toFixed(2);
+  }
+}
+
+// ---- Discriminator: the drawing
+
+// The surface has several pixels per pixel of the image, so that strokes get gray edges as in MNIST.
+const surfaceScale = scaleFor(SURFACE_HEIGHT, height);
+const ink = makeSurface(height * surfaceScale, width * surfaceScale);
+// Images of 32 pixels have a wider border than those of MNIST, but digits of the same size.
+const mnistPixel = surfaceScale * (height === 32 ? 1 : height / 28);
+const blank = channels === 1 ? '#000' : '#fff';
+
+// Change the drawing. It is read and judged in the next frame.
+function changeDrawing(draw, ...options) {
+  draw(ink, ...options);
+  drawingChanged = true;
+  scheduleFrame(discriminator);
+}
+
+function readDrawing() {
+  return readPixels(ink, surfaceScale, channels);
+}
+
+// Replace the drawing by an image, and judge it as this class.
+function replaceDrawing(image, label) {
+  ink.imageSmoothingEnabled = false;
+  ink.drawImage(image, 0, 0, ink.canvas.width, ink.canvas.height);
+  change(discriminator, {input: {pixels: readDrawing(), label}});
+}
+
+function drawStroke(from, to, erase) {
+  const color = channels === 1 ? '#fff' : element('color').value, lineWidth = STROKE_WIDTH * mnistPixel;
+  if (erase) changeDrawing(drawLine, from, to, blank, ERASER_SCALE * lineWidth);
+  else changeDrawing(drawLine, from, to, color, lineWidth);
+}
+
+function eraserSelected() {
+  return document.querySelector('input[name=tool]:checked').value === 'eraser';
+}
+
+// Return the point of the surface at the center of a position.
+function centerOf(position) {
+  const {positions} = selectedLayer(discriminator), [row, column] = rowAndColumn(position, positions);
+  return [(column + 0.5) * ink.canvas.width / positions[1], (row + 0.5) * ink.canvas.height / positions[0]];
+}
+
+function listenForStrokes(canvas) {
+  let last = null;
+  const pointOf = event => {
+    const shown = canvas.getBoundingClientRect();
+    return [(event.clientX - shown.left) * ink.canvas.width / shown.width,
+            (event.clientY - shown.top) * ink.canvas.height / shown.height];
+  };
+  const continueStroke = event => {
+    const point = pointOf(event), penEraser = (event.buttons & 32) !== 0;  // the other end of a pen
+    drawStroke(last, point, penEraser || eraserSelected());
+    last = point;
+  };
+  canvas.addEventListener('pointerdown', event => {
+    if (!event.isPrimary || event.button === 1 || event.button === 2) return;
+    canvas.setPointerCapture(event.pointerId);
+    last = pointOf(event);
+    continueStroke(event);
+  });
+  canvas.addEventListener('pointermove', event => {
+    if (last && event.isPrimary) continueStroke(event);
+  });
+  for (const type of ['pointerup', 'pointercancel']) canvas.addEventListener(type, () => { last = null; });
+}
+
+// ---- Discriminator: images to start from
+
+function startFromSample(index) {
+  replaceDrawing(sampleCanvas(index), conditional ? playground.samples.labels[index] : null);
+}
+
+const sampleBytes = decodeBase64(playground.samples.images);
+
+function sampleCanvas(index) {
+  return paintImage(sampleBytes, index * height * width * channels, playground.image_shape, false);
+}
+
+function startFromGenerated() {
+  if (!generator.result) return;
+  replaceDrawing(paintPixels(generator.result.pixels, false), generator.result.input.label);
+}
+
+async function startFromFile(file) {
+  element('file-error').hidden = true;
+  try {
+    const image = await readImageFile(file, ink.canvas.height, ink.canvas.width);
+    if (channels === 1) toGray(image);
+    replaceDrawing(image.canvas, discriminator.input.label);
+  } catch (error) {
+    element('file-error').textContent = `The file was not opened (${error.message}): choose another image`;
+    element('file-error').hidden = false;
+  }
+}
+
+// ---- Building the page
+
+function fromTemplate(id) {
+  return element(id).content.cloneNode(true);
+}
+
+function buildClasses(side) {
+  side.find('.classes').replaceChildren(...playground.class_names.map((name, label) => {
+    const input = document.createElement('input');
+    Object.assign(input, {type: 'radio', name: `${side.network}-class`, value: label});
+    input.addEventListener('change', () => changeInput(side, {label}));
+    const item = document.createElement('label');
+    item.append(input, name);
+    return item;
+  }));
+}
+
+function buildAttention(side) {
+  const field = side.find('.attention-field');
+  field.append(fromTemplate('attention-template'));
+  side.find('.views').append(fromTemplate('map-template'));
+  side.find('.findings').prepend(fromTemplate('weights-template'));
+  field.querySelector('.layer-field').hidden = side.layers.length === 1;
+  field.querySelector('.layer-help').hidden = side.layers.length === 1;
+  const select = field.querySelector('.layer');
+  select.append(...side.layers.map((layer, i) => new Option(`${i + 1}: ${layer.positions.join(' × ')}`, i)));
+  select.addEventListener('change', () => changeLayer(side, Number(select.value)));
+  for (const input of field.querySelectorAll('input[type=radio]')) {
+    input.name = `${side.network}-show`;
+    input.addEventListener('change', () => change(side, {show: input.value}));
+  }
+  side.layers.forEach((layer, i) => field.querySelector('.gammas').append(buildGamma(side, layer, i)));
+  drawColorScale(side.find('.color-scale'));
+  selectOn(side, side.find('.image'));
+  selectOn(side, side.find('.map'));
+}
+
+// The slider has the unit of the trained gamma, whose sign has no meaning. A layer that was never trained has gamma 0.
+function buildGamma(side, layer, i) {
+  const part = fromTemplate('gamma-template');
+  const slider = part.querySelector('input'), [off, trained] = part.querySelectorAll('button');
+  const unit = layer.gamma === 0 ? 1 : layer.gamma;
+  const set = value => {
+    slider.value = value;
+    slider.setAttribute('aria-valuetext', `gamma ${(value * unit).toFixed(3)}`);
+    change(side, {gammas: side.gammas.map((gamma, j) => j === i ? value * unit : gamma)});
+  };
+  const name = side.layers.length === 1 ? 'Gamma' : `Gamma of layer ${i + 1} (${layer.positions.join(' × ')})`;
+  part.querySelector('.gamma-name').textContent = `${name}:`;
+  slider.setAttribute('aria-label', name);
+  slider.value = layer.gamma === 0 ? 0 : 1;
+  trained.textContent = `trained: ${layer.gamma.toFixed(3)}`;
+  slider.addEventListener('input', () => set(Number(slider.value)));
+  off.addEventListener('click', () => set(0));
+  trained.addEventListener('click', () => set(layer.gamma === 0 ? 0 : 1));
+  return part;
+}
+
+function buildCoordinates() {
+  const {coordinates, z_dim: zDim, z_name: zName} = playground;
+  const others = [...Array(zDim).keys()].filter(coordinate => !coordinates.includes(coordinate));
+  for (const coordinate of others.length > 0 ? [...coordinates, null] : coordinates) {
+    const part = fromTemplate('coordinate-template'), row = part.firstElementChild;
+    const slider = row.querySelector('input');
+    slider.min = -Z_RANGE[zName];
+    slider.max = Z_RANGE[zName];
+    if (coordinate === null) {
+      const number = document.createElement('input');
+      Object.assign(number, {type: 'number', min: 0, max: zDim - 1, value: others[0]});
+      number.setAttribute('aria-label', 'Coordinate of z');
+      number.addEventListener('change', () => {
+        number.value = clamp(Math.round(Number(number.value)), zDim);
+        scheduleFrame(generator);
+      });
+      row.firstElementChild.replaceWith(number);
+    } else {
+      row.dataset.coordinate = coordinate;
+      row.firstElementChild.textContent = `z[${coordinate}]`;
+    }
+    element('coordinates').append(part);
+  }
+  coordinateRows().forEach(({slider}, i) =>
+    slider.addEventListener('input', () => changeCoordinate(coordinateRows()[i].coordinate, Number(slider.value))));
+}
+
+function buildSamples() {
+  element('samples').hidden = playground.samples.count === 0;
+  for (let i = 0; i < playground.samples.count; i++) {
+    const button = document.createElement('button'), label = playground.samples.labels[i];
+    const name = conditional ? `, ${playground.class_names[label]}` : '';
+    button.type = 'button';
+    button.setAttribute('aria-label', `Test image ${i + 1}${name}`);
+    button.append(sampleCanvas(i));
+    button.addEventListener('click', () => startFromSample(i));
+    element('samples').append(button);
+  }
+}
+
+function buildPage() {
+  const {run, step, z_dim: zDim} = playground;
+  document.title = `Playground: ${run}`;
+  element('title').textContent = run;
+  element('contents').textContent = `Training step ${step}. Images: ${playground.image_shape.join(' × ')}.`;
+  element('z-dim').textContent = zDim;
+  element('color-field').hidden = channels === 1;
+  element('center').hidden = channels !== 1;
+  element('shortcuts').hidden = Object.values(sides).every(side => side.layers.length === 0);
+  for (const field of document.querySelectorAll('.class-field')) field.hidden = !conditional;
+  for (const side of Object.values(sides)) {
+    for (const part of side.findAll('.with-attention')) part.hidden = side.layers.length === 0;
+    if (side.layers.length > 0) buildAttention(side);
+    if (conditional) buildClasses(side);
+  }
+  buildCoordinates();
+  buildSamples();
+}
+
+function addListeners() {
+  element('new-sample').addEventListener('click', () => showSample(Math.floor(SEEDS * Math.random())));
+  element('seed').addEventListener('change', ({target}) => showSample(clamp(Math.trunc(Number(target.value)), SEEDS)));
+  element('keep-start').addEventListener('click', () => keepSample('start'));
+  element('keep-end').addEventListener('click', () => keepSample('end'));
+  element('walk').addEventListener('input', event => walkTo(Number(event.target.value)));
+  element('clear').addEventListener('click', () => changeDrawing(fillSurface, blank));
+  element('center').addEventListener('click', () => changeDrawing(centerDigit, mnistPixel));
+  element('invert').addEventListener('click', () => changeDrawing(invert));
+  element('use-generated').addEventListener('click', startFromGenerated);
+  element('file').addEventListener('change', ({target}) => {
+    if (target.files.length > 0) startFromFile(target.files[0]);
+  });
+  document.addEventListener('keydown', ({key}) => {
+    if (key === 'Escape') Object.values(sides).forEach(side => change(side, {held: false}));
+  });
+  listenForStrokes(element('drawing'));
+}
+
+async function start() {
+  try {
+    await startWorker();
+    buildPage();
+    document.querySelector('main').hidden = false;
+    addListeners();
+    const label = conditional ? 0 : null;
+    generator.input = {label};
+    showSample(0);
+    fillSurface(ink, blank);
+    change(discriminator, {input: {pixels: readDrawing(), label}});
+    if (playground.samples.count > 0) startFromSample(0);
+  } catch (error) {
+    showError(error);
+  }
+}
+
+start();
