@@ -1,4 +1,4 @@
-// Computes the networks of the playground, in a Web Worker. playground.py writes the nodes, constant-folded and in order.
+// Computes the networks of the playground, in a Web Worker. playground.py writes the nodes in the order of computation.
 // The batch size is 1. A value is a Float32Array in row-major order. An operation writes its result into out.
 'use strict';
 
@@ -301,7 +301,8 @@ const ANSWERS = {
   generate({id, z, label, gammas}) {
     const {values, outputs} = networks.generator;
     compute(networks.generator, z, label, gammas);
-    return {kind: 'generated', id, pixels: values[outputs.result].slice(), maps: outputs.maps.map(i => values[i].slice())};
+    return {kind: 'generated', id, pixels: values[outputs.result].slice(),
+            maps: outputs.maps.map(i => values[i].slice())};
   },
   judge({id, pixels, label, gammas}) {
     const {values, outputs} = networks.discriminator;

@@ -247,17 +247,15 @@ function renderDrawing() {
 }
 
 function renderOutput() {
-  const {result, without} = discriminator;
-  const isProbability = playground.output === 'probability';
-  element('output').textContent = isProbability ? `Probability that it is real: ${result.output.toFixed(3)}`
-    : `Output: ${result.output.toFixed(2)}`;
+  const {result, without} = discriminator, isProbability = playground.output === 'probability';
+  const format = output => output.toFixed(isProbability ? 3 : 2);
+  element('output').textContent =
+    `${isProbability ? 'Probability that it is real' : 'Output'}: ${format(result.output)}`;
+  element('output-help').hidden = isProbability;
   element('probability').hidden = !isProbability;
   if (isProbability) element('probability').value = result.output;
-  const digits = isProbability ? 3 : 2;
-  const note = isProbability ? '' : 'The higher the output, the more real the image looks. ';
   if (without?.input === result.input)
-    element('output-note').textContent = `${note}Without attention: ${without.output.toFixed(digits)}.`;
-  else if (discriminator.layers.length === 0) element('output-note').textContent = note;
+    element('output-note').textContent = `Without attention: ${format(without.output)}.`;
 }
 
 // ---- Selecting a position

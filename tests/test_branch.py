@@ -313,7 +313,7 @@ def test_stopped_run_has_a_grid_of_sample_num_images(stopped):
 
 @pytest.mark.slow
 def test_stopped_run_has_a_page_of_its_last_step(stopped):
-    assert b'"snapshots": [{"epoch": 0, "step": 2, "real": true}]' in stopped.files['SAGAN_explorer.html']
+    assert b'"snapshots":[{"epoch":0,"step":2,"real":true}]' in stopped.files['SAGAN_explorer.html']
 
 
 @pytest.mark.slow

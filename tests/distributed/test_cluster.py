@@ -134,8 +134,8 @@ def test_graph_of_two_workers_has_two_messages_per_batch_norm_and_pass(sess, net
 
     The five other messages are the gradients of D, those of G, the losses, agree_to_stop and barrier.
     """
-    options = {'image_shape': (12, 16, 1)} if network is SAGAN else {'image_shape': (32, 32, 1), 'ch': 8}
-    build_network(sess, network, TWO_ADDRESSES, **options)
+    image_shape = (12, 16, 1) if network is SAGAN else (32, 32, 1)
+    build_network(sess, network, TWO_ADDRESSES, image_shape=image_shape, ch=8, sn=False, attention='article')
     assert count_reductions(sess.graph) == 2 * (g_norms + 3 * d_norms) + 5
 
 

@@ -93,7 +93,7 @@ class Playground(Page):
     def z(self):
         return np.array(self.run('return Array.from(generator.input.z)'))
 
-    def texts(self, css):
+    def text_of(self, css):
         return self.find(css).text
 
     def set(self, css, value):
@@ -257,16 +257,16 @@ def test_buttons_switch_attention_off_and_on(page):
     shown = []
     for button in 1, 2:
         page.click(f'{D} .marks button:nth-child({button})')
-        shown.append(page.texts(f'{D} .gammas output'))
+        shown.append(page.text_of(f'{D} .gammas output'))
     assert shown == ['0.000', '0.400']
 
 
 @slow
 def test_gamma_that_was_never_trained_starts_at_zero(open_playground):
     page = open_playground({'layers': {'generator': layers(0), 'discriminator': layers(0)}})
-    assert page.texts(f'{G} .gammas output') == '0.000'
+    assert page.text_of(f'{G} .gammas output') == '0.000'
     page.set(f'{G} .gammas input', 0.5)
-    assert page.texts(f'{G} .gammas output') == '0.500'
+    assert page.text_of(f'{G} .gammas output') == '0.500'
 
 
 @slow
@@ -338,7 +338,7 @@ def test_stroke_changes_the_output(page):
 @slow
 def test_position_follows_the_pen(page):
     page.stroke((2, 2), (26, 14))
-    assert page.texts(f'{D} .map-title') == 'Where row 4, column 7 looks'
+    assert page.text_of(f'{D} .map-title') == 'Where row 4, column 7 looks'
 
 
 @slow
@@ -391,7 +391,7 @@ def test_shift_and_arrow_keys_draw(page):
     ActionChains(page.driver).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT * 3).key_up(Keys.SHIFT).perform()
     page.settle()
     assert (page.pixels('discriminator')[14, 6:18, 0] > 0.9).all()
-    assert page.texts(f'{D} .map-title') == 'Where row 4, column 5 looks'
+    assert page.text_of(f'{D} .map-title') == 'Where row 4, column 5 looks'
 
 
 @slow
@@ -537,46 +537,46 @@ def test_hostile_file_leaves_the_page_working(page, tmp_path, part):
 def test_pointing_selects_a_position(page, css):
     page.point(1, 2, css=css, grid=(7, 7))
     side = css.split()[0] if css != '#drawing' else D
-    assert page.texts(f'{side} .status') == 'row 2, column 3 looks most at row 2, column 4 (75 %)'
+    assert page.text_of(f'{side} .status') == 'row 2, column 3 looks most at row 2, column 4 (75 %)'
 
 
 @slow
 def test_click_holds_a_position_until_escape(page):
     page.point(1, 2, click=True, css=f'{G} .image', grid=(7, 7))
     page.point(4, 4, css=f'{G} .image', grid=(7, 7))
-    assert page.texts(f'{G} .map-title') == 'Where row 2, column 3 looks (held)'
+    assert page.text_of(f'{G} .map-title') == 'Where row 2, column 3 looks (held)'
     page.press(Keys.ESCAPE, f'{G} .image')
     page.point(4, 4, css=f'{G} .image', grid=(7, 7))
     page.point(4, 5, css=f'{G} .image', grid=(7, 7))
-    assert page.texts(f'{G} .map-title') == 'Where row 5, column 6 looks'
+    assert page.text_of(f'{G} .map-title') == 'Where row 5, column 6 looks'
 
 
 @slow
 def test_keys_move_and_hold_a_position(page):
     page.point(1, 2, css=f'{D} .map', grid=(7, 7))
     page.press(Keys.ARROW_DOWN + Keys.ARROW_LEFT + Keys.ENTER, f'{D} .map')
-    assert page.texts(f'{D} .map-title') == 'Where row 3, column 2 looks (held)'
+    assert page.text_of(f'{D} .map-title') == 'Where row 3, column 2 looks (held)'
 
 
 @slow
 def test_map_can_show_the_average_of_all_positions(page):
     page.click(f'{D} input[value=average]')
-    assert page.texts(f'{D} .map-title') == 'Where all positions look'
-    assert page.texts(f'{D} .scale-max') == '2.0 %'  # every position is looked at equally
+    assert page.text_of(f'{D} .map-title') == 'Where all positions look'
+    assert page.text_of(f'{D} .scale-max') == '2.0 %'  # every position is looked at equally
 
 
 @slow
 def test_layer_list_selects_the_map(open_playground):
     page = open_playground({'layers': {'generator': layers(0.2, 0.8), 'discriminator': layers(0.2)}})
     page.set(f'{G} .layer', 1)
-    assert page.texts(f'{G} .uniform') == '↑ uniform: 6.3 %'  # of 4 x 4 keys
-    assert 'column 3' not in page.texts(f'{D} .layer-field')
+    assert page.text_of(f'{G} .uniform') == '↑ uniform: 6.3 %'  # of 4 x 4 keys
+    assert 'column 3' not in page.text_of(f'{D} .layer-field')
 
 
 @slow
 def test_formula_has_the_numbers_of_the_position(page):
     page.point(1, 2, css=f'{G} .image', grid=(7, 7))
-    assert page.texts(f'{G} .formula') == (
+    assert page.text_of(f'{G} .formula') == (
         'y(row 2, column 3) = x(row 2, column 3) + 0.400 · [ 0.750 h(row 2, column 4) + 0.005 h(row 1, column 1) + '
         '0.005 h(row 1, column 2) + 46 terms with weights of 0.240 in total ]')
 

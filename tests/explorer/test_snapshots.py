@@ -220,7 +220,7 @@ def test_resumed_run_has_the_snapshots_and_page_of_an_uninterrupted_run(run_main
             assert one.files == other.files
             assert all((one[name] == other[name]).all() for name in one.files)
     page = (whole / 'SAGAN_explorer.html').read_text()
-    assert (parts / 'SAGAN_explorer.html').read_text() == page.replace('"title": "whole"', '"title": "parts"')
+    assert (parts / 'SAGAN_explorer.html').read_text() == page.replace('"title":"whole"', '"title":"parts"')
 
 
 @pytest.mark.slow
@@ -228,5 +228,5 @@ def test_phase_test_adds_a_snapshot_of_its_step_to_the_page(run_main, tmp_path, 
     assert run_main(*training_options, '--epoch', 2, '--name', 'run')[0] == 0
     (tmp_path / 'results/run/SAGAN_maps/4.npz').unlink()
     assert run_main('--phase', 'test', '--name', 'run', '--test_num', 1)[0] == 0
-    assert '"snapshots": [{"epoch": 1, "step": 2, "real": true}, {"epoch": 0, "step": 4, "real": true}]' in (
+    assert '"snapshots":[{"epoch":1,"step":2,"real":true},{"epoch":0,"step":4,"real":true}]' in (
         tmp_path / 'results/run/SAGAN_explorer.html').read_text()
