@@ -205,4 +205,4 @@ def test_attention_figure_is_written(two_layers):
 @pytest.mark.slow
 def test_attention_layers_are_on_the_page(two_layers):
     page = pathlib.Path(two_layers.run.result_path('explorer.html')).read_text()
-    assert re.findall('"positions": .([0-9]+)', page) == ['7', '14', '7']
+    assert re.findall('"positions":.([0-9]+)', page) == ['7', '14', '7']

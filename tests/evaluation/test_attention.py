@@ -201,7 +201,7 @@ def snapshot_of(epoch, step):
 
 def snapshots_on(page):
     """Return (epoch, step) of each snapshot on a page."""
-    snapshots, = re.findall(r'"snapshots": (\[.*?\])', pathlib.Path(page).read_text())
+    snapshots, = re.findall(r'"snapshots":(\[.*?\])', pathlib.Path(page).read_text())
     return [(snapshot['epoch'], snapshot['step']) for snapshot in json.loads(snapshots)]
 
 
