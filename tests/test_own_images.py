@@ -124,7 +124,7 @@ def test_image_size_is_refused_before_images_are_prepared(run_main, tmp_path):
 def test_train_refuses_other_classes(copied, run_main):
     before = snapshot(copied / 'checkpoint')
     (copied / 'data' / 'own' / 'left').rename(copied / 'data' / 'own' / 'right')
-    one_line_error(run_main(*CONDITIONAL, '--iteration', 8), 'the classes above, below, left',
+    one_line_error(run_main(*CONDITIONAL, '--name', RUN, '--iteration', 8), 'the classes above, below, left',
                    'the data set has above, below, right')
     assert {path: digest for path, digest in snapshot(copied / 'checkpoint').items() if path.name != 'lock'} == {
         path: digest for path, digest in before.items() if path.name != 'lock'}
@@ -135,7 +135,7 @@ def resumed_with_fewer_images(copied, run_main, few_statistics):
     """The output of a run that was resumed after two images were removed."""
     for name in '03.png', '04.png':
         (copied / 'data' / 'own' / 'left' / name).unlink()
-    code, out, err = run_main(*CONDITIONAL, '--iteration', 8)
+    code, out, err = run_main(*CONDITIONAL, '--name', RUN, '--iteration', 8)
     assert (code, err) == (0, '')
     return out
 
