@@ -176,6 +176,7 @@ class SAGAN:
             z: noise [B, z_dim].
             labels, z_labels: the classes [B] of inputs and of z, or None unless the model is conditional.
             step: number of steps before this one.
+            batch_number: number of batches before this one. It seeds augmentation and the noise of a penalty.
             lr_scale: number by which both learning rates are multiplied.
 
         Raises:
@@ -189,6 +190,7 @@ class SAGAN:
         self.inputs = tf.placeholder(tf.float32, [None, *config.image_shape], name='real_images')
         self.z = tf.placeholder(tf.float32, [None, config.z_dim], name='z')
         self.step = tf.placeholder_with_default(0., [], name='step')
+        self.batch_number = tf.placeholder_with_default(0, [], name='batch_number')
         self.lr_scale = tf.placeholder_with_default(1., [], name='lr_scale')
         self.labels = self.z_labels = None
         if config.conditional:
@@ -204,32 +206,21 @@ class SAGAN:
     def build_training_step(self):
         """Build the training step.
 
-        Sets these operations, tensors and placeholders:
+        Sets these operations and tensors:
             d_step: updates D on inputs and G(z).
             train_step: runs d_step, updates G through the updated D on the same z, then updates G's moving averages.
             losses: {name: scalar}. Fetching g_loss runs d_step, because G's loss is computed with the updated D.
             gammas: {column of the history: scalar}.
-            batch_number: placeholder for the number of the batch, counted from 0. It seeds the random numbers of
-                augmentation and of a penalty.
         """
-        def new_batch_number():
-            return tf.placeholder_with_default(0, [], name='batch_number')
-
         config, cluster = self.config, self.cluster
         gradients = BFLOAT16_GRADIENTS if config.precision == 'bfloat16' and not gpu_names() else {}
         labels, z_labels = cluster.local_shard(self.labels), cluster.local_shard(self.z_labels)
         # A separate name scope, so that <network>/attention/attention_map:0 is the map of the sampling graph.
         with tf.name_scope('training'), tf.get_default_graph().gradient_override_map(gradients):
-            # An operation before the variables changes their initial values. A run without augmentation has none here.
-            if config.augment:
-                self.batch_number = new_batch_number()
             fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
-            fake_view = self.augmented(fake, 1)
-            real_logit, fake_logit = self.judge(
-                self.augmented(cluster.local_shard(self.inputs), 0), fake_view, labels, z_labels)
-            if not config.augment:
-                self.batch_number = new_batch_number()
+            real_view, fake_view = self.augmented(cluster.local_shard(self.inputs), 0), self.augmented(fake, 1)
+            real_logit, fake_logit = self.judge(real_view, fake_view, labels, z_labels)
             penalties = self.build_penalty(fake, labels)
         d_loss_real, d_loss_fake = self.objective.d_loss(real_logit, fake_logit)
         d_loss = tf.add_n([d_loss_real, d_loss_fake, *(config.ld * penalty for penalty in penalties.values())])
@@ -612,14 +603,19 @@ class SAGAN:
         """
         return np.concatenate(list(self.sample_batches(z, labels)))
 
-    def pixels(self, z, labels=None):
-        """Return the same images as sample, but as uint8, which takes a quarter of the memory."""
+    def pixels(self, z, labels=None, progress=None):
+        """Return the same images as sample, but as uint8, which takes a quarter of the memory.
+
+        progress is a Progress that counts images, or None.
+        """
         z, labels = self.sampling_inputs(z, labels)
         pixels = np.empty([len(z), *self.config.image_shape], np.uint8)
         start = 0
         for images in self.sample_batches(z, labels):
             pixels[start:start + len(images)] = to_uint8(images)
             start += len(images)
+            if progress is not None:
+                progress.update(len(images))
         return pixels
 
     def sample_batches(self, z, labels=None):

@@ -7,8 +7,6 @@ seed is the seed of z: the same seed gives the same files.
 import math
 import os
 
-import numpy as np
-
 from datasets import load_dataset
 from evaluation.attention import real_images, take_snapshot, write_attention_figure, write_attention_page
 from evaluation.classifier import has_classifier, load_classifier, training_epochs
@@ -23,7 +21,7 @@ from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
 from storage.run import checkpoint_steps, describe_reading, list_names
 from tf1 import one_line, tf
-from utils import Stream, atomic_folder, make_folder, to_uint8, write_json
+from utils import Stream, atomic_folder, make_folder, write_json
 
 TIMED_IMAGES = 50
 # Measured on two cores.
@@ -83,7 +81,8 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
             check_reference(statistics, extract, dataset.test[0][:2])
     report_plan(model, dataset, z, labels, extract, statistics)
     make_folder(model.run.results)
-    images = draw_samples(model, z, labels)
+    with Progress(f'Drawing {len(z)} samples', len(z)) as progress:
+        images = model.pixels(z, labels, progress)
     if extract is None:
         extract = load_classifier(config.dataset_name, dataset, config.checkpoint_dir)
     scores = evaluate_samples(images, labels, dataset, extract, statistics)
@@ -139,16 +138,6 @@ def report_plan(model, dataset, z, labels, extract=None, reference=None):
     seconds += feature_seconds * num_images + SCORES_SECONDS
     tasks.append(f'compute features of {num_images} images')
     print(f'Plan: {", ".join(tasks)}, compute the scores: {rough_duration(seconds)}', flush=True)
-
-
-def draw_samples(model, z, labels):
-    """Return the images uint8 [N, H, W, C] that a model generates from z [N, z_dim] and labels [N], or None."""
-    pixels = []
-    with Progress(f'Drawing {len(z)} samples', len(z)) as progress:
-        for images in model.sample_batches(z, labels):
-            pixels.append(to_uint8(images))
-            progress.update(len(images))
-    return np.concatenate(pixels)
 
 
 def report_classes(model, classes):

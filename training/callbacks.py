@@ -264,14 +264,14 @@ class CollapseWarning(Callback):
             self.loss_is_checked = False
 
     def check_variety(self, model, step):
-        variety = sample_variety(model)
-        if variety >= LOW_VARIETY * self.real_variety:
+        samples_variety = sample_variety(model)
+        if samples_variety >= LOW_VARIETY * self.real_variety:
             self.alike_since = None
         elif self.alike_since is None:
             self.alike_since = step
         elif step - self.alike_since >= COLLAPSE_STEPS:
             tqdm.write(f'Step {step}: the samples are almost the same for every z (their standard deviation is '
-                       f'{variety / self.real_variety:.0%} of that of the training images), so G has probably '
+                       f'{samples_variety / self.real_variety:.0%} of that of the training images), so G has probably '
                        f'collapsed. {collapse_advice(model.config)}')
             self.variety_is_checked = False
 
