@@ -35,14 +35,13 @@ from options import (
     check_image_size,
     check_worker_share,
     complete_options,
-    default_shape,
     make_config,
     options_of,
     shape_of,
 )
 from storage.branch import describe_changes
 from storage.checkpoints import Checkpoints, describe_variables
-from storage.run import MODEL, Diverged, Run, checkpoint_steps, read_properties
+from storage.run import MODEL, Diverged, Run, checkpoint_steps, image_shape_of, read_properties
 from tf1 import tf
 from training.augment import NUMBERS, augment
 from training.callbacks import default_callbacks, running
@@ -706,9 +705,7 @@ def find_image_shape(options, properties):
     """
     if properties is None:
         return shape_of(options, native_shape(options['dataset_name'], options['data_dir']))
-    if 'image_shape' in properties:
-        return properties['image_shape']
-    return shape_of(options, default_shape(options['dataset_name']))  # an older run, saved without image_shape
+    return image_shape_of(options, properties)
 
 
 def find_classes(options, properties, image_shape):

@@ -18,7 +18,6 @@ from options import (
     check_image_size,
     check_worker_share,
     command_line,
-    default_shape,
     known_options,
     options_of,
     parse,
@@ -140,13 +139,14 @@ def compare(typed):
 
 def open_run(typed):
     """Open the model of the trained run that the options on the command line select."""
+    from storage.run import image_shape_of
     run = select_run(typed)
     # The training schedule does not affect sampling. Loading determines whether the checkpoint has averages.
     schedule = {name: ARTICLE[name] for name in options_of('schedule')}
     sampling = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
     # Samples are computed in float32, as in the SavedModel, whatever the precision of training.
     fixed = {'checkpoint_dir': typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), 'precision': 'float32'}
-    image_shape = run.rest.get('image_shape') or shape_of(run.options, default_shape(run.options['dataset_name']))
+    image_shape = image_shape_of(run.options, run.rest)
     return open_model({**run.options, **schedule, **sampling, **fixed}, image_shape, run.rest.get('class_names'))
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from evaluation.figures import draw_comparison, save_figure
 from evaluation.metrics import METRICS
 from evaluation.scores import as_text
-from options import ALL, as_typed, default_shape, flag, last_component, options_of
+from options import ALL, as_typed, flag, last_component, options_of
 from storage.history import read_history
-from storage.run import MODEL, checkpoints_of, list_names
+from storage.run import MODEL, checkpoints_of, image_shape_of, list_names
 from tf1 import one_line, tf
 from utils import atomic_write, make_folder
 
@@ -39,7 +39,8 @@ def compare(runs, checkpoint_dir, result_dir):
     for run, column in zip(runs, columns, strict=True):
         column['step'] = checkpoints_of(os.path.join(checkpoint_dir, run.name))[0]
         column['minutes'] = training_minutes(os.path.join(run.options['log_dir'], run.name))
-    scores = [latest_scores(os.path.join(run.options['result_dir'], run.name), image_shape(run)) for run in runs]
+    scores = [latest_scores(os.path.join(run.options['result_dir'], run.name), image_shape_of(run.options, run.rest))
+              for run in runs]
 
     print(f'{len(runs)} run{"s" if len(runs) > 1 else ""} in {checkpoint_dir}:')
     for number, name in enumerate(names, 1):
@@ -78,11 +79,6 @@ def run_labels(names, columns, differences):
     """Return a label per run for the figure: the options that differ, or the name if these are not unique."""
     labels = [', '.join(f'{flag(option)} {column[flag(option)]}' for option in differences) for column in columns]
     return [label if labels.count(label) == 1 and label else name for name, label in zip(names, labels, strict=True)]
-
-
-def image_shape(run):
-    """Return the shape (H, W, C) of the images of a StoredRun."""
-    return tuple(run.rest.get('image_shape', default_shape(run.options['dataset_name'])))
 
 
 def training_minutes(folder):

@@ -13,13 +13,11 @@ from options import (
     UserError,
     as_typed,
     command_line,
-    default_shape,
     flag,
     known_options,
     make_config,
     options_of,
     resolve,
-    shape_of,
 )
 from storage.run import (
     MODEL,
@@ -28,6 +26,7 @@ from storage.run import (
     checkpoint_steps,
     checkpoints_of,
     has_options,
+    image_shape_of,
     list_names,
     list_runs,
     read_options,
@@ -54,8 +53,7 @@ class Source(NamedTuple):
     @property
     def image_shape(self):
         """The shape (H, W, C) of the source's images."""
-        return tuple(self.rest.get('image_shape') or
-                     shape_of(self.options, default_shape(self.options['dataset_name'])))
+        return image_shape_of(self.options, self.rest)
 
     @property
     def previous_steps(self):

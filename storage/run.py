@@ -24,6 +24,7 @@ from options import (
     options_of,
     resolve_shape,
     run_name,
+    shape_of,
 )
 from utils import is_abandoned, make_folder, write_json
 
@@ -363,6 +364,14 @@ def read_options(folder):
     else:
         return None
     return {**ARTICLE, **options, 'name': name}, rest
+
+
+def image_shape_of(options, rest):
+    """Return the shape (H, W, C) of the images of the run that read_options returns.
+
+    The config.json of an older run may lack it. Its options then determine the shape.
+    """
+    return tuple(rest.get('image_shape') or shape_of(options, default_shape(options['dataset_name'])))
 
 
 def list_names(names):

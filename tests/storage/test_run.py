@@ -17,6 +17,7 @@ from storage.run import (
     RunNotFound,
     checkpoint_steps,
     find_runs,
+    image_shape_of,
     list_names,
     read_config,
     read_properties,
@@ -528,3 +529,10 @@ def test_find_runs_ignores_a_damaged_config_of_a_run_that_is_not_wanted(one_dama
 @pytest.mark.parametrize('count, text', [(0, ''), (1, '0'), (3, '0, 1, 2'), (5, '0, 1, 2 and 2 more')])
 def test_list_names_lists_the_first_three(count, text):
     assert list_names([str(number) for number in range(count)]) == text
+
+
+@pytest.mark.parametrize('options, rest, shape', [
+    ({}, {}, (28, 28, 1)), ({'img_size': 32, 'c_dim': 3}, {}, (32, 32, 3)),
+    ({}, {'image_shape': [20, 28, 1]}, (20, 28, 1))])
+def test_image_shape_follows_from_the_options_if_config_json_lacks_it(options, rest, shape):
+    assert image_shape_of({**ARTICLE, **options}, rest) == shape
