@@ -171,7 +171,7 @@ def exported(trained, tmp_path_factory, run_main_in):
 @pytest.mark.slow
 def test_exported_arrays_hold_images_labels_and_z(exported):
     arrays = np.load(exported / 'samples.npz')
-    assert arrays['arr_0'].shape == (4, 32, 32, 3) and arrays['z'].shape == (4, 62)
+    assert arrays['arr_0'].shape == (4, 32, 32, 3) and arrays['z'].shape == (4, 128)
     assert arrays['arr_1'].tolist() == [2] * 4
 
 
