@@ -285,7 +285,7 @@ RECIPES = {
     'paper': {**PAPER, 'network': 'resnet', 'conditional': None, 'img_size': None},
     'fast': {'network': 'dcgan', 'ch': 32, 'attention': 'none', 'gan_type': 'gan', 'sn': False, 'g_lr': 0.0045,
              'd_lr': 0.0022, 'beta1': 0., 'beta2': 0.99, 'z_dim': 62, 'z_name': 'uniform', 'batch_size': 128,
-             'lr_decay': 'linear', 'ema': 0.995, 'epoch': 1, 'iteration': 1550, 'precision': 'bfloat16',
+             'lr_decay': 'linear', 'ema': 0.995, 'epoch': 1, 'iteration': 1200, 'precision': 'bfloat16',
              'conditional': None, 'img_size': None}}
 
 # (H, W, C) of the images of each built-in data set. By default, image folders are converted to OWN_SHAPE.

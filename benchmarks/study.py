@@ -31,7 +31,7 @@ from utils import Stream, make_folder
 
 MAIN = pathlib.Path(__file__).parents[1] / 'main.py'
 CONDITIONAL = '--conditional true'
-OBJECTIVES = ['', *(f'--gan_type {name}' for name in ('lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan'))]
+OBJECTIVES = ['', *(f'--gan_type {name}' for name in ('lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan', 'r1'))]
 NETWORKS = ['--sn true', '--attention none', '--attention paper', CONDITIONAL,
             '--recipe paper --network article --img_size 28']
 # (data set, options besides --precision bfloat16, seed, epochs after which the run is scored)
