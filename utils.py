@@ -164,6 +164,9 @@ def write_png(path, pixels):
 # Image grids
 ##################################################################################
 
+MIN_GRID_SIZE = 560  # pixels of the longer side
+
+
 def grid_size(count):
     """Return (rows, columns) of the squarest grid that holds count images, preferring wide over tall."""
     columns = math.ceil(math.sqrt(count))
@@ -190,9 +193,18 @@ def to_uint8(images):
     return np.uint8(np.round(255 * np.clip(np.nan_to_num(images), 0, 1)))
 
 
+def enlarge(pixels):
+    """Repeat the pixels [H, W, ...] of a small grid until its longer side has at least MIN_GRID_SIZE pixels.
+
+    Each pixel becomes a square of the same size.
+    """
+    factor = math.ceil(MIN_GRID_SIZE / max(pixels.shape[:2]))
+    return pixels.repeat(factor, 0).repeat(factor, 1)
+
+
 def save_images(images, size, path):
-    """Write images [N, H, W, C] in [0, 1] as one PNG, a grid of size (rows, columns)."""
-    write_png(path, to_uint8(merge(images, size)))
+    """Write images [N, H, W, C] in [0, 1] as one PNG, a grid of size (rows, columns). A small grid is enlarged."""
+    write_png(path, enlarge(to_uint8(merge(images, size))))
 
 
 ##################################################################################

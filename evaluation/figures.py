@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from utils import atomic_write
+from utils import atomic_write, enlarge
 
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
 COMPARED_COLOURS = (*COLOURS, '#000000', '#D55E00', '#0072B2')  # of runs
@@ -28,7 +28,7 @@ SMOOTHED_ROWS = 10  # rows of the history that a smoothed loss averages
 ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
 MAX_FRAMES = 150
-MAX_FRAME_SIZE = 800  # pixels of the longer side
+MAX_FRAME_SIZE = 840  # pixels of the longer side; grids that were enlarged to more have 2 x 2 equal pixels
 
 
 ##################################################################################
@@ -41,19 +41,32 @@ def save_figure(figure, path):
         figure.savefig(part, format='png', dpi=100)
 
 
-def write_animation(folder, prefix):
-    """Write the grids <prefix>_train_<epoch>_<step>.png of a folder, in training order, as <prefix>_progress.gif.
+def train_grids(folder, prefix, steps_per_epoch):
+    """Return the names of the training grids in a folder, in training order.
 
-    If there are many grids, only some are used. Large grids are scaled down, and damaged ones are skipped.
+    Grids are named <prefix>_train_step<step>.png. Earlier versions named them <prefix>_train_<epoch>_<index>.png, where
+    index is the step within the epoch and epoch counts from 0. If a step has both names, the former is returned.
     """
-    pattern = re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png'
-    matches = [match for match in (re.fullmatch(pattern, name) for name in os.listdir(folder)) if match]
-    matches.sort(key=lambda match: (int(match[1]), int(match[2])))
-    interval = max(1, math.ceil(len(matches) / MAX_FRAMES))
+    old, new = {}, {}  # {step: name}
+    for name in os.listdir(folder):
+        if match := re.fullmatch(re.escape(prefix) + r'_train_step([0-9]+)\.png', name):
+            new[int(match[1])] = name
+        elif match := re.fullmatch(re.escape(prefix) + r'_train_([0-9]+)_([0-9]+)\.png', name):
+            old[int(match[1]) * steps_per_epoch + int(match[2])] = name
+    return [name for _, name in sorted({**old, **new}.items())]
+
+
+def write_animation(folder, prefix, steps_per_epoch):
+    """Write the training grids in a folder, in training order, as <prefix>_progress.gif.
+
+    If there are many grids, only some are used. Small grids are enlarged, large ones are scaled down, and damaged ones
+    are skipped.
+    """
+    names = train_grids(folder, prefix, steps_per_epoch)
     frames = []
-    for match in matches[::interval]:
+    for name in names[::max(1, math.ceil(len(names) / MAX_FRAMES))]:
         with contextlib.suppress(Exception):  # Pillow raises errors of many types for a damaged file
-            frame = imageio.imread(os.path.join(folder, match[0]), plugin='pillow')
+            frame = enlarge(imageio.imread(os.path.join(folder, name), plugin='pillow'))
             frames.append(np.asarray(Image.fromarray(frame).reduce(math.ceil(max(frame.shape) / MAX_FRAME_SIZE))))
     # A run that was resumed with another --sample_num has grids of several sizes, but a GIF has only one.
     frames = [frame for frame in frames if frame.shape == frames[-1].shape]

@@ -10,6 +10,7 @@ const FRAME_COLOR = '#ff5fa2';  // not in VIRIDIS
 const MAX_GRID_LINES = 32;  // per axis; more would hide the image
 const IMAGE_HEIGHT = 448, THUMBNAIL_HEIGHT = 112;  // canvas pixels, approximately
 const LISTED_WEIGHTS = 5;
+const INKED = 0.5;  // share of the largest amount of ink; positions with less are background
 
 const element = id => document.getElementById(id);
 
@@ -80,6 +81,44 @@ function keyAt(position, {positions, keys}) {
 function largestCells(weights) {
   const cells = [...weights.keys()].filter(cell => weights[cell] > 0);
   return cells.sort((a, b) => weights[b] - weights[a]).slice(0, LISTED_WEIGHTS);
+}
+
+// ---- The position to show first
+
+// Return the amount of ink at each position of the image whose values begin at start. Ink is the brightness of a gray
+// image. In color, it is the difference from the mean color of the border.
+function inkAt(values, start, [height, width, channels], [rows, columns]) {
+  const pixel = (y, x) => values.subarray(start + (y * width + x) * channels, start + (y * width + x + 1) * channels);
+  const background = new Float32Array(channels);
+  if (channels > 1) {
+    const border = [];
+    for (let y = 0; y < height; y++) border.push(pixel(y, 0), pixel(y, width - 1));
+    for (let x = 0; x < width; x++) border.push(pixel(0, x), pixel(height - 1, x));
+    for (const color of border) color.forEach((value, i) => { background[i] += value / border.length; });
+  }
+  const ink = new Float32Array(rows * columns);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const position = Math.floor(y * rows / height) * columns + Math.floor(x * columns / width);
+      pixel(y, x).forEach((value, i) => { ink[position] += Math.abs(value - background[i]); });
+    }
+  }
+  return ink;
+}
+
+// Return the inked position with the largest weight on another inked position, among those that look most at such a
+// position. Without any, return the inked position with the largest weight.
+// rowOf(position) returns the weights that a position gives to the keys.
+function sharpestPosition(ink, layer, rowOf) {
+  const least = INKED * maximum(ink);
+  const inked = [...ink.keys()].filter(position => ink[position] >= least);
+  const inkedKeys = new Set(inked.map(position => keyAt(position, layer)));
+  const looks = inked.map(position => {
+    const weights = rowOf(position), weight = maximum(weights), key = weights.indexOf(weight);
+    return {position, weight, atOther: inkedKeys.has(key) && key !== keyAt(position, layer)};
+  });
+  looks.sort((a, b) => b.atOther - a.atOther || b.weight - a.weight);
+  return looks[0].position;
 }
 
 // ---- Drawing

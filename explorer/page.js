@@ -11,8 +11,9 @@ const imageCache = {};  // {key: canvas}
 
 // direction: 'looks' shows the row of the attention map, 'looked' the column.
 // scale: 'own' scales colors to the maximum of the map, 'all' to that of all maps of the layer.
-const INITIAL_VIEW = {network: networks[0], layer: 0, image: 0, snapshot: snapshots.length - 1, position: 0,
-                      held: false, direction: 'looks', scale: 'own'};
+const INITIAL_VIEW = {
+  network: networks.includes('discriminator') ? 'discriminator' : 'generator', layer: 0, image: 0,
+  snapshot: snapshots.length - 1, position: 0, held: false, direction: 'looks', scale: 'own'};
 const view = {...INITIAL_VIEW};
 
 // ---- Data
@@ -86,12 +87,11 @@ function mapGrid() {
   return view.direction === 'looks' ? selectedLayer().keys : selectedLayer().positions;
 }
 
-// Return the position with the largest weight in the selected image.
-function sharpestPosition() {
-  const largest = layerArray('most');
-  const start = offset(largest, view.snapshot, view.image);
-  const values = largest.values.slice(start, start + largest.shape[2]);
-  return values.indexOf(maximum(values));
+// Return the position of the selected image that is selected first.
+function openingPosition() {
+  const layer = selectedLayer(), images = arrays[view.network];
+  const ink = inkAt(images.values, offset(images, view.snapshot, view.image), imageShape(), layer.positions);
+  return sharpestPosition(ink, layer, position => rowWeights(view.snapshot, position));
 }
 
 // Return the weight that is drawn in the brightest color.
@@ -243,7 +243,7 @@ function change(values) {
 function changeLayer(values) {
   const positions = selectedLayer().positions.join();
   change(values);
-  if (selectedLayer().positions.join() !== positions) change({position: sharpestPosition()});
+  if (selectedLayer().positions.join() !== positions) change({position: openingPosition()});
 }
 
 function changeNetwork(network) {
@@ -301,7 +301,7 @@ function readAddress() {
   if (snapshot >= 0) values.snapshot = snapshot;
   change(values);
   const [row, column] = (parameters.get('place') ?? '').split(',').map(number => parseInt(number, 10) - 1);
-  change({position: cellAt(row, column, selectedLayer().positions) ?? sharpestPosition()});
+  change({position: cellAt(row, column, selectedLayer().positions) ?? openingPosition()});
 }
 
 // ---- Controls

@@ -7,6 +7,7 @@ const ERASER_SCALE = 3;  // times the width of the pen
 const SURFACE_HEIGHT = 224;  // pixels of the surface to draw on, approximately
 const SEEDS = 1e6;
 const Z_RANGE = {uniform: 1, normal: 3};
+const PEN_UP = '#fff', PEN_DOWN = '#ffd400';  // of the cursor
 const BRIGHTER = [255, 150, 30], DARKER = [70, 150, 255];  // of the difference
 
 const playground = JSON.parse(element('playground').textContent);
@@ -24,7 +25,7 @@ function makeSide(network) {
     input: null,  // {z or pixels, label}
     gammas: layers.map(layer => layer.gamma),
     pending: null,  // the request that the worker computes
-    result: null,  // {input, gammas, pixels, maps, output}
+    result: null,  // {input, gammas, pixels, maps, output, finite}
     without: null,  // the same with all gammas at 0
     layer: 0, position: null, held: false, show: 'position'};
 }
@@ -75,8 +76,9 @@ function receive({data}) {
   }
   const side = sides[data.id], {input, gammas, name} = side.pending;
   side.pending = null;
-  side[name] = {input, gammas, pixels: data.pixels ?? input.pixels, maps: data.maps, output: data.output};
-  if (side.position === null && side.layers.length > 0) side.position = sharpestPosition(side);
+  const finite = [...data.maps, data.pixels ?? [data.output]].every(values => values.every(Number.isFinite));
+  side[name] = {input, gammas, pixels: data.pixels ?? input.pixels, maps: data.maps, output: data.output, finite};
+  if (side.position === null && side.layers.length > 0 && finite) side.position = openingPosition(side);
   change(side, {});
 }
 
@@ -110,17 +112,17 @@ function averageWeights(side) {
   return weights;
 }
 
-// Return the position with the largest weight.
-function sharpestPosition(side) {
-  const map = side.result.maps[side.layer];
-  return Math.floor(map.indexOf(maximum(map)) / product(selectedLayer(side).keys));
+// Return the position that is selected first.
+function openingPosition(side) {
+  const layer = selectedLayer(side), ink = inkAt(side.result.pixels, 0, playground.image_shape, layer.positions);
+  return sharpestPosition(ink, layer, position => rowWeights(side, position));
 }
 
 function changeLayer(side, layer) {
   const {positions} = selectedLayer(side);
   change(side, {layer});
   if (selectedLayer(side).positions.join() !== positions.join())
-    change(side, {position: side.result && sharpestPosition(side)});
+    change(side, {position: side.result?.finite ? openingPosition(side) : null});
 }
 
 function renderMap(side) {
@@ -183,7 +185,7 @@ function brightnessChange(before, after) {
 
 function renderComparison() {
   const {result, without} = generator;
-  const stale = without?.input !== result.input;
+  const stale = without?.input !== result.input || !without.finite;
   for (const id of ['without', 'difference']) element(id).classList.toggle('stale', stale);
   if (stale) return;
   const changes = brightnessChange(without.pixels, result.pixels), top = maximum(changes.map(Math.abs));
@@ -218,13 +220,13 @@ function renderChanges() {
 function renderSide(side) {
   if (side === discriminator) renderDrawing();
   if (!side.result) return;
+  side.findAll('.gammas output').forEach((output, i) => { output.textContent = side.gammas[i].toFixed(3); });
+  if (conditional) side.find(`.classes input[value="${side.input.label}"]`).checked = true;
+  side.find('.not-finite').hidden = side.result.finite;
+  if (!side.result.finite) return;
   if (side === generator) renderGenerated();
   else renderOutput();
-  if (side.layers.length > 0) {
-    renderMap(side);
-    side.findAll('.gammas output').forEach((output, i) => { output.textContent = side.gammas[i].toFixed(3); });
-  }
-  if (conditional) side.find(`.classes input[value="${side.input.label}"]`).checked = true;
+  if (side.layers.length > 0) renderMap(side);
 }
 
 function renderGenerated() {
@@ -244,6 +246,22 @@ function renderDrawing() {
   const {input, position} = discriminator;
   const context = drawPixels(element('drawing'), input.pixels, IMAGE_HEIGHT);
   if (position !== null) drawFrame(context, position, selectedLayer(discriminator).positions);
+  if (cursor) drawCursor(context, cursor.map(coordinate => coordinate * context.canvas.width / ink.canvas.width));
+}
+
+// Draw a cross at a point. Its color shows whether the pen is down.
+function drawCursor(context, [x, y]) {
+  const arm = context.canvas.width / 20;
+  for (const [color, lineWidth] of [['#000', 6], [penDown ? PEN_DOWN : PEN_UP, 3]]) {
+    context.strokeStyle = color;
+    context.lineWidth = lineWidth;
+    context.beginPath();
+    context.moveTo(x - arm, y);
+    context.lineTo(x + arm, y);
+    context.moveTo(x, y - arm);
+    context.lineTo(x, y + arm);
+    context.stroke();
+  }
 }
 
 function renderOutput() {
@@ -254,7 +272,7 @@ function renderOutput() {
   element('output-help').hidden = isProbability;
   element('probability').hidden = !isProbability;
   if (isProbability) element('probability').value = result.output;
-  if (without?.input === result.input)
+  if (without?.input === result.input && without.finite)
     element('output-note').textContent = `Without attention: ${format(without.output)}.`;
 }
 
@@ -271,30 +289,31 @@ const ARROWS = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRi
 
 function handleCanvasKey(side, event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
-  const arrow = ARROWS[event.key];
-  if (arrow) {
-    const before = side.position;
-    movePosition(side, ...arrow);
-    if (event.shiftKey && event.target === element('drawing'))
-      drawStroke(centerOf(before), centerOf(side.position), eraserSelected());
-  } else if (event.key === 'Enter') change(side, {held: !side.held});
+  if (ARROWS[event.key]) movePosition(side, ...ARROWS[event.key]);
+  else if (event.key === 'Enter') change(side, {held: !side.held});
   else return;
   event.preventDefault();
 }
 
-// Let the pointer and the keys select positions on a canvas.
-function selectOn(side, canvas) {
-  const under = event => cellUnder(event, canvas, selectedLayer(side).positions);
+function positionUnder(side, canvas, event) {
+  return cellUnder(event, canvas, selectedLayer(side).positions);
+}
+
+// Select the position under the pointer on a canvas, unless a position is held.
+function followPointer(side, canvas) {
   canvas.addEventListener('pointermove', event => {
-    const position = under(event);
+    const position = positionUnder(side, canvas, event);
     if (!side.held && position !== side.position) change(side, {position});
   });
-  if (canvas !== element('drawing')) {  // where a click draws
-    canvas.addEventListener('click', event => {
-      const position = under(event);
-      change(side, {position, held: !side.held || position !== side.position});
-    });
-  }
+}
+
+// Let the pointer and the keys select positions on a canvas.
+function selectOn(side, canvas) {
+  followPointer(side, canvas);
+  canvas.addEventListener('click', event => {
+    const position = positionUnder(side, canvas, event);
+    change(side, {position, held: !side.held || position !== side.position});
+  });
   canvas.addEventListener('keydown', event => handleCanvasKey(side, event));
 }
 
@@ -402,11 +421,71 @@ function eraserSelected() {
   return document.querySelector('input[name=tool]:checked').value === 'eraser';
 }
 
-// Return the point of the surface at the center of a position.
-function centerOf(position) {
-  const {positions} = selectedLayer(discriminator), [row, column] = rowAndColumn(position, positions);
+// ---- Discriminator: drawing with the keyboard
+
+let cursor = null;  // the point of the surface to which the arrow keys have moved the pen, or null if they are not used
+let penDown = false;  // whether the arrow keys draw
+
+// Return the point from which the arrow keys start: the center of the selected position or of the drawing.
+function firstCursor() {
+  const {layers, position} = discriminator;
+  const positions = layers.length > 0 ? selectedLayer(discriminator).positions : [1, 1];
+  const [row, column] = rowAndColumn(position ?? 0, positions);
   return [(column + 0.5) * ink.canvas.width / positions[1], (row + 0.5) * ink.canvas.height / positions[0]];
 }
+
+// Move the pen. It draws if it is down, and selects the position under it, as the pointer does.
+function moveCursor(rows, columns) {
+  const from = cursor ?? firstCursor(), {width: right, height: bottom} = ink.canvas;
+  cursor = [clamp(from[0] + columns * mnistPixel, right + 1), clamp(from[1] + rows * mnistPixel, bottom + 1)];
+  if (penDown) drawStroke(from, cursor, eraserSelected());
+  if (discriminator.layers.length > 0 && !discriminator.held) {
+    const [gridRows, gridColumns] = selectedLayer(discriminator).positions;
+    const row = clamp(Math.floor(cursor[1] / bottom * gridRows), gridRows);
+    const column = clamp(Math.floor(cursor[0] / right * gridColumns), gridColumns);
+    change(discriminator, {position: row * gridColumns + column});
+  }
+  showCursor();
+}
+
+// Lower the pen, which draws a point, or lift it.
+function switchPen() {
+  cursor ??= firstCursor();
+  penDown = !penDown;
+  if (penDown) drawStroke(cursor, cursor, eraserSelected());
+  showCursor();
+}
+
+function liftPen() {
+  penDown = false;
+  showCursor();
+}
+
+function hideCursor() {
+  cursor = null;
+  liftPen();
+}
+
+function showCursor() {
+  element('cursor-note').hidden = !cursor;
+  if (cursor) {
+    const [x, y] = cursor.map(coordinate => Math.round(coordinate / surfaceScale));
+    const state = penDown ? 'down: arrow keys draw, Space lifts it' : 'up: Space lowers it';
+    element('cursor-note').textContent = `Pen at x ${x}, y ${y}, ${state}.`;
+  }
+  scheduleFrame(discriminator);
+}
+
+function handleDrawingKey(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (ARROWS[event.key]) moveCursor(...ARROWS[event.key]);
+  else if (event.key === ' ' && !event.repeat) switchPen();
+  else if (event.key === 'Enter') change(discriminator, {held: !discriminator.held});
+  else if (event.key !== ' ') return;
+  event.preventDefault();
+}
+
+// ---- Discriminator: drawing with a mouse, a finger or a pen
 
 function listenForStrokes(canvas) {
   let last = null;
@@ -423,6 +502,7 @@ function listenForStrokes(canvas) {
   canvas.addEventListener('pointerdown', event => {
     if (!event.isPrimary || event.button === 1 || event.button === 2) return;
     canvas.setPointerCapture(event.pointerId);
+    hideCursor();
     last = pointOf(event);
     continueStroke(event);
   });
@@ -445,7 +525,7 @@ function sampleCanvas(index) {
 }
 
 function startFromGenerated() {
-  if (!generator.result) return;
+  if (!generator.result?.finite) return;
   replaceDrawing(paintPixels(generator.result.pixels, false), generator.result.input.label);
 }
 
@@ -494,7 +574,8 @@ function buildAttention(side) {
   }
   side.layers.forEach((layer, i) => field.querySelector('.gammas').append(buildGamma(side, layer, i)));
   drawColorScale(side.find('.color-scale'));
-  selectOn(side, side.find('.image'));
+  if (side === generator) selectOn(side, side.find('.image'));
+  else followPointer(side, element('drawing'));  // where a click draws
   selectOn(side, side.find('.map'));
 }
 
@@ -517,6 +598,13 @@ function buildGamma(side, layer, i) {
   off.addEventListener('click', () => set(0));
   trained.addEventListener('click', () => set(layer.gamma === 0 ? 0 : 1));
   return part;
+}
+
+// Without attention, there are no positions to select on the generated image.
+function describeImage(canvas) {
+  canvas.setAttribute('role', 'img');
+  canvas.setAttribute('aria-label', 'Generated image');
+  for (const name of ['tabindex', 'aria-describedby']) canvas.removeAttribute(name);
 }
 
 function buildCoordinates() {
@@ -572,6 +660,7 @@ function buildPage() {
   for (const side of Object.values(sides)) {
     for (const part of side.findAll('.with-attention')) part.hidden = side.layers.length === 0;
     if (side.layers.length > 0) buildAttention(side);
+    else if (side === generator) describeImage(side.find('.image'));
     if (conditional) buildClasses(side);
   }
   buildCoordinates();
@@ -595,6 +684,8 @@ function addListeners() {
     if (key === 'Escape') Object.values(sides).forEach(side => change(side, {held: false}));
   });
   listenForStrokes(element('drawing'));
+  element('drawing').addEventListener('keydown', handleDrawingKey);
+  element('drawing').addEventListener('blur', liftPen);
 }
 
 async function start() {
@@ -607,8 +698,8 @@ async function start() {
     generator.input = {label};
     showSample(0);
     fillSurface(ink, blank);
-    change(discriminator, {input: {pixels: readDrawing(), label}});
     if (playground.samples.count > 0) startFromSample(0);
+    else change(discriminator, {input: {pixels: readDrawing(), label}});
   } catch (error) {
     showError(error);
   }

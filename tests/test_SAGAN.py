@@ -827,9 +827,8 @@ def finished(tmp_path_factory):
 
 def test_train_writes_the_results(finished):
     assert sorted(os.listdir(finished.run.results)) == [
-        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png',
-        'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_01_0003.png',
-        'SAGAN_variables.txt']
+        'SAGAN_curves.png', 'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif',
+        'SAGAN_samples_epoch001.png', 'SAGAN_samples_epoch002.png', 'SAGAN_train_step00006.png', 'SAGAN_variables.txt']
 
 
 def test_train_appends_a_row_to_the_history_every_print_freq_steps(finished):

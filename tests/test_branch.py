@@ -308,7 +308,7 @@ def test_stopped_run_has_a_grid_the_curves_and_the_page(stopped):
 
 @pytest.mark.slow
 def test_stopped_run_has_a_grid_of_sample_num_images(stopped):
-    assert imageio.imread(stopped.files['SAGAN_stopped.png']).shape == (8, 2 * 12)
+    assert imageio.imread(stopped.files['SAGAN_stopped.png']).shape == (24 * 8, 24 * 2 * 12)  # enlarged
 
 
 @pytest.mark.slow

@@ -64,4 +64,4 @@ def test_training_history_has_every_step(learned):
 
 
 def test_training_writes_a_grid_every_sample_freq_steps(learned):
-    assert [name for name in learned.results if name.startswith('SAGAN_train')] == ['SAGAN_train_00_0100.png']
+    assert [name for name in learned.results if name.startswith('SAGAN_train')] == ['SAGAN_train_step00100.png']

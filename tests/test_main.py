@@ -167,9 +167,9 @@ def test_train_writes_checkpoints_logs_and_results(finished):
 @pytest.mark.slow
 def test_train_writes_history_grids_and_figures(finished):
     assert sorted(os.listdir(finished[0] / 'results' / RUN)) == [
-        'SAGAN_curves.png', 'SAGAN_epoch000_test_all_classes.png', 'SAGAN_epoch001_test_all_classes.png',
-        'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif', 'SAGAN_train_00_0020.png',
-        'SAGAN_train_00_0042.png', 'SAGAN_train_01_0042.png', 'SAGAN_variables.txt']
+        'SAGAN_curves.png', 'SAGAN_explorer.html', 'SAGAN_history.csv', 'SAGAN_maps', 'SAGAN_progress.gif',
+        'SAGAN_samples_epoch001.png', 'SAGAN_samples_epoch002.png', 'SAGAN_train_step00020.png',
+        'SAGAN_train_step00042.png', 'SAGAN_train_step00084.png', 'SAGAN_variables.txt']
 
 
 @pytest.mark.slow
@@ -225,9 +225,8 @@ def test_summaries_hold_the_graph(events):
 def test_summaries_hold_the_grids(events, finished):
     grids = {event.step: value.image.encoded_image_string for event in events for value in event.summary.value
              if value.tag == 'samples'}
-    files = {20: 'train_00_0020', 42: 'train_00_0042', 84: 'train_01_0042'}  # step 20 has the first checkpoint
-    assert grids == {step: (finished[0] / 'results' / RUN / f'SAGAN_{name}.png').read_bytes()
-                     for step, name in files.items()}
+    assert grids == {step: (finished[0] / 'results' / RUN / f'SAGAN_train_step000{step}.png').read_bytes()
+                     for step in (20, 42, 84)}  # step 20 has the first checkpoint
 
 
 @pytest.mark.slow
@@ -237,10 +236,9 @@ def test_train_writes_grids_of_sample_num_images_for_any_batch_size(
     code, _, err = run_main('--dataset', 'mnist', '--data_dir', small_data, '--batch_size', batch_size, '--epoch', 1,
                             '--iteration', 1, '--sample_freq', 1, '--sample_num', sample_num)
     assert (code, err) == (0, '')
-    side = 28 * int(np.sqrt(sample_num))
-    for name in 'SAGAN_train_00_0001.png', 'SAGAN_epoch000_test_all_classes.png':
-        assert imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62_augment' / name).shape == (
-            side, side)
+    for name in 'SAGAN_train_step00001.png', 'SAGAN_samples_epoch001.png':
+        grid = imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62_augment' / name)
+        assert grid.shape == (560, 560)  # of one image, enlarged 20 times, and of 10 x 10 images, enlarged twice
 
 
 @pytest.fixture(scope='module')
@@ -477,8 +475,8 @@ def test_test_writes_grids_figures_and_the_page(sampled):
 @pytest.mark.slow
 def test_test_fills_a_grid_row_by_row(sampled):
     pixels = imageio.imread(sampled[0] / 'results' / RUN / 'SAGAN_test_000.png')
-    assert pixels.shape == (2 * 28, 3 * 28)
-    assert pixels[28:, 28:2 * 28].max() > 0 and pixels[28:, 2 * 28:].max() == 0  # 5 images, 6 cells
+    assert pixels.shape == (2 * 196, 3 * 196)  # enlarged
+    assert pixels[196:, 196:2 * 196].max() > 0 and pixels[196:, 2 * 196:].max() == 0  # 5 images, 6 cells
 
 
 @pytest.mark.slow
@@ -753,8 +751,8 @@ def test_config_has_the_number_of_images_of_each_class(paper, small_data):
 
 @pytest.mark.slow
 def test_conditional_training_draws_each_z_in_every_class(paper):
-    grid = imageio.imread(paper[0] / 'results' / PAPER_RUN / 'SAGAN_epoch000_test_all_classes.png')
-    assert grid.shape == (2 * 28, 10 * 28)  # 15 images, rounded up to whole rows
+    grid = imageio.imread(paper[0] / 'results' / PAPER_RUN / 'SAGAN_samples_epoch001.png')
+    assert grid.shape == (2 * 56, 10 * 56)  # 15 images, rounded up to whole rows and enlarged
 
 
 @pytest.mark.slow
@@ -779,7 +777,7 @@ def test_recipe_selects_the_run_to_sample(paper_samples):
 
 @pytest.mark.slow
 def test_label_samples_one_class_in_a_square_grid(paper_samples):
-    assert imageio.imread(paper_samples[0] / 'SAGAN_test_000_label7.png').shape == (4 * 28, 4 * 28)
+    assert imageio.imread(paper_samples[0] / 'SAGAN_test_000_label7.png').shape == (4 * 140, 4 * 140)  # enlarged
 
 
 @pytest.mark.slow

@@ -98,8 +98,8 @@ def test_config_saves_the_default_number_of_channels_as_0(trained):
 
 @pytest.mark.slow
 def test_grids_are_in_colour(trained):
-    grid = imageio.imread(trained[0] / 'results' / RUN / 'SAGAN_epoch000_test_all_classes.png')
-    assert grid.shape == (2 * 32, 3 * 32, 3)
+    grid = imageio.imread(trained[0] / 'results' / RUN / 'SAGAN_samples_epoch001.png')
+    assert grid.shape == (2 * 192, 3 * 192, 3)  # enlarged
 
 
 @pytest.mark.slow

@@ -220,11 +220,24 @@ def test_to_uint8_turns_nan_into_0():
     assert utils.to_uint8(np.array([np.nan])).tolist() == [0]
 
 
-def test_save_images_writes_a_grid(tmp_path):
+# Grids of 1, 4, 64 and 100 images of 28, 32 and 64 pixels.
+@pytest.mark.parametrize('side, enlarged', [
+    (28, 560), (32, 576), (64, 576), (56, 560), (128, 640), (224, 672), (256, 768), (512, 1024), (280, 560),
+    (320, 640), (559, 1118), (560, 560), (640, 640)])
+def test_enlarge_scales_small_grids_by_a_whole_factor(side, enlarged):
+    assert utils.enlarge(np.zeros([side // 2, side, 1])).shape == (side // 2 * (enlarged // side), enlarged, 1)
+
+
+def test_enlarge_repeats_pixels(monkeypatch):
+    monkeypatch.setattr(utils, 'MIN_GRID_SIZE', 4)
+    assert utils.enlarge(np.array([[1, 2, 3]])).tolist() == 2 * [[1, 1, 2, 2, 3, 3]]
+
+
+def test_save_images_writes_an_enlarged_grid(tmp_path):
     images = np.linspace(0, 1, 2 * 4 * 4).reshape(2, 4, 4, 1)
     utils.save_images(images, (1, 2), str(tmp_path / 'grid.png'))
-    written = imageio.imread(tmp_path / 'grid.png')
-    assert (written == np.round(255 * np.concatenate([images[0, :, :, 0], images[1, :, :, 0]], 1))).all()
+    grid = np.round(255 * np.concatenate([images[0, :, :, 0], images[1, :, :, 0]], 1))  # [4, 8]
+    assert (imageio.imread(tmp_path / 'grid.png') == np.kron(grid, np.ones([70, 70]))).all()
     assert os.listdir(tmp_path) == ['grid.png']
 
 

@@ -228,8 +228,7 @@ class TrainGrid(Callback):
         return every(config.sample_freq, step) or step == first
 
     def on_step(self, model, step, values):
-        epoch, index = epoch_and_index(step, model.config.steps_per_epoch)
-        path = write_grid(model, f'train_{epoch:02d}_{index:04d}', model.config.seed, Stream.FIXED_Z)
+        path = write_grid(model, f'train_step{step:05d}', model.config.seed, Stream.FIXED_Z)
         self.summaries.add_image(step, path)
 
 
@@ -326,7 +325,7 @@ class EpochGrid(Callback):
 
     def on_step(self, model, step, values):
         epoch, _ = epoch_and_index(step, model.config.steps_per_epoch)
-        write_grid(model, f'epoch{epoch:03d}_test_all_classes', model.config.seed, Stream.EPOCH_Z, epoch)
+        write_grid(model, f'samples_epoch{epoch + 1:03d}', model.config.seed, Stream.EPOCH_Z, epoch)
 
 
 class Curves(Callback):
@@ -359,7 +358,7 @@ class Animation(Callback):
         return is_last or every(model.config.steps_per_epoch, step)
 
     def on_step(self, model, step, values):
-        write_animation(model.run.results, MODEL)
+        write_animation(model.run.results, MODEL, model.config.steps_per_epoch)
 
 
 class Snapshots(Callback):

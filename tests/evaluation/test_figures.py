@@ -9,7 +9,7 @@ from evaluation import figures
 from ops import attention
 from storage.history import read_history
 from tf1 import tf
-from utils import save_images
+from utils import save_images, write_png
 
 HISTORY = 'step,d_loss,d_loss_real,d_loss_fake,g_loss,d_real,d_fake'
 
@@ -37,8 +37,8 @@ def colour_bar_labels(figure):
 # Files
 ##################################################################################
 
-def write_grid(folder, epoch, step, brightness, size=8):
-    save_images(np.full([1, size, size, 1], brightness), (1, 1), str(folder / f'SAGAN_train_{epoch}_{step}.png'))
+def write_grid(folder, name, brightness, shape=(8, 8)):
+    save_images(np.full([1, *shape, 1], brightness), (1, 1), str(folder / f'SAGAN_train_{name}.png'))
 
 
 def read_frames(folder):
@@ -57,49 +57,72 @@ def test_save_figure_writes_the_same_bytes_for_the_same_history(tmp_path, rows):
     assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
 
 
-def test_write_animation_sorts_grids_by_epoch_and_step(tmp_path):
-    for level, (epoch, step) in enumerate([('02', '0300'), ('10', '0100'), ('100', '0001')]):
-        write_grid(tmp_path, epoch, step, level / 4)
-    figures.write_animation(str(tmp_path), 'SAGAN')
+def test_write_animation_sorts_grids_by_step(tmp_path):
+    for level, step in enumerate(['00300', '01000', '100000']):
+        write_grid(tmp_path, f'step{step}', level / 4)
+    figures.write_animation(str(tmp_path), 'SAGAN', 100)
     np.testing.assert_allclose(read_frames(tmp_path), [0, 1 / 4, 2 / 4], atol=0.01)
 
 
+def test_write_animation_sorts_grids_with_names_of_earlier_versions(tmp_path):
+    names = '00_0300', '02_0300', '10_0100', '100_0001'
+    for level, name in enumerate(names):
+        write_grid(tmp_path, name, level / 4)
+    figures.write_animation(str(tmp_path), 'SAGAN', 1000)
+    np.testing.assert_allclose(read_frames(tmp_path), [0, 1 / 4, 2 / 4, 3 / 4], atol=0.01)
+
+
+def test_write_animation_shows_a_step_once_if_a_run_was_repeated_from_an_earlier_step(tmp_path):
+    for level, name in enumerate(['00_0300', '01_0200', '01_0500', 'step01200', 'step01500', 'step01800']):
+        write_grid(tmp_path, name, level / 8)
+    figures.write_animation(str(tmp_path), 'SAGAN', 1000)
+    np.testing.assert_allclose(read_frames(tmp_path), [0, 3 / 8, 4 / 8, 5 / 8], atol=0.01)
+
+
+def test_write_animation_enlarges_the_grids_of_earlier_versions(tmp_path):
+    write_png(tmp_path / 'SAGAN_train_00_0300.png', np.full([7, 8, 1], 255, np.uint8))
+    write_grid(tmp_path, 'step00600', 0.5, shape=(7, 8))
+    figures.write_animation(str(tmp_path), 'SAGAN', 1000)
+    np.testing.assert_allclose(read_frames(tmp_path), [1, 0.5], atol=0.01)
+    assert imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None).shape[1:3] == (490, 560)
+
+
 def test_write_animation_keeps_only_grids_of_the_newest_size(tmp_path):
-    write_grid(tmp_path, '00', '0001', 0.5, size=16)
-    write_grid(tmp_path, '00', '0002', 1)
-    figures.write_animation(str(tmp_path), 'SAGAN')
+    write_grid(tmp_path, 'step00001', 0.5, shape=(8, 16))
+    write_grid(tmp_path, 'step00002', 1)
+    figures.write_animation(str(tmp_path), 'SAGAN', 100)
     np.testing.assert_allclose(read_frames(tmp_path), [1], atol=0.01)
 
 
 def test_write_animation_writes_nothing_without_grids(tmp_path):
-    figures.write_animation(str(tmp_path), 'SAGAN')
+    figures.write_animation(str(tmp_path), 'SAGAN', 100)
     assert not os.listdir(tmp_path)
 
 
 def test_write_animation_skips_grids_that_cannot_be_read(tmp_path):
     for step in range(1, 6):
-        write_grid(tmp_path, '00', f'000{step}', step / 5)
-    whole = (tmp_path / 'SAGAN_train_00_0002.png').read_bytes()
+        write_grid(tmp_path, f'step0000{step}', step / 5)
+    whole = (tmp_path / 'SAGAN_train_step00002.png').read_bytes()
     for step, content in (2, whole[:50]), (3, b''), (4, b'not an image'):
-        (tmp_path / f'SAGAN_train_00_000{step}.png').write_bytes(content)
-    (tmp_path / 'SAGAN_train_00_0006.png').mkdir()
-    figures.write_animation(str(tmp_path), 'SAGAN')
+        (tmp_path / f'SAGAN_train_step0000{step}.png').write_bytes(content)
+    (tmp_path / 'SAGAN_train_step00006.png').mkdir()
+    figures.write_animation(str(tmp_path), 'SAGAN', 100)
     np.testing.assert_allclose(read_frames(tmp_path), [1 / 5, 1], atol=0.01)
 
 
 def test_write_animation_thins_out_many_grids(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, 'MAX_FRAMES', 3)
     for step in range(7):
-        write_grid(tmp_path, '00', f'000{step}', step / 6)
-    figures.write_animation(str(tmp_path), 'SAGAN')
+        write_grid(tmp_path, f'step0000{step}', step / 6)
+    figures.write_animation(str(tmp_path), 'SAGAN', 100)
     np.testing.assert_allclose(read_frames(tmp_path), [0, 3 / 6, 6 / 6], atol=0.01)
 
 
 def test_write_animation_scales_large_grids_down(tmp_path):
     for step in 1, 2:
         save_images(np.random.default_rng(step).random([1, 1024, 512, 3]), (1, 1),
-                    str(tmp_path / f'SAGAN_train_00_000{step}.png'))
-    figures.write_animation(str(tmp_path), 'SAGAN')
+                    str(tmp_path / f'SAGAN_train_step0000{step}.png'))
+    figures.write_animation(str(tmp_path), 'SAGAN', 100)
     assert imageio.imread(tmp_path / 'SAGAN_progress.gif', index=None).shape[:3] == (2, 512, 256)
 
 

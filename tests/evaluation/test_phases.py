@@ -78,8 +78,8 @@ def test_test_writes_grids_figures_and_the_page(tested):
 def test_test_writes_grids_of_sample_num_images(tested, model):
     images = model.sample(draw_z(5, 62, 0, Stream.TEST_Z, 1))
     grid = imageio.imread(tested.folder / 'SAGAN_test_001.png')
-    assert grid.shape == (2 * 8, 3 * 8)
-    np.testing.assert_array_equal(grid[:8, :8], to_uint8(images[0, :, :, 0]))
+    assert grid.shape == (2 * 8 * 24, 3 * 8 * 24)  # enlarged 24 times
+    np.testing.assert_array_equal(grid[:8 * 24:24, :8 * 24:24], to_uint8(images[0, :, :, 0]))
 
 
 def test_test_reports_step_and_weights(tested):

@@ -25,8 +25,8 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def page(open_page, path):
-    """The page of hand-made maps in the browser."""
-    return open_page(path)
+    """The page of hand-made maps in the browser, at the generator."""
+    return open_page(path, '#network=generator')
 
 
 @pytest.fixture(scope='module', params=GRIDS, ids=['dense', 'pooled', 'largest'])
@@ -127,6 +127,55 @@ def test_arrow_keys_on_the_slider_change_the_training_step(page):
     assert page.text('status') == status(13, epoch=2)
 
 
+# ---- The position to show first
+
+def opening(open_page, tmp_path, image, weights, keys=GRID):
+    """Return the opening status of a page with a generator and a discriminator.
+
+    Args:
+        image: of the discriminator [H, W, C], in [0, 1].
+        weights: {position: (key, weight)}. The rest of each row is uniform.
+    """
+    maps = np.full([24, np.prod(keys)], 1.)
+    for position in range(24):
+        key, weight = weights.get(position, (0, 1 / np.prod(keys)))
+        maps[position] = (1 - weight) / (np.prod(keys) - 1)
+        maps[position, key] = weight
+    maps = maps.reshape(1, *GRID, *keys)
+    layers = [LayerMaps(network, 0.5, image[None], maps) for network in ('generator', 'discriminator')]
+    write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
+    return open_page(tmp_path / 'page.html').text('status')
+
+
+def image_with_ink(positions, background=0, ink=1):
+    """Return an image of 2 x 2 pixels per position of GRID."""
+    image = np.full([*GRID, *np.shape(ink)], background, float).reshape(24, -1)
+    image[positions] = ink
+    return image.reshape(*GRID, -1).repeat(2, 0).repeat(2, 1)
+
+
+def test_page_opens_at_the_inked_position_that_looks_most_sharply_at_another(open_page, tmp_path):
+    weights = {0: (9, 0.9), 8: (8, 0.8), 9: (0, 0.7), 14: (9, 0.5), 15: (8, 0.6)}  # 0 is empty, 8 looks at itself
+    status = opening(open_page, tmp_path, image_with_ink([8, 9, 14, 15]), weights)
+    assert status == f'epoch 1, discriminator: {position_name(15)} looks most at {position_name(8)} (60 %)'
+
+
+def test_page_opens_at_the_position_with_contrast_in_a_color_image(open_page, tmp_path):
+    weights = {0: (9, 0.9), 14: (9, 0.5)}
+    image = image_with_ink([8, 9, 14], background=[1, 1, 0.9], ink=[0.9, 0.1, 0.1])
+    assert position_name(14) in opening(open_page, tmp_path, image, weights)
+
+
+def test_page_with_pooled_keys_opens_at_a_position_outside_its_key(open_page, tmp_path):
+    weights = {8: (1, 0.9), 14: (1, 0.6)}  # key 1 covers the positions 2, 3, 8 and 9
+    status = opening(open_page, tmp_path, image_with_ink([8, 14]), weights, keys=(2, 3))
+    assert position_name(14) in status
+
+
+def test_page_of_an_empty_image_opens_at_the_sharpest_position(open_page, tmp_path):
+    assert position_name(20) in opening(open_page, tmp_path, np.zeros([8, 12, 1]), {20: (3, 0.9)})
+
+
 # ---- Controls and text
 
 def test_page_starts_with_the_last_snapshot(page):
@@ -142,12 +191,12 @@ def test_page_reports_snapshots_that_were_left_out(page):
 
 
 @pytest.mark.parametrize('address, keys, start', [
-    ('', 'd', 'epoch 5, discriminator:'),
-    ('#network=discriminator', 'g', 'epoch 5, generator:'),
-    ('', '[', 'epoch 2, generator:'),
-    ('', ']', 'epoch 5, generator:'),
-    ('#epoch=1', ']', 'epoch 2, generator:'),
-    ('#epoch=1', '[', 'epoch 1, generator:')])
+    ('#network=generator', 'd', 'epoch 5, discriminator:'),
+    ('', 'g', 'epoch 5, generator:'),
+    ('', '[', 'epoch 2, discriminator:'),
+    ('', ']', 'epoch 5, discriminator:'),
+    ('#epoch=1', ']', 'epoch 2, discriminator:'),
+    ('#epoch=1', '[', 'epoch 1, discriminator:')])
 def test_shortcut_selects_a_network_or_a_snapshot(open_page, path, address, keys, start):
     page = open_page(path, address)
     page.press(keys)
@@ -177,7 +226,7 @@ def test_layer_list_selects_a_layer(page):
 @pytest.mark.parametrize('image', [0, 2])
 @pytest.mark.parametrize('epoch', [1, 5])
 def test_image_buttons_show_the_image_of_the_snapshot(open_page, path, image, epoch):
-    page = open_page(path, f'#epoch={epoch}')
+    page = open_page(path, f'#network=generator&epoch={epoch}')
     page.click(f'input[name=image][value="{image}"]')
     expected = np.round(255 * make_layers(epoch)[0].images[image, 1::2, 1::2])  # one pixel per position
     assert (page.colors('#image') == expected).all()
@@ -186,7 +235,7 @@ def test_image_buttons_show_the_image_of_the_snapshot(open_page, path, image, ep
 def test_color_image_has_its_colors(open_page, tmp_path):
     layers = make_layers(0, channels=3)
     write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
-    page = open_page(tmp_path / 'page.html')
+    page = open_page(tmp_path / 'page.html', '#network=generator')
     assert (page.colors('#image') == np.round(255 * layers[0].images[0, 1::2, 1::2])).all()
 
 
@@ -196,7 +245,7 @@ def test_note_describes_the_image(open_page, path, network, note):
 
 
 def test_direction_button_shows_what_looks_at_the_position(open_page, path):
-    page = open_page(path, '#place=2,3')
+    page = open_page(path, '#network=generator&place=2,3')
     page.click('input[value=looked]')
     assert page.text('map-title') == f'What looks at {position_name(8)}'
     assert page.text('status') == (
@@ -306,7 +355,7 @@ def large_layers(tmp_path):
 def test_page_reports_the_sum_of_weights_that_are_not_recorded(open_page, large_layers):
     path, layers = large_layers
     rest = np.sort(layers[0].maps[0, 0, 0].ravel())[:-32].sum()
-    assert open_page(path, '#place=1,1').text('omitted') == (
+    assert open_page(path, '#network=generator&place=1,1').text('omitted') == (
         f'All weights except the 32 largest add up to {100 * rest:.0f} %.')
 
 
@@ -328,13 +377,13 @@ def visible_text(page):
 
 def test_address_restores_the_view(open_page, path):
     page = open_page(path)
-    page.press('d[')
+    page.press('g[')
     page.click('input[name=image][value="1"]')
     page.click('input[value=looked]')
     page.click('input[value=all]')
     page.press(Keys.ARROW_DOWN + Keys.ENTER)
     address, expected = page.address(), visible_text(page)
-    assert 'epoch 2, discriminator, held' in expected[0]
+    assert 'epoch 2, generator, held' in expected[0]
     assert visible_text(open_page(path, address)) == expected
 
 
@@ -346,7 +395,7 @@ def test_address_with_invalid_values_gives_the_initial_view(open_page, path):
 
 def test_change_of_the_address_changes_the_view(page):
     page.press('d')
-    page.set_address('epoch=1&place=2,3')
+    page.set_address('network=generator&epoch=1&place=2,3')
     assert page.text('status') == status(8, epoch=1)
 
 
@@ -356,10 +405,10 @@ def test_address_distinguishes_snapshots_of_one_epoch(open_page, tmp_path, step)
     snapshots = [make_snapshot(make_layers(step), 1, step, real=True) for step in (4, 8)]
     write_page(tmp_path / 'page.html', 'run', snapshots, 0)
     page = open_page(tmp_path / 'page.html', f'#step={step}')
-    page.press('d')
+    page.press('g')
     page = open_page(tmp_path / 'page.html', page.address())
     assert page.text('snapshot-name') == f'epoch 1, step {step}'
-    assert 'discriminator' in page.text('status')
+    assert 'generator' in page.text('status')
 
 
 # ---- Keyboard

@@ -385,13 +385,39 @@ def test_finger_draws(page):
 
 
 @slow
-def test_shift_and_arrow_keys_draw(page):
+def test_arrow_keys_draw_while_the_pen_is_down(page):
     page.point(3, 1, css='#drawing', grid=(7, 7))
-    page.run("element('drawing').focus()")
-    ActionChains(page.driver).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT * 3).key_up(Keys.SHIFT).perform()
-    page.settle()
-    assert (page.pixels('discriminator')[14, 6:18, 0] > 0.9).all()
-    assert page.text_of(f'{D} .map-title') == 'Where row 4, column 5 looks'
+    page.press(Keys.SPACE + Keys.ARROW_RIGHT * 12 + Keys.SPACE + Keys.ARROW_DOWN * 9, '#drawing')
+    image = page.pixels('discriminator')[:, :, 0]
+    assert (image[14, 6:18] > 0.9).all()
+    assert image[16:].max() == 0
+    assert page.text('cursor-note') == 'Pen at x 18, y 23, up: Space lowers it.'
+    assert page.text_of(f'{D} .map-title') == 'Where row 6, column 5 looks'
+
+
+@slow
+def test_keyboard_draws_without_attention(open_playground):
+    page = open_playground({'layers': {'generator': [], 'discriminator': []}})
+    page.press(Keys.SPACE + Keys.ARROW_LEFT * 20, '#drawing')  # from the center to the edge
+    image = page.pixels('discriminator')[:, :, 0]
+    assert (image[14, :14] > 0.9).all() and image[:, 16:].max() == 0
+
+
+@slow
+def test_keyboard_erases(page):
+    page.stroke((6, 14), (22, 14))
+    page.click('input[value=eraser]')
+    page.press(Keys.SPACE + Keys.ARROW_LEFT * 28, '#drawing')
+    assert page.pixels('discriminator')[:, :18].max() == 0
+
+
+@slow
+def test_pen_of_the_keyboard_is_lifted_when_the_drawing_loses_the_focus(page):
+    page.press(Keys.SPACE, '#drawing')
+    before = page.pixels('discriminator')
+    page.press(Keys.ARROW_DOWN, '#generator .image')
+    page.press(Keys.ARROW_DOWN * 4, '#drawing')
+    assert np.array_equal(page.pixels('discriminator'), before)
 
 
 @slow
@@ -594,6 +620,35 @@ def test_output_without_a_probability_has_no_meter(open_playground):
     page = open_playground({'output': 'output'})
     assert page.text('output') == 'Output: 0.04'
     assert not page.find('#probability').is_displayed()
+
+
+# ---- Results that are not finite
+
+NOT_FINITE = WORKER.replace('shift = label / 100 +', 'shift = ((z ?? pixels ?? [0])[0] > 0.9 ? NaN : 0) +')
+
+
+@slow
+def test_result_that_is_not_finite_is_reported_until_the_next(open_playground):
+    page = open_playground(worker=NOT_FINITE)
+    page.set('#coordinates [aria-label="z[0]"]', 1)
+    page.click('#invert')
+    assert page.text_of(f'{G} .not-finite') == page.text_of(f'{D} .not-finite') == (
+        'This network returns values that are not finite (NaN or infinity), so they are not shown: reduce gamma, '
+        'change the input, or export another checkpoint.')
+    page.set('#coordinates [aria-label="z[0]"]', 0)
+    page.click('#invert')
+    assert not any(part.is_displayed() for part in page.driver.find_elements('css selector', '.not-finite'))
+
+
+@slow
+def test_weights_that_are_not_finite_cause_no_other_errors(open_playground):
+    worker = WORKER.replace('0.75 :', 'NaN :').replace('shift = label', 'shift = NaN + label')
+    page = open_playground({'layers': {'generator': layers(0.2, 0.8), 'discriminator': layers(0.2, 0.8)}}, worker)
+    page.set(f'{G} .layer', 1)
+    page.stroke((6, 20), (22, 20))
+    page.press(Keys.ARROW_LEFT + Keys.ENTER, f'{D} .map')
+    page.click('#use-generated')
+    assert len([part for part in page.driver.find_elements('css selector', '.not-finite') if part.is_displayed()]) == 2
 
 
 # ---- Requests to the worker

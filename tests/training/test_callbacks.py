@@ -662,7 +662,7 @@ def before_grid(monkeypatch, action):
 @pytest.mark.slow
 def test_training_saves_a_checkpoint_even_if_the_results_were_removed(model, monkeypatch):
     before_grid(monkeypatch, lambda step: shutil.rmtree(model.run.results, ignore_errors=True))
-    with pytest.raises(OSError, match='SAGAN_train_00_0002.png'):
+    with pytest.raises(OSError, match='SAGAN_train_step00002.png'):
         model.train(dataset=dataset_of())
     assert steps_of(model) == [2]
 
