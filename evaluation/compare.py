@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import pathlib
+import textwrap
 from typing import NamedTuple
 
 from evaluation.figures import draw_comparison, save_figure
@@ -76,9 +77,19 @@ def differing_options(runs):
 
 
 def run_labels(names, columns, differences):
-    """Return a label per run for the figure: the options that differ, or the name if these are not unique."""
-    labels = [', '.join(f'{flag(option)} {column[flag(option)]}' for option in differences) for column in columns]
-    return [label if labels.count(label) == 1 and label else name for name, label in zip(names, labels, strict=True)]
+    """Return a label per run for the figure: the options that differ, after the name if these are not unique.
+
+    Long labels are shortened; the table and compare.csv hold all options.
+    """
+    options = [', '.join(f'{flag(option)} {column[flag(option)]}' for option in differences) for column in columns]
+    labels = [shorten(text) for text in options]
+    return [label if labels.count(label) == 1 and label else shorten(f'{name}: {text}' if text else name)
+            for name, text, label in zip(names, options, labels, strict=True)]
+
+
+def shorten(text):
+    """Return a text of at most 120 characters, with … for words that are left out."""
+    return textwrap.shorten(text, 120, placeholder='…')
 
 
 def training_minutes(folder):

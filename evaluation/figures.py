@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 from utils import atomic_write, enlarge
@@ -177,11 +178,13 @@ def draw_comparison(histories):
                           marker='.' if len(points) <= MARKED_POINTS else '')
         if column == 'frechet_distance':
             axis.set_yscale('log')  # the distances of the first epochs are much larger
+            axis.yaxis.set_major_formatter(LogFormatter())  # 10 instead of a power of 10 in large type
+            axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         axis.set_title(title, fontsize=10, loc='left')
         axis.grid(alpha=0.3)
         axis.set_xlabel('training step', fontsize=8)
-        axis.tick_params(labelsize=8)
-    handles = [Line2D([], [], color=colour, linestyle=line_style, label=textwrap.shorten(label, 120, placeholder='…'))
+        axis.tick_params(which='both', labelsize=8)
+    handles = [Line2D([], [], color=colour, linestyle=line_style, label=label)
                for label, (line_style, colour) in zip(histories, itertools.cycle(styles), strict=False)]
     figure.legend(handles=handles, loc='lower left', bbox_to_anchor=(0.05, 0.1 / height), fontsize=9, frameon=False)
     return figure

@@ -126,9 +126,19 @@ def test_run_labels_name_what_differs():
         '--gan_type gan, --seed 0', '--gan_type gan, --seed 1']
 
 
-def test_run_labels_are_names_if_the_options_are_equal():
+def test_run_labels_have_names_if_the_options_are_equal():
     columns = [{'--seed': '0'}, {'--seed': '0'}, {'--seed': '1'}]
-    assert compare.run_labels(['a', 'b', 'c'], columns, ['seed']) == ['a', 'b', '--seed 1']
+    assert compare.run_labels(['a', 'b', 'c'], columns, ['seed']) == ['a: --seed 0', 'b: --seed 0', '--seed 1']
+
+
+def test_run_labels_are_names_without_options_that_differ():
+    assert compare.run_labels(['a', 'b'], [{}, {}], []) == ['a', 'b']
+
+
+def test_run_labels_have_names_if_what_differs_is_cut_off():
+    columns = [{'--dataset': 'x' * 90, '--network': 'y' * 20, '--seed': seed} for seed in '01']
+    assert compare.run_labels(['a', 'b'], columns, ['dataset', 'network', 'seed']) == [
+        f'{name}: --dataset {"x" * 90}, --network…' for name in 'ab']
 
 
 def test_differing_options_leave_out_those_of_the_output(two_runs):
