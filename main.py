@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 
+from distributed import slurm
 from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, read_task, start_workers
 from options import (
     ARTICLE,
@@ -39,6 +40,10 @@ def train(typed):
     typed, inherited, source = choose_start(typed)
     options, args = resolve(typed, inherited), {**DEFAULTS, **typed}
     addresses, index = read_task()
+    if slurm.in_step():
+        if args['workers'] > 1:
+            raise UserError('--workers is not for a Slurm step, whose tasks are the workers: omit it')
+        slurm.select_gpu()
     check_worker_share(options['batch_size'], len(addresses) or args['workers'])
     check_workers(args['workers'])
     own_shape = native_shape(options['dataset_name'], options['data_dir'])
@@ -219,7 +224,9 @@ def main():
         if ',' in typed.get('name', '') and typed.get('phase') != 'compare':
             raise UserError(f'--name {typed["name"]} requires --phase compare: type a single name without a comma')
         phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export, 'compare': compare}
-        phases[typed.get('phase', 'train')](typed)
+        phase = typed.get('phase', 'train')
+        if phase == 'train' or slurm.rank() == 0:  # the other tasks of a Slurm step have nothing to do
+            phases[phase](typed)
     except UserError as error:
         fail(error)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Read the list of workers from TF_CONFIG, or start workers on this machine for --workers."""
+"""Read the list of workers from TF_CONFIG or Slurm, or start workers on this machine for --workers."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 
+from distributed import slurm
 from options import UserError
 from system import available_cores, is_windows, start_process, stop_signals
 
@@ -27,18 +28,18 @@ class WorkerLost(Exception):
 ##################################################################################
 
 def read_task():
-    """Read the addresses of all workers, and the number of this worker, from TF_CONFIG.
+    """Read the addresses of all workers, and the number of this worker, from TF_CONFIG or a Slurm step.
 
     Returns:
         (addresses, index): 'host:port' of each worker, the chief's first, and the number of this worker. ((), 0) if
-        TF_CONFIG is not set: this process trains alone.
+        TF_CONFIG is not set and there is no Slurm step of several tasks: this process trains alone.
 
     Raises:
-        UserError: if TF_CONFIG is not valid.
+        UserError: if TF_CONFIG is not valid, or if the tasks of the Slurm step are numbered in another order.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
-        return (), 0
+        return slurm.read_step() if slurm.in_step() else ((), 0)
     try:
         config = json.loads(text)
         chiefs, workers = config['cluster'].get('chief', []), config['cluster'].get('worker', [])
