@@ -508,7 +508,9 @@ def test_test_draws_other_images_from_raw_weights(sampled_otherwise):
 def test_test_samples_sample_num_images_of_sample_seed(sampled_otherwise):
     default, other = (imageio.imread(sampled_otherwise / f'SAGAN_test_000{suffix}.png')
                       for suffix in ('', '_step80_seed1'))
-    assert other.shape == (280, 280) and (other[:28, :28] != default[:28, :28]).any()
+    assert other.shape == (560, 560)  # 10 x 10 images of 28 pixels, enlarged twice
+    assert default.shape == (672, 672)  # 8 x 8 images, enlarged three times
+    assert (other[:56:2, :56:2] != default[:84:3, :84:3]).any()
 
 
 @pytest.mark.slow
