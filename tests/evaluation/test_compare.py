@@ -105,7 +105,7 @@ def test_compare_lists_many_runs_in_several_tables(tmp_path, capsys, monkeypatch
     assert headers == [['better', '1', '2'], ['better', '3']]
 
 
-def test_compare_of_equal_options_says_so(tmp_path, capsys):
+def test_compare_reports_equal_options(tmp_path, capsys):
     write_run(tmp_path, 'a')
     out, rows = run_compare(tmp_path, capsys)
     assert 'All options that affect training are equal\n' in out

@@ -106,7 +106,7 @@ def test_kernel_distance_of_all_images_is_that_of_the_kernel_of_scikit_learn(rng
 
 
 def test_kernel_distance_of_one_feature_is_the_closed_form():
-    """The kernel is (x y + 1)^3. Of different points, all values are 1 within a, 8 within b, and 1 between them."""
+    """The kernel is (x y + 1)^3. For all pairs of points, it is 1 within a, 8 within b, and 1 between a and b."""
     a, b = np.zeros([4, 1]), np.ones([4, 1])
     assert kernel_distance(a, b) == (1 + 8 - 2 * 1, 0)
 

@@ -191,7 +191,7 @@ def test_evaluate_warns_of_few_images(evaluated):
 
 @pytest.fixture
 def features_path(tmp_path):
-    """A frozen graph whose features of an image are its rows' mean values."""
+    """A frozen graph whose features are the means of the rows of an image."""
     with tf.Graph().as_default() as graph:
         images = tf.placeholder(tf.float32, [1, 8, 8, 1], 'ExpandDims')
         tf.reduce_mean(images, [2, 3], name='pool_3')
@@ -200,7 +200,7 @@ def features_path(tmp_path):
 
 
 def test_evaluate_compares_with_statistics_of_the_user(model, features_path, tmp_path, monkeypatch, capsys):
-    """With 130 samples and 130 test images, the statistics are those of the samples."""
+    """The statistics are those of the 130 samples. Fréchet distances need at least 128 images."""
     set_options(monkeypatch, model, eval_num=130)
     dataset = random_dataset((8, 8, 1), train=20, test=130)
     monkeypatch.setattr(phases, 'load_dataset', lambda *args: dataset)
@@ -300,7 +300,7 @@ def test_evaluate_reports_classes_with_few_images(conditional_model, real_images
     assert (message in capsys.readouterr().out) == reported
 
 
-def test_evaluate_of_one_class_says_that_it_is_compared_with_all(conditional_model, real_images, monkeypatch, capsys):
+def test_evaluate_of_one_class_reports_the_comparison_with_all(conditional_model, real_images, monkeypatch, capsys):
     set_options(monkeypatch, conditional_model, eval_num=30)
     monkeypatch.setattr(conditional_model, 'target_class', 1)
     phases.evaluate(conditional_model)

@@ -8,7 +8,7 @@ from evaluation.progress import Progress, rough_duration, seconds_per_item
 @pytest.mark.parametrize('counts, percentages', [
     ([1] * 8, [25, 50, 75]), ([3, 3, 3], [25, 50]), ([100], []), ([1, 1], [50])])
 def test_progress_prints_a_line_per_quarter(counts, percentages, capsys):
-    """Capturing the output makes it other than a terminal."""
+    """Captured output is not a terminal."""
     with Progress('Working', sum(counts)) as progress:
         for count in counts:
             progress.update(count)

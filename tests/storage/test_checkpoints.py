@@ -581,7 +581,7 @@ def test_start_from_converts_the_powers_to_other_betas(source, tmp_path, beta1, 
         assert variables[f'beta2_power{suffix}'] == pytest.approx(0.75 ** 3 * beta2)
 
 
-def test_start_from_moments_with_other_betas_stays_unbiased(source, tmp_path):
+def test_start_from_keeps_moments_unbiased_with_other_betas(source, tmp_path):
     """With a constant gradient of 1, every update is 1, because Adam's bias correction is exact."""
     checkpoints, update = open_networks(tmp_path / 'new' / 'SAGAN', beta1=0.9, beta2=0.99)
     with checkpoints.sess.graph.as_default():

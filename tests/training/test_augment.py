@@ -60,7 +60,7 @@ def test_augment_keeps_the_static_shape(sess):
 
 
 def test_augment_passes_the_gradient_of_each_image(sess, rng):
-    """augment is affine in the images, so a difference in images changes its result by the gradient times it."""
+    """augment is affine in the images, so the gradient predicts the change of the score up to rounding."""
     images, change, weights = (tf.constant(rng.random([20, *SHAPE]), tf.float32) for _ in range(3))
     numbers = tf.constant(rng.random([20, NUMBERS]), tf.float32)
 
@@ -114,7 +114,7 @@ IMAGE = 8, 8, 1
 
 @pytest.fixture
 def augmented(sess, rng):
-    """A function that returns images [4, 8, 8, 1] as D sees them. Its cluster gets its share of them."""
+    """A function that returns images [4, 8, 8, 1] as D sees them, or the share of a worker if a cluster is given."""
     images = rng.random([4, *IMAGE]).astype(np.float32)
 
     def run(draw=0, batch_number=0, seed=0, cluster=None):
