@@ -227,8 +227,9 @@ OPTIONS = {
                "channels; 0 means the data set's own number, 3 for image folders"),
         Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'}),
         Option('augment', 'auto', AUTO_OR_BOOLEAN, 'data',
-               'change the colours, the position and a part of the images that D sees, real and generated, at random; '
-               f'auto is true for fewer than {FEW_IMAGES} training images', {True: '_augment', False: ''})],
+               'randomly change the colours and the position of the images that D sees, real and generated, and cover '
+               f'a part of them; auto is true for fewer than {FEW_IMAGES} training images',
+               {True: '_augment', False: ''})],
     'schedule': [
         Option('epoch', 20, integer(1), 'run', 'epochs; a larger number continues a finished run'),
         Option('iteration', 0, integer(0), 'run', 'steps per epoch; 0 means one pass over the data'),

@@ -509,8 +509,8 @@ def test_test_samples_sample_num_images_of_sample_seed(sampled_otherwise):
     default, other = (imageio.imread(sampled_otherwise / f'SAGAN_test_000{suffix}.png')
                       for suffix in ('', '_step80_seed1'))
     assert other.shape == (560, 560)  # 10 x 10 images of 28 pixels, enlarged twice
-    assert default.shape == (672, 672)  # 8 x 8 images, enlarged three times
-    assert (other[:56:2, :56:2] != default[:84:3, :84:3]).any()
+    assert default.shape == (392, 588)  # 2 x 3 images, enlarged seven times
+    assert (other[:56:2, :56:2] != default[:196:7, :196:7]).any()
 
 
 @pytest.mark.slow
