@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from system import join_command
 
+VERSION = '1.0'
 GAN_TYPES = 'gan', 'lsgan', 'hinge', 'wgan-gp', 'wgan-lp', 'dragan', 'r1'
 ATTENTION_BLOCKS = 'article', 'paper', 'none'
 # The heights and widths that each network supports. A tuple lists the sides of square images.
@@ -326,7 +327,8 @@ def parse(arguments=None):
 
     Args:
         arguments: a list of words, or None for the command line of this program. If the list is empty or contains
-            --help, the usual commands and all options are printed, and the program exits.
+            --help, the usual commands and all options are printed, and the program exits. If it contains --version,
+            the version is printed, and the program exits.
 
     Raises:
         UserError: if an option is unknown or does not accept its value.
@@ -338,6 +340,8 @@ def parse(arguments=None):
         usage='python main.py --phase PHASE [--OPTION VALUE ...]', description=DESCRIPTION, allow_abbrev=False,
         argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = refuse
+    parser.add_argument('--version', action='version', version=f'SAGAN-tensorflow {VERSION}',
+                        help='print the version and exit')
     groups = {group: parser.add_argument_group(group) for group in GROUPS}
     for option in ALL.values():
         default = '' if option.default == '' else f' (default: {as_typed(option.default)})'

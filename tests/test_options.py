@@ -71,6 +71,19 @@ def test_parse_without_options_prints_the_usual_commands_and_exits(capsys):
     assert '  python main.py --phase train\n  python main.py --phase test\n' in capsys.readouterr().out
 
 
+def test_parse_prints_the_version_and_exits(capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        parse(['--version'])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out == 'SAGAN-tensorflow 1.0\n'
+
+
+def test_help_lists_version(capsys):
+    with pytest.raises(SystemExit):
+        parse(['--help'])
+    assert '  --version ' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('name', ALL)
 @pytest.mark.parametrize('text', ['', '1\0'])
 def test_parse_refuses_an_invalid_string(name, text):
