@@ -244,7 +244,7 @@ class Metric(NamedTuple):
 NEIGHBOURS = {'needs': ('train_features',), 'min_images': MIN_NEIGHBOUR_IMAGES, 'max_images': NEIGHBOUR_IMAGES}
 METRICS = [
     Metric('frechet_to_train', 'Fréchet distance', 'to {reference}', 'lower',
-           'distance of Gaussians fitted to the features (Heusel et al. 2017)',
+           'distance between Gaussians fitted to the features (Heusel et al. 2017)',
            lambda c: frechet_of_statistics(fit_gaussian(c.features), c.train_statistics),
            min_images=MIN_FRECHET_IMAGES, history='frechet_distance'),
     Metric('frechet_to_test', 'Fréchet distance', 'to the test split', 'lower', 'the same for the test split',
