@@ -11,7 +11,7 @@ import os
 import sys
 
 from distributed import slurm
-from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, read_task, start_workers
+from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, gpu_of, read_task, start_workers
 from options import (
     ARTICLE,
     DEFAULTS,
@@ -43,7 +43,7 @@ def train(typed):
     if slurm.in_step():
         if args['workers'] > 1:
             raise UserError('--workers is not for a Slurm step, whose tasks are the workers: omit it')
-        slurm.select_gpu()
+        os.environ['CUDA_VISIBLE_DEVICES'] = gpu_of(slurm.local_rank())
     check_worker_share(options['batch_size'], len(addresses) or args['workers'])
     check_workers(args['workers'])
     own_shape = native_shape(options['dataset_name'], options['data_dir'])

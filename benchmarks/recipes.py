@@ -1,7 +1,8 @@
 """Measure the recipes, the defaults of the networks, and their alternatives: python -m benchmarks.recipes
 
 main.py trains and scores each run in processes of its own. Each run is a row of benchmarks/recipes.csv. Existing rows
-are not recomputed, so the measurement can be interrupted and resumed. Means over seeds are printed.
+are not recomputed, so the measurement can be interrupted and resumed. Means over seeds are printed. The data set emoji,
+a folder of images, is not part of this repository: put it in --data_dir.
 """
 
 import argparse

@@ -32,7 +32,7 @@ def read_task():
 
     Returns:
         (addresses, index): 'host:port' of each worker, the chief's first, and the number of this worker. ((), 0) if
-        TF_CONFIG is not set and there is no Slurm step of several tasks: this process trains alone.
+        there is neither: this process trains alone.
 
     Raises:
         UserError: if TF_CONFIG is not valid, or if the tasks of the Slurm step are numbered in another order.
@@ -174,6 +174,12 @@ def free_addresses(count):
         return [f'127.0.0.1:{server.getsockname()[1]}' for server in servers]
 
 
+def gpu_of(index):
+    """Return the GPU of the worker with this number on its machine. If there are fewer GPUs, workers share them."""
+    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', str(index)).split(',')
+    return gpus[index % len(gpus)]
+
+
 def start_worker(addresses, index, options, error_file):
     """Run the command line of this process as worker number index.
 
@@ -189,12 +195,11 @@ def start_worker(addresses, index, options, error_file):
     """
     count, cores = len(addresses), available_cores()
     share = cores[index * len(cores) // count:(index + 1) * len(cores) // count] or cores
-    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(count)))).split(',')
     task = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
     # This process forwards Ctrl-C. In its own session, the worker does not receive it a second time.
     return start_process(
         [sys.executable, *sys.argv, *options], share, stderr=error_file,
-        env={**os.environ, 'TF_CONFIG': json.dumps(task), 'CUDA_VISIBLE_DEVICES': gpus[index % len(gpus)]})
+        env={**os.environ, 'TF_CONFIG': json.dumps(task), 'CUDA_VISIBLE_DEVICES': gpu_of(index)})
 
 
 def wait_for_workers(workers, received, timeout):

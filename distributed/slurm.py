@@ -1,4 +1,4 @@
-"""Read the list of workers from the environment of a Slurm step, which srun starts."""
+"""Read the list of workers from the environment of a Slurm step. srun starts a step."""
 
 import os
 import re
@@ -20,6 +20,11 @@ def rank():
     return int(os.environ['SLURM_PROCID']) if in_step() else 0
 
 
+def local_rank():
+    """Return the number of this task on its node."""
+    return int(os.environ['SLURM_LOCALID'])
+
+
 def read_step():
     """Read the addresses of all tasks of this Slurm step, and the number of this task.
 
@@ -34,18 +39,11 @@ def read_step():
     places = [(node, local) for node, count in enumerate(task_counts(environ['SLURM_STEP_TASKS_PER_NODE']))
               for local in range(count)]
     index = rank()
-    own_place = int(environ['SLURM_NODEID']), int(environ['SLURM_LOCALID'])
+    own_place = int(environ['SLURM_NODEID']), local_rank()
     if places[index] != own_place:
         raise UserError('the tasks of this Slurm step are not numbered node by node: add --distribution=block to srun')
     hosts = host_names(environ['SLURM_STEP_NODELIST'])
     return [f'{hosts[node]}:{first_port + local}' for node, local in places], index
-
-
-def select_gpu():
-    """Leave one GPU visible to this task. If Slurm shows it several, the tasks of a node take turns."""
-    local_rank = os.environ['SLURM_LOCALID']
-    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', local_rank).split(',')
-    os.environ['CUDA_VISIBLE_DEVICES'] = gpus[int(local_rank) % len(gpus)]
 
 
 def step_port(job, step):

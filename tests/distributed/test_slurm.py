@@ -95,15 +95,11 @@ def test_ports_are_below_those_of_outgoing_connections(job):
     assert 1024 < slurm.step_port(job, 0) < 32768 - slurm.PORTS_PER_STEP
 
 
-@pytest.mark.parametrize('visible, local_rank, expected', [
-    ('0,1', '1', '1'), ('3', '1', '3'), ('', '1', ''), (None, '1', '1'), ('GPU-a,GPU-b', '2', 'GPU-a')])
-def test_select_gpu_selects_by_local_rank(step, monkeypatch, visible, local_rank, expected):
-    step(SLURM_LOCALID=local_rank)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible or '')
-    if visible is None:
-        monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
-    slurm.select_gpu()
-    assert os.environ['CUDA_VISIBLE_DEVICES'] == expected
+def test_task_uses_the_gpu_of_its_local_rank(run_main, step, monkeypatch):
+    step(SLURM_PROCID='1', SLURM_NODEID='0', SLURM_LOCALID='1')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5')
+    assert run_main('--batch_size', 64)[0] == 2  # three workers cannot share it, so training does not start
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == '5'
 
 
 def test_workers_are_refused_in_a_step(run_main, step):
