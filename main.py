@@ -11,6 +11,7 @@ import os
 import sys
 
 from distributed import slurm
+from distributed.heartbeat import watch_workers
 from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, gpu_of, read_task, start_workers
 from options import (
     ARTICLE,
@@ -40,6 +41,9 @@ def train(typed):
     typed, inherited, source = choose_start(typed)
     options, args = resolve(typed, inherited), {**DEFAULTS, **typed}
     addresses, index = read_task()
+    if index is None:
+        print('TF_CONFIG makes this process a parameter server or an evaluator. Training uses neither: nothing to do')
+        return
     if slurm.in_step():
         if args['workers'] > 1:
             raise UserError('--workers is not for a Slurm step, whose tasks are the workers: omit it')
@@ -52,26 +56,28 @@ def train(typed):
     check_image_size(options['network'], *image_shape[:2])
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 prints for all
-    options['dataset_name'], message = choose_dataset(options)
-    if message and (not addresses or args['workers'] == 1):  # otherwise the parent process has printed it
-        print(message, flush=True)
-    place = options['dataset_name'], options['data_dir'], image_shape
-    if args['workers'] > 1 and not addresses:
-        load_dataset(*place, limit=1)  # prepares the user's own images once, before the workers start
-        sys.exit(start_workers(args['workers'], args['patience'], [f'--dataset={options["dataset_name"]}']))
-    if len(addresses) > 1:
-        print(f'Training with {len(addresses)} workers', flush=True)
-    dataset = load_dataset(*place)
-    print(dataset.description, flush=True)
-    options = resolve_augment(options, len(dataset.train[0]), dataset.class_names)
     stop = Stop(SIGNALS)
-    with open_model(options, image_shape, dataset.class_names, addresses, index, args['patience']) as model:
-        if source is None:
-            report_new_run(model.config, model.run)
-        try:
-            model.train(stop, dataset, source)
-        except Diverged as error:
-            raise UserError(f'{error.cause}. {retry_advice(model.config, model.run, typed)}') from error
+    # Preparing the data set and importing TensorFlow may take long. The heartbeat starts before.
+    with watch_workers(addresses, index, args['timeout']):
+        options['dataset_name'], message = choose_dataset(options)
+        if message and (not addresses or args['workers'] == 1):  # otherwise the parent process has printed it
+            print(message, flush=True)
+        place = options['dataset_name'], options['data_dir'], image_shape
+        if args['workers'] > 1 and not addresses:
+            load_dataset(*place, limit=1)  # prepares the user's own images once, before the workers start
+            sys.exit(start_workers(args['workers'], args['timeout'], [f'--dataset={options["dataset_name"]}']))
+        if len(addresses) > 1:
+            print(f'Training with {len(addresses)} workers', flush=True)
+        dataset = load_dataset(*place)
+        print(dataset.description, flush=True)
+        options = resolve_augment(options, len(dataset.train[0]), dataset.class_names)
+        with open_model(options, image_shape, dataset.class_names, addresses, index) as model:
+            if source is None:
+                report_new_run(model.config, model.run)
+            try:
+                model.train(stop, dataset, source)
+            except Diverged as error:
+                raise UserError(f'{error.cause}. {retry_advice(model.config, model.run, typed)}') from error
     if stop.requested is not None:
         print('Next:', command_line(typed))
         sys.exit(128 + stop.requested)

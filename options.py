@@ -159,6 +159,7 @@ class Option(NamedTuple):
     suffixes: Any = {}  # of the run's name, {value: suffix}; the suffix of other values is _<name><value>
 
 
+ALIASES = {'timeout': ['--patience']}  # flags of earlier versions
 GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
 
 # By role:
@@ -188,7 +189,8 @@ OPTIONS = {
                'requires --features'),
         Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
         Option('workers', 1, integer(1, 64), 'several machines', 'processes on this machine that train together'),
-        Option('patience', 60, integer(1, 86400), 'several machines', 'seconds to wait for a missing worker')],
+        Option('timeout', 60, integer(1, 86400), 'several machines',
+               'seconds without a sign of life after which a worker is lost')],
     'identity': [
         Option('dataset_name', 'auto', DATASET, 'data',
                'auto is mnist if it is present or can be downloaded, else the built-in digits; NAME is your own data '
@@ -345,8 +347,9 @@ def parse(arguments=None):
     groups = {group: parser.add_argument_group(group) for group in GROUPS}
     for option in ALL.values():
         default = '' if option.default == '' else f' (default: {as_typed(option.default)})'
-        groups[option.group].add_argument(flag(option.name), dest=option.name, metavar=option.type.metavar,
-                                          type=argument_type(option), help=option.help + default)
+        groups[option.group].add_argument(flag(option.name), *ALIASES.get(option.name, []), dest=option.name,
+                                          metavar=option.type.metavar, type=argument_type(option),
+                                          help=option.help + default)
     if arguments is None:
         arguments = sys.argv[1:]
     typed = vars(parser.parse_args(arguments or ['--help']))

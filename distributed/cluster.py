@@ -26,11 +26,10 @@ class Cluster:
     Args:
         addresses: 'host:port' of each worker. Empty if this process trains alone.
         index: number of this worker. Worker 0 is the chief: it alone reads and writes the run.
-        timeout: seconds to wait for the other workers to start.
     """
 
-    def __init__(self, addresses=(), index=0, timeout=60):
-        self.addresses, self.index, self.timeout = addresses, index, timeout
+    def __init__(self, addresses=(), index=0):
+        self.addresses, self.index = addresses, index
         self.size = max(1, len(addresses))
         self.is_chief = index == 0
 
@@ -55,10 +54,10 @@ class Cluster:
         config.graph_options.rewrite_options.remapping = config.graph_options.rewrite_options.OFF
         # The workers must not connect through a proxy.
         os.environ['no_grpc_proxy'] = ','.join(  # noqa: SIM112 (gRPC reads it in lower case)
-            address.rsplit(':', 1)[0] for address in self.addresses)
+            address.rsplit(':', 1)[0].strip('[]') for address in self.addresses)
         check_port(self.addresses[self.index])
         if not self.is_chief:
-            wait_for_chief(self.addresses[0], self.timeout)
+            wait_for_chief(self.addresses[0])
         try:
             server = tf.train.Server({'worker': list(self.addresses)}, 'worker', self.index, config=config)
             with tf.Session(server.target, config=config) as sess:
@@ -97,20 +96,15 @@ class Cluster:
 
         Raises:
             UserError: if strings differ. The message lists their names.
-            WorkerLost: if a worker does not start within the timeout.
         """
         if self.size == 1:
             return
         # 24 bits of each digest, as an integer that float32 represents exactly.
         digests = [int(hashlib.sha256(string.encode()).hexdigest()[:6], 16) for string in compared.values()]
         own = tf.constant(digests, tf.float32)
-        of_chief = reduce(own * float(self.is_chief), self.size, 'Id', self.timeout, CHIEF_KEY)
-        differences = reduce(tf.to_float(tf.not_equal(of_chief, own)), self.size, 'Id', key=COMPARE_KEY)
-        try:
-            counts = sess.run(differences)
-        except tf.errors.DeadlineExceededError as error:
-            raise WorkerLost(f'worker {self.index} of {self.size} waited {self.timeout} s for a worker that did not '
-                             'start: start all workers') from error
+        of_chief = reduce(own * float(self.is_chief), self.size, 'Id', CHIEF_KEY)
+        differences = reduce(tf.to_float(tf.not_equal(of_chief, own)), self.size, 'Id', COMPARE_KEY)
+        counts = sess.run(differences)
         different = [name for name, count in zip(compared, counts, strict=True) if count > 0]
         if different:
             raise UserError(f'the workers have different {" and ".join(different)}: use the same on all workers')
@@ -147,11 +141,10 @@ class Cluster:
             sess.run(self.barrier_op)
 
 
-def reduce(tensor, size, final_op, timeout=0, key=None):
+def reduce(tensor, size, final_op, key=None):
     """Return the mean (final_op 'Div') or the sum ('Id') of a float32 tensor over all workers.
 
     Args:
-        timeout: seconds to wait for the other workers; 0 waits forever.
         key: the number of this reduction in the graph, the same on all workers. None uses the next free number.
     """
     if key is None:
@@ -160,7 +153,7 @@ def reduce(tensor, size, final_op, timeout=0, key=None):
         keys.append(key)
     return tf.raw_ops.CollectiveReduce(
         input=tensor, group_size=size, group_key=1, instance_key=key, merge_op='Add', final_op=final_op,
-        subdiv_offsets=[0], communication_hint='ring', timeout_seconds=timeout)
+        subdiv_offsets=[0], communication_hint='ring')
 
 
 def all_reduce_mean(tensor, size):

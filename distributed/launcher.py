@@ -17,6 +17,7 @@ from system import available_cores, is_windows, start_process, stop_signals
 SIGNALS = stop_signals()
 EXIT_LOST = 138  # exit code of a worker that has lost another worker; Kubeflow restarts such a worker
 MAX_STARTS = 4
+GRACE = 10  # seconds
 
 
 class WorkerLost(Exception):
@@ -32,7 +33,8 @@ def read_task():
 
     Returns:
         (addresses, index): 'host:port' of each worker, the chief's first, and the number of this worker. ((), 0) if
-        there is neither: this process trains alone.
+        there is neither: this process trains alone. The number is None if TF_CONFIG makes this process a parameter
+        server or an evaluator, which synchronous training does not use.
 
     Raises:
         UserError: if TF_CONFIG is not valid, or if the tasks of the Slurm step are numbered in another order.
@@ -42,7 +44,9 @@ def read_task():
         return slurm.read_step() if slurm.in_step() else ((), 0)
     try:
         config = json.loads(text)
-        chiefs, workers = config['cluster'].get('chief', []), config['cluster'].get('worker', [])
+        cluster = config['cluster']
+        # In older versions of TensorFlow, the chief is called the master.
+        chiefs, workers = [*cluster.get('chief', []), *cluster.get('master', [])], cluster.get('worker', [])
         addresses = [*chiefs, *workers]
         task_type, task_index = config['task']['type'], int(str(config['task']['index']))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -50,24 +54,27 @@ def read_task():
                         '["host:port", ...]}, "task": {"type": "worker", "index": 0}}') from error
     if len(chiefs) > 1:
         raise UserError(f'TF_CONFIG lists {len(chiefs)} chiefs: list at most one')
-    if task_type not in ('chief', 'worker'):
+    if task_type not in ('chief', 'master', 'worker', 'ps', 'evaluator'):
         raise UserError(f'TF_CONFIG has a task of type {task_type}: choose chief or worker')
     for address in addresses:
         check_address(address)
         if addresses.count(address) > 1:
             raise UserError(f'TF_CONFIG lists the address {address} twice: give each worker its own address')
-    count = len(chiefs) if task_type == 'chief' else len(workers)
+    if task_type in ('ps', 'evaluator'):
+        return addresses, None
+    count = len(workers) if task_type == 'worker' else len(chiefs)
     if not 0 <= task_index < count:
         raise UserError(f'TF_CONFIG lists no {task_type} {task_index} (the cluster has {count} of this type, numbered '
                         'from 0): correct the index of the task')
-    return addresses, task_index if task_type == 'chief' else len(chiefs) + task_index
+    return addresses, len(chiefs) + task_index if task_type == 'worker' else task_index
 
 
 def check_address(address):
     """Raise UserError if an address in TF_CONFIG is not a string of the form host:port."""
-    match = re.fullmatch(r'[^\s/]+:([0-9]{1,5})', str(address))
+    match = re.fullmatch(r'(?:\[[^]\s/]+\]|[^][\s/:]+):([0-9]{1,5})', str(address))
     if not match or not 0 < int(match[1]) < 65536:
-        raise UserError(f'TF_CONFIG lists the address {address}, which is not of the form host:port: correct it')
+        raise UserError(f'TF_CONFIG lists the address {address}, which is not of the form host:port or [IPv6]:port: '
+                        'correct it')
 
 
 def check_port(address):
@@ -80,18 +87,14 @@ def check_port(address):
                         'TF_CONFIG, or stop the process that uses it') from error
 
 
-def wait_for_chief(address, timeout):
-    """Wait until the chief listens on its address. Raise WorkerLost after timeout seconds."""
-    host, port = address.replace('[', '').replace(']', '').rsplit(':', 1)
-    deadline = time.monotonic() + timeout
+def wait_for_chief(address):
+    """Wait until the chief listens on its address. Its host name may not resolve before its machine starts."""
+    host, port = address.rsplit(':', 1)
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection((host.strip('[]'), int(port)), timeout=5).close()
             return
-        except (OSError, UnicodeError) as error:
-            if time.monotonic() > deadline:
-                raise WorkerLost(f'worker 0 at {address} did not start within {timeout} s: start all '
-                                 'workers') from error
+        except (OSError, UnicodeError):
             time.sleep(0.2)
 
 
@@ -110,7 +113,7 @@ def start_workers(count, timeout, options):
 
     Args:
         count: number of workers.
-        timeout: seconds that the workers wait for each other.
+        timeout: seconds after which a worker notices the loss of another.
         options: a list of arguments to append to the command line.
 
     Returns:
@@ -146,7 +149,7 @@ def run_workers(count, timeout, options, received):
 
     Args:
         count: number of workers.
-        timeout: seconds that the workers wait for each other.
+        timeout: seconds after which a worker notices the loss of another.
         options: a list of arguments to append to the command line.
         received: the list to which the signals of this process are appended. They are forwarded to the workers.
     """
@@ -208,17 +211,20 @@ def wait_for_workers(workers, received, timeout):
     Args:
         workers: a list of subprocess.Popen.
         received: the list to which the signals of this process are appended. They are forwarded to the workers.
-        timeout: seconds that the workers wait for each other. Once a worker fails, the others have this time plus 10 s
-            to report the failure. Then they are killed.
+        timeout: seconds after which a worker notices the loss of another. Once a worker has failed, the others have
+            this time plus GRACE to end. Once a worker has noticed a loss, they have GRACE. Then they are killed.
     """
-    deadline, forwarded = None, 0
+    deadline, loss_noticed, forwarded = None, False, 0
     while any(worker.poll() is None for worker in workers):
         for number in received[forwarded:]:
             for worker in workers:
                 worker.send_signal(number)
             forwarded += 1
-        if deadline is None and any(worker.poll() not in (None, 0) for worker in workers):
-            deadline = time.monotonic() + timeout + 10
+        exit_codes = [worker.poll() for worker in workers]
+        if EXIT_LOST in exit_codes and not loss_noticed:
+            loss_noticed, deadline = True, time.monotonic() + GRACE
+        elif deadline is None and any(code not in (None, 0) for code in exit_codes):
+            deadline = time.monotonic() + timeout + GRACE
         if deadline is not None and time.monotonic() > deadline:
             for worker in workers:
                 worker.kill()

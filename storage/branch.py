@@ -330,7 +330,7 @@ def retry_advice(config, run, typed):
     if not steps:
         return f'To start again with lower learning rates: {command_line({**typed, **rates})}'
     # The new run inherits all other options.
-    others = {name: typed[name] for name in ('workers', 'patience') if name in typed}
+    others = {name: typed[name] for name in ('workers', 'timeout') if name in typed}
     for name in options_of('sampling', 'location'):
         if getattr(config, name) != DEFAULTS[name]:
             others[name] = getattr(config, name)

@@ -923,7 +923,7 @@ def test_terminal_without_a_size_shows_lines(terminal_output, rows, columns):
     ('--beta2', 1), ('--z', 'cauchy'), ('--sn', 1), ('--conditional', 'yes'), ('--label', ''),
     ('--dataset', 'a/b'), ('--dataset', '.x'), ('--dataset', ''), ('--network', 'vgg'), ('--ch', 12), ('--ch', 0),
     ('--img_size', -1), ('--img_size', 30), ('--checkpoint_dir', 'a[1]'), ('--img_size', 4096), ('--c_dim', 2),
-    ('--flip', 'often'), ('--workers', 0), ('--patience', 0),
+    ('--flip', 'often'), ('--workers', 0), ('--timeout', 0), ('--patience', 0),
     ('--recipe', 'mine'), ('--name', 'a/b'), ('--data_dir', ''), ('--epok', 3)])
 def test_wrong_value_is_refused(run_main, tmp_path, option, value):
     one_line_error(run_main(option, value), option)

@@ -251,7 +251,7 @@ def test_two_workers_report_the_losses_of_one_process(smooth_runs, step):
 ##################################################################################
 
 SMALL = ['--phase', 'train', '--dataset', 'mnist', '--network', 'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 8,
-         '--epoch', 1, '--print_freq', 1, '--sample_num', 4, '--seed', 3, '--patience', 1000]
+         '--epoch', 1, '--print_freq', 1, '--sample_num', 4, '--seed', 3, '--timeout', 1000]
 
 
 @pytest.fixture
@@ -311,7 +311,7 @@ def test_workers_print_each_line_once(launched, line):
 @pytest.mark.slow
 def test_worker_reports_the_loss_of_another_worker(launched):
     _, _, (_, _, err) = launched
-    assert 'main.py: worker 0 of 2 lost its connection to another worker: restart all workers\n' in err
+    assert re.search(r'main.py: worker 1 at 127\.0\.0\.1:\d+ has sent nothing for 5 s: restart all workers\n', err)
 
 
 @pytest.mark.slow
@@ -367,17 +367,18 @@ def test_workers_with_different_options_are_rejected(start_worker, tmp_path):
 
 @pytest.mark.slow
 def test_chief_gives_up_on_a_worker_that_does_not_start(start_worker):
-    code, _, err = finish(start_worker(free_ports(), 0, '--patience', 3))
+    ports = free_ports()
+    code, _, err = finish(start_worker(ports, 0, '--timeout', 3))
     assert code == 138
-    assert err == 'main.py: worker 0 of 2 waited 3 s for a worker that did not start: start all workers\n'
+    assert f'worker 1 at 127.0.0.1:{ports[1]} did not start within 3 s: start all workers' in err
 
 
 @pytest.mark.slow
 def test_worker_gives_up_on_a_chief_that_does_not_start(start_worker):
     ports = free_ports()
-    code, _, err = finish(start_worker(ports, 1, '--patience', 1))
+    code, _, err = finish(start_worker(ports, 1, '--timeout', 1))
     assert code == 138
-    assert err == f'main.py: worker 0 at 127.0.0.1:{ports[0]} did not start within 1 s: start all workers\n'
+    assert f'worker 0 at 127.0.0.1:{ports[0]} did not start within 1 s: start all workers' in err
 
 
 @pytest.mark.slow

@@ -1,0 +1,9 @@
+FROM python:3.11-slim
+WORKDIR /sagan
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+COPY . .
+# Kubernetes checks runAsNonRoot only for a numeric user.
+RUN useradd --create-home --uid 1000 sagan && chown -R 1000 /sagan
+USER 1000
+ENTRYPOINT ["python", "main.py"]
