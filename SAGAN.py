@@ -41,7 +41,7 @@ from options import (
 )
 from storage.branch import describe_changes
 from storage.checkpoints import Checkpoints, describe_variables
-from storage.run import MODEL, Diverged, Run, checkpoint_steps, image_shape_of, read_properties
+from storage.run import MODEL, Diverged, Run, checkpoint_steps, image_shape_of, read_metadata
 from tf1 import tf
 from training.augment import NUMBERS, augment
 from training.callbacks import default_callbacks, running
@@ -78,22 +78,22 @@ class SAGAN:
     def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
         options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
-        properties = None
+        metadata = None
         if options['conditional'] is not None:  # otherwise the run's name depends on the classes
-            properties = read_properties(options)
+            metadata = read_metadata(options)
         if image_shape is None:
-            image_shape = find_image_shape(options, properties)
+            image_shape = find_image_shape(options, metadata)
         if classes is None:
-            classes = find_classes(options, properties, image_shape)
+            classes = find_classes(options, metadata, image_shape)
         elif isinstance(classes, int):
             classes = [str(number) for number in range(classes)]
         self.sess, self.cluster = sess, cluster or Cluster()
-        properties = properties or {}
-        class_counts = properties.get('class_counts', ())
+        metadata = metadata or {}
+        class_counts = metadata.get('class_counts', ())
         if len(class_counts) != len(classes):  # the argument differs from config.json
             class_counts = ()
         self.config = config = make_config(options, image_shape, classes, class_counts=class_counts,
-                                           reading=properties.get('reading', ()))
+                                           reading=metadata.get('reading', ()))
         if config.network != self.kind:
             raise TypeError(f'{type(self).__name__} is the network {self.kind}, not {config.network}: use '
                             'networks.build')
@@ -397,7 +397,7 @@ class SAGAN:
                   f'Checkpoints: {self.run.folder}\nResults: {self.run.results}')
 
     def config_with(self, dataset):
-        """Return the config with the properties of a Dataset. Raise UserError if the data set does not fit it."""
+        """Return the config with the metadata of a Dataset. Raise UserError if the data set does not fit it."""
         config = self.config
         images = len(dataset.train[0])
         batches_per_epoch(images, config.batch_size, config.dataset_name)
@@ -416,7 +416,7 @@ class SAGAN:
         self.sess.run(tf.variables_initializer(self.averages))
 
     def branch(self, source):
-        """Restore the variables that are shared with a Source, and return the config with the source's properties.
+        """Restore the variables that are shared with a Source, and return the config with the source's metadata.
 
         Raises:
             UserError: as in Checkpoints.start_from.
@@ -439,10 +439,10 @@ class SAGAN:
         """
         step, config = 0, self.config
         if self.cluster.is_chief:
-            source_properties = self.run.check_config(config)
+            source_metadata = self.run.check_config(config)
             loaded, step = self.load()
             if loaded:
-                config = dataclasses.replace(config, **source_properties)
+                config = dataclasses.replace(config, **source_metadata)
         if self.cluster.size > 1:
             options = {name: getattr(config, name) for name in options_of('identity', 'training', 'schedule')}
             self.cluster.check_equal(self.sess, {'data sets': config.digest, 'options': str(options)})
@@ -697,24 +697,24 @@ def checked_labels(labels, count, num_classes):
     return labels
 
 
-def find_image_shape(options, properties):
+def find_image_shape(options, metadata):
     """Return the shape (H, W, C) of a run's images: that in its config.json, or else that of the data set.
 
     Args:
-        properties: the properties in config.json, or None if the run has no config.json.
+        metadata: the metadata in config.json, or None if the run has no config.json.
     """
-    if properties is None:
+    if metadata is None:
         return shape_of(options, native_shape(options['dataset_name'], options['data_dir']))
-    return image_shape_of(options, properties)
+    return image_shape_of(options, metadata)
 
 
-def find_classes(options, properties, image_shape):
+def find_classes(options, metadata, image_shape):
     """Return the class names of a run: those in its config.json, or else those of the data set.
 
-    The data set is loaded only if a conditional run needs it. options and properties are as in find_image_shape.
+    The data set is loaded only if a conditional run needs it. options and metadata are as in find_image_shape.
     """
-    if properties and 'class_names' in properties:
-        return properties['class_names']
+    if metadata and 'class_names' in metadata:
+        return metadata['class_names']
     if options['dataset_name'] in CLASS_NAMES:
         return CLASS_NAMES[options['dataset_name']]
     if options['conditional'] is False:

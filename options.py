@@ -275,8 +275,8 @@ SAVED = options_of('identity', 'training', 'schedule', 'sampling', 'location')  
 ARTICLE = {**{name: ALL[name].default for name in SAVED}, 'dataset_name': 'mnist', 'augment': False}
 
 # What config.json and a Config hold besides options.
-DATASET_PROPERTIES = 'image_shape', 'class_names', 'class_counts', 'images', 'reading', 'digest'
-SOURCE_PROPERTIES = 'source', 'source_step', 'previous_steps'
+DATASET_METADATA = 'image_shape', 'class_names', 'class_counts', 'images', 'reading', 'digest'
+SOURCE_METADATA = 'source', 'source_step', 'previous_steps'
 
 # The defaults that a network or a recipe changes. A recipe takes precedence over its network.
 PAPER = {'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0.,
@@ -374,10 +374,10 @@ def argument_type(option):
 ##################################################################################
 
 @dataclasses.dataclass(frozen=True)  # otherwise the class would accept new attributes
-class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES, *SOURCE_PROPERTIES], frozen=True)):
-    """The saved options of a run, and properties of its data set and of the run that it started from.
+class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_METADATA, *SOURCE_METADATA], frozen=True)):
+    """The saved options of a run, and the metadata of its data set and of the run that it started from.
 
-    Properties of the data set:
+    Metadata of the data set:
         image_shape: (H, W, C).
         class_names: a tuple, empty if there are no classes.
         class_counts: number of training images of each class; empty if unknown.
@@ -385,7 +385,7 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_PROPERTIES, 
         reading: a tuple, see datasets.dataset.Dataset.
         digest: a hash of the training split, or None if unknown.
 
-    Properties of the run that this run started from:
+    Metadata of the run that this run started from:
         source: the folder of the run that --from named, or None without --from.
         source_step: the step of its checkpoint, or None without --from.
         previous_steps: number of earlier steps that the warm-up of the moving average counts.

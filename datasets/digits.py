@@ -46,10 +46,10 @@ def render_glyphs():
     Returns:
         distance_fields: float32 [G*96, 96], one glyph below the other. The signed distance to the outline in pixels,
             positive inside.
-        centers: [G, 2], the row and column of the center of mass.
+        centres: [G, 2], the row and column of the centre of mass.
         heights: [G], in pixels.
     """
-    distance_fields, centers, heights = [], [], []
+    distance_fields, centres, heights = [], [], []
     for font in FONTS:
         for digit in '0123456789':
             figure = Figure(figsize=(1, 1), dpi=96)
@@ -59,9 +59,9 @@ def render_glyphs():
             canvas.draw()
             ink = np.asarray(canvas.buffer_rgba())[:, :, 0] < 128  # [96, 96]
             distance_fields.append(ndimage.distance_transform_edt(ink) - ndimage.distance_transform_edt(~ink))
-            centers.append(ndimage.center_of_mass(ink))
+            centres.append(ndimage.center_of_mass(ink))
             heights.append(np.ptp(np.nonzero(ink)[0]) + 1)
-    return np.concatenate(distance_fields).astype(np.float32), np.array(centers), np.array(heights)
+    return np.concatenate(distance_fields).astype(np.float32), np.array(centres), np.array(heights)
 
 
 def distort_glyphs(glyphs, labels, rng):
@@ -78,7 +78,7 @@ def distort_glyphs(glyphs, labels, rng):
     def uniform(low, high):
         return rng.uniform(low, high, [len(labels), 1, 1])
 
-    distance_fields, centers, heights = glyphs
+    distance_fields, centres, heights = glyphs
     glyph = labels + 10 * rng.integers(len(FONTS), size=len(labels))  # [B]
     zoom = heights[glyph][:, None, None] / 20  # the digits of MNIST are 20 pixels high
     noise = rng.standard_normal([2, len(labels), 28, 28], dtype=np.float32)
@@ -90,8 +90,8 @@ def distort_glyphs(glyphs, labels, rng):
     angle = uniform(-0.2, 0.2)
     y, x = np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x
     x += uniform(-0.35, 0.15) * y
-    row = centers[glyph, 0, None, None] + y * zoom / uniform(0.85, 1.05)
-    column = centers[glyph, 1, None, None] + x * zoom / uniform(0.85, 1.35)
+    row = centres[glyph, 0, None, None] + y * zoom / uniform(0.85, 1.05)
+    column = centres[glyph, 1, None, None] + x * zoom / uniform(0.85, 1.35)
     row = np.clip(row, 0, 95) + 96 * glyph[:, None, None]  # the next rows belong to another glyph
     distance = ndimage.map_coordinates(distance_fields, [row, column], order=1, mode='nearest') / zoom
     return np.uint8(255 * np.clip(distance + uniform(0.4, 1.2), 0, 1))

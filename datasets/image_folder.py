@@ -50,7 +50,7 @@ def matches(path):
 
 
 def load(path, shape):
-    """Load all images in a folder or zip file, center-cropped and resized to shape (H, W, C), as an ImageFolder.
+    """Load all images in a folder or zip file, centre-cropped and resized to shape (H, W, C), as an ImageFolder.
 
     The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder, beside the zip file, or in
     the user's cache. The key depends on the names, sizes, and modification times or checksums of all files. If a file
@@ -331,7 +331,7 @@ def read_image(file, shape, scales):
 
 
 def center_crop_resize(image, shape):
-    """Return the center of a Pillow image, resized to shape (H, W, C), as uint8. C is 1 or 3.
+    """Return the centre of a Pillow image, resized to shape (H, W, C), as uint8. C is 1 or 3.
 
     The crop is the largest one with the aspect ratio of that shape. Transparent pixels become white.
     """

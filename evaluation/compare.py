@@ -1,4 +1,4 @@
-"""The phase compare: a table and a figure over trained runs. Nothing is trained or sampled."""
+"""The phase compare: a table and a figure of trained runs. Nothing is trained or sampled."""
 
 import csv
 import glob

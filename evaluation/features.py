@@ -30,8 +30,8 @@ def load_features(spec, channels):
     """Load a network that computes features of images.
 
     Args:
-        spec: the value of --features. Either FILE or FILE:INPUT:OUTPUT, where FILE is a frozen graph and INPUT and
-            OUTPUT are the names of tensors; or the folder of a SavedModel.
+        spec: the value of --features, either a frozen graph as FILE or FILE:INPUT:OUTPUT, or the folder of a
+            SavedModel. INPUT and OUTPUT are the names of tensors.
         channels: those of the images, 1 or 3. Grey images are repeated in three channels if the network is not grey.
 
     Returns:
@@ -117,11 +117,11 @@ def load_saved_model(sess, folder):
 
 
 def check_reference(reference, extract, images):
-    """Raise UserError if the features of images [N, H, W, C] are of another size than those of a Reference."""
+    """Raise UserError if the features of images [N, H, W, C] differ in size from those of a Reference."""
     features, _ = extract(images)
     expected, size = len(reference.statistics.mean), features.shape[1]
     if size != expected:
-        raise UserError(f'--reference {reference.name} is of another network (its features have {expected} numbers, '
+        raise UserError(f'--reference {reference.name} is from another network (its features have {expected} numbers, '
                         f'those of --features have {size}): pass statistics of the same network')
 
 

@@ -24,7 +24,7 @@ from utils import atomic_write, enlarge
 
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
 COMPARED_COLOURS = (*COLOURS, '#000000', '#D55E00', '#0072B2')  # of runs
-MARKED_POINTS = 12  # curves of more points have no markers
+MARKED_POINTS = 12  # curves with more points have no markers
 SMOOTHED_ROWS = 10  # rows of the history that a smoothed loss averages
 ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
@@ -309,9 +309,9 @@ def choose_queries(mask, grid):
     density = mask.reshape(rows, height // rows, columns, width // columns).mean((1, 3))  # [rows, columns]
     dense = np.argwhere(density >= density.max() / 2)
     empty = np.argwhere(density <= density.min() + 0.01)
-    center = np.array([(rows - 1) / 2, (columns - 1) / 2])
+    centre = np.array([(rows - 1) / 2, (columns - 1) / 2])
     queries = {'stroke': np.argwhere(density == density.max())[0], 'top end': dense[0], 'bottom end': dense[-1],
-               'background': empty[((empty - center) ** 2).sum(1).argmin()]}
+               'background': empty[((empty - centre) ** 2).sum(1).argmin()]}
     return {name: (int(row), int(column)) for name, (row, column) in queries.items()}
 
 

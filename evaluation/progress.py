@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 
 class Progress:
-    """A context in which update counts what is done.
+    """A context manager that shows how much of an activity is done.
 
     Args:
         activity: what is being done, for example 'Training the classifier'.
-        total: the count at the end.
+        total: the number of items.
     """
 
     def __init__(self, activity, total):
@@ -24,7 +24,7 @@ class Progress:
         return self
 
     def update(self, count):
-        """Count more of the total as done."""
+        """Add count to the number of finished items."""
         quarters_before = 4 * self.done // self.total
         self.done += count
         quarters = 4 * self.done // self.total

@@ -142,7 +142,7 @@ def rotation_accuracy(classify, images):
 
 
 def shuffled(first, *others):
-    """Return arrays [N, ...] in the same random order, so that the first images of a sorted data set are a sample.
+    """Shuffle arrays [N, ...] alike, so that the first images of a sorted data set are a random sample.
 
     An array that is None stays None.
     """

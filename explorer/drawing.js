@@ -1,7 +1,7 @@
 // The canvas surface that the playground's drawing is made on. ink is its context.
 'use strict';
 
-const DIGIT_BOX = 20, DIGIT_CENTER = 0.5;  // of MNIST, in pixels; the center of mass lies beyond the middle
+const DIGIT_BOX = 20, DIGIT_CENTRE = 0.5;  // of MNIST, in pixels; the centre of mass lies beyond the middle
 const STROKE_WIDTH = 2.5;  // of MNIST, in pixels
 const VISIBLE = 25;  // of 255; darker pixels do not count as part of a digit
 const MAX_FILE_PIXELS = 50e6;  // a larger image might exhaust the memory of a phone
@@ -13,8 +13,8 @@ function makeSurface(height, width) {
   return canvas.getContext('2d', {willReadFrequently: true});
 }
 
-function fillSurface(ink, color) {
-  ink.fillStyle = color;
+function fillSurface(ink, colour) {
+  ink.fillStyle = colour;
   ink.fillRect(0, 0, ink.canvas.width, ink.canvas.height);
 }
 
@@ -45,23 +45,23 @@ function invert(ink) {
   });
 }
 
-function toGray(ink) {
+function toGrey(ink) {
   convertPixels(ink, (data, i) => {
     data.fill(0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2], i, i + 3);  // ITU-R BT.601, as in Pillow
   });
 }
 
-function drawLine(ink, from, to, color, lineWidth) {
+function drawLine(ink, from, to, colour, lineWidth) {
   ink.lineCap = 'round';
   ink.lineWidth = lineWidth;
-  ink.strokeStyle = color;
+  ink.strokeStyle = colour;
   ink.beginPath();
   ink.moveTo(...from);
   ink.lineTo(...to);
   ink.stroke();
 }
 
-// Return {left, right, top, bottom, x, y}: the bounds and the center of mass of bright pixels, or null without any.
+// Return {left, right, top, bottom, x, y}: the bounds and the centre of mass of bright pixels, or null without any.
 function measureDigit(ink) {
   const {width, height} = ink.canvas, {data} = ink.getImageData(0, 0, width, height);
   let left = width, right = 0, top = height, bottom = 0, mass = 0, x = 0, y = 0;
@@ -81,9 +81,9 @@ function measureDigit(ink) {
   return right > 0 ? {left, right, top, bottom, x: x / mass, y: y / mass} : null;
 }
 
-// Scale a digit to a box of 20 x 20 pixels and move its center of mass to that of MNIST's digits.
+// Scale a digit to a box of 20 x 20 pixels and move its centre of mass to that of MNIST's digits.
 // pixel is the width of a pixel of MNIST on the surface.
-function centerDigit(ink, pixel) {
+function centreDigit(ink, pixel) {
   const digit = measureDigit(ink);
   if (digit === null) return;
   const {width, height} = ink.canvas, {left, right, top, bottom, x, y} = digit;
@@ -94,11 +94,11 @@ function centerDigit(ink, pixel) {
   ink.imageSmoothingEnabled = true;
   ink.imageSmoothingQuality = 'high';
   ink.drawImage(copy.canvas, left, top, right - left, bottom - top,
-                width / 2 + DIGIT_CENTER * pixel - scale * (x - left),
-                height / 2 + DIGIT_CENTER * pixel - scale * (y - top), scale * (right - left), scale * (bottom - top));
+                width / 2 + DIGIT_CENTRE * pixel - scale * (x - left),
+                height / 2 + DIGIT_CENTRE * pixel - scale * (y - top), scale * (right - left), scale * (bottom - top));
 }
 
-// Return a surface with the center of an image file. Transparent pixels become white.
+// Return a surface with the centre of an image file. Transparent pixels become white.
 async function readImageFile(file, height, width) {
   const address = URL.createObjectURL(file);
   try {

@@ -208,7 +208,7 @@ function View({start, sizes, strides}, out, x) {
   copy(0, start);
 }
 
-// lengths: of each operand, the numbers that follow one another in the result.
+// lengths: how many consecutive numbers of the result come from each operand.
 function Concat({lengths}, out, ...operands) {
   for (let target = 0, block = 0; target < out.length; block++) {
     operands.forEach((x, i) => {

@@ -6,7 +6,7 @@
 const VIRIDIS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129],
                  [92, 200, 99], [170, 220, 50], [253, 231, 37]];
 const MAP_OPACITY = 0.75;  // over the image
-const FRAME_COLOR = '#ff5fa2';  // not in VIRIDIS
+const FRAME_COLOUR = '#ff5fa2';  // not in VIRIDIS
 const MAX_GRID_LINES = 32;  // per axis; more would hide the image
 const IMAGE_HEIGHT = 448, THUMBNAIL_HEIGHT = 112;  // canvas pixels, approximately
 const LISTED_WEIGHTS = 5;
@@ -77,7 +77,7 @@ function keyAt(position, {positions, keys}) {
   return Math.floor(row / rowSpan) * keys[1] + Math.floor(column / columnSpan);
 }
 
-// Return the cells with the largest weights, in this order. Weights of 0 are left out.
+// Return the cells with the largest weights, largest first. Weights of 0 are left out.
 function largestCells(weights) {
   const cells = [...weights.keys()].filter(cell => weights[cell] > 0);
   return cells.sort((a, b) => weights[b] - weights[a]).slice(0, LISTED_WEIGHTS);
@@ -85,8 +85,8 @@ function largestCells(weights) {
 
 // ---- The position to show first
 
-// Return the amount of ink at each position of the image whose values begin at start. Ink is the brightness of a gray
-// image. In color, it is the difference from the mean color of the border.
+// Return the amount of ink at each position of the image whose values begin at start. Ink is the brightness of a grey
+// image. In colour, it is the difference from the mean colour of the border.
 function inkAt(values, start, [height, width, channels], [rows, columns]) {
   const pixel = (y, x) => values.subarray(start + (y * width + x) * channels, start + (y * width + x + 1) * channels);
   const background = new Float32Array(channels);
@@ -94,7 +94,7 @@ function inkAt(values, start, [height, width, channels], [rows, columns]) {
     const border = [];
     for (let y = 0; y < height; y++) border.push(pixel(y, 0), pixel(y, width - 1));
     for (let x = 0; x < width; x++) border.push(pixel(0, x), pixel(height - 1, x));
-    for (const color of border) color.forEach((value, i) => { background[i] += value / border.length; });
+    for (const colour of border) colour.forEach((value, i) => { background[i] += value / border.length; });
   }
   const ink = new Float32Array(rows * columns);
   for (let y = 0; y < height; y++) {
@@ -123,17 +123,17 @@ function sharpestPosition(ink, layer, rowOf) {
 
 // ---- Drawing
 
-// Return the color [red, green, blue] of a value in [0, 1].
+// Return the colour [red, green, blue] of a value in [0, 1].
 function viridis(value) {
   const at = value * (VIRIDIS.length - 1);
   const low = Math.min(Math.floor(at), VIRIDIS.length - 2);
   return VIRIDIS[low].map((start, channel) => Math.round(start + (at - low) * (VIRIDIS[low + 1][channel] - start)));
 }
 
-// Return a canvas whose pixel i has the color colorOf(i).
-function paint(height, width, colorOf) {
+// Return a canvas whose pixel i has the colour colourOf(i).
+function paint(height, width, colourOf) {
   const pixels = new ImageData(width, height);
-  for (let i = 0; i < height * width; i++) pixels.data.set([...colorOf(i), 255], 4 * i);
+  for (let i = 0; i < height * width; i++) pixels.data.set([...colourOf(i), 255], 4 * i);
   const canvas = document.createElement('canvas');
   canvas.width = width;
   canvas.height = height;
@@ -142,10 +142,10 @@ function paint(height, width, colorOf) {
 }
 
 // Return a canvas with the image whose values, from 0 to 255, begin at start.
-function paintImage(values, start, [height, width, channels], gray) {
+function paintImage(values, start, [height, width, channels], grey) {
   return paint(height, width, i => {
     const rgb = [0, 1, 2].map(channel => values[start + i * channels + channel % channels]);
-    return gray ? rgb.fill((rgb[0] + rgb[1] + rgb[2]) / 3) : rgb;
+    return grey ? rgb.fill((rgb[0] + rgb[1] + rgb[2]) / 3) : rgb;
   });
 }
 
@@ -159,7 +159,7 @@ function drawImage(canvas, painted, scale) {
   return context;
 }
 
-// Draw the weights of a grid over the image in a context. The weight top has the brightest color.
+// Draw the weights of a grid over the image in a context. The weight top has the brightest colour.
 function drawMap(context, weights, top, grid, positions) {
   const span = cellSpan(grid, positions), {width, height} = context.canvas;
   const map = paint(grid[0], grid[1], i => viridis(weights[i] / top));
@@ -172,8 +172,8 @@ function drawMap(context, weights, top, grid, positions) {
 function drawFrame(context, position, positions) {
   const [row, column] = rowAndColumn(position, positions);
   const height = context.canvas.height / positions[0], width = context.canvas.width / positions[1];
-  for (const [color, lineWidth] of [['#000', 5], [FRAME_COLOR, 3]]) {
-    context.strokeStyle = color;
+  for (const [colour, lineWidth] of [['#000', 5], [FRAME_COLOUR, 3]]) {
+    context.strokeStyle = colour;
     context.lineWidth = lineWidth;
     context.strokeRect(column * width + 2, row * height + 2, Math.max(width - 4, 2), Math.max(height - 4, 2));
   }
@@ -189,14 +189,14 @@ function drawGridLines(context, [rows, columns]) {
   context.globalCompositeOperation = 'source-over';
 }
 
-function drawColorScale(canvas) {
+function drawColourScale(canvas) {
   drawImage(canvas, paint(2, 256, i => {
     const background = i < 256 ? 0 : 255;
     return viridis(i % 256 / 255).map(value => MAP_OPACITY * value + (1 - MAP_OPACITY) * background);
   }), 1);
 }
 
-// Mark the weight of uniform attention on a color scale that ends at top.
+// Mark the weight of uniform attention on a colour scale that ends at top.
 function markUniform(label, uniform, top) {
   const left = 100 * uniform / top;
   const text = `uniform: ${percent(uniform)}`;

@@ -10,7 +10,7 @@ const arrays = {};  // {name: {shape, values}}; shape is [snapshots or 1, images
 const imageCache = {};  // {key: canvas}
 
 // direction: 'looks' shows the row of the attention map, 'looked' the column.
-// scale: 'own' scales colors to the maximum of the map, 'all' to that of all maps of the layer.
+// scale: 'own' scales colours to the maximum of the map, 'all' to that of all maps of the layer.
 const INITIAL_VIEW = {
   network: networks.includes('discriminator') ? 'discriminator' : 'generator', layer: 0, image: 0,
   snapshot: snapshots.length - 1, position: 0, held: false, direction: 'looks', scale: 'own'};
@@ -94,7 +94,7 @@ function openingPosition() {
   return sharpestPosition(ink, layer, position => rowWeights(view.snapshot, position));
 }
 
-// Return the weight that is drawn in the brightest color.
+// Return the weight that is drawn in the brightest colour.
 function scaleMaximum(weights) {
   const top = view.scale === 'all' ? selectedLayer().maximum : maximum(weights);
   return top > 0 ? top : 1;
@@ -103,14 +103,14 @@ function scaleMaximum(weights) {
 // ---- Drawing
 
 // Draw an image of the selected network. Return the context of the canvas.
-function drawRecordedImage(canvas, snapshot, image, scale, gray) {
+function drawRecordedImage(canvas, snapshot, image, scale, grey) {
   const start = offset(arrays[view.network], snapshot, image);
-  const key = [view.network, start, gray].join();
-  imageCache[key] ??= paintImage(arrays[view.network].values, start, imageShape(), gray);
+  const key = [view.network, start, grey].join();
+  imageCache[key] ??= paintImage(arrays[view.network].values, start, imageShape(), grey);
   return drawImage(canvas, imageCache[key], scale);
 }
 
-// Draw the map of the selected position over a gray version of the image. Return the context of the canvas.
+// Draw the map of the selected position over a grey version of the image. Return the context of the canvas.
 function drawRecordedMap(canvas, snapshot, weights, scale) {
   const context = drawRecordedImage(canvas, snapshot, view.image, scale, true);
   drawMap(context, weights, scaleMaximum(weights), mapGrid(), selectedLayer().positions);
@@ -363,7 +363,7 @@ function buildControls() {
   ).join('');
   element('snapshot').max = snapshots.length - 1;
   element('layer-field').hidden = layers.length === networks.length;  // one layer per network
-  drawColorScale(element('color-scale'));
+  drawColourScale(element('colour-scale'));
 }
 
 function addListeners() {

@@ -156,8 +156,8 @@ function renderFormula(side) {
   const terms = cells.map(cell => `${weights[cell].toFixed(3)} h(${cellName(cell, keys, positions)})`);
   if (rest > 0) terms.push(`${rest} terms with weights of ${Math.max(0, 1 - sum).toFixed(3)} in total`);
   const here = cellName(side.position, positions, positions), convolution = block === 'paper' ? 'W ' : '';
-  side.find('.general').textContent = `y = x + γ · ${convolution}Σ β h. Here, x and y are the input and output of ` +
-    'the layer at this position, and h is the value at a key. The weights β are a softmax over all keys' +
+  side.find('.general').textContent = `y = x + γ · ${convolution}Σ β h. Here, x and y are the input and output ` +
+    'of the layer at this position, and h is the value at a key. The weights β are a softmax over all keys' +
     `${block === 'paper' ? ', and W is a 1×1 convolution' : ''}. With the numbers of this position:`;
   side.find('.formula').textContent = `y(${here}) = x(${here}) ${gamma < 0 ? '−' : '+'} ` +
     `${Math.abs(gamma).toFixed(3)} · ${convolution}[ ${terms.join(' + ')} ]`;
@@ -166,8 +166,8 @@ function renderFormula(side) {
 // ---- Images
 
 // Return a canvas with pixels from 0 to 1.
-function paintPixels(pixels, gray) {
-  return paintImage(Uint8ClampedArray.from(pixels, value => 255 * value), 0, playground.image_shape, gray);
+function paintPixels(pixels, grey) {
+  return paintImage(Uint8ClampedArray.from(pixels, value => 255 * value), 0, playground.image_shape, grey);
 }
 
 function drawPixels(canvas, pixels, canvasHeight) {
@@ -249,11 +249,11 @@ function renderDrawing() {
   if (cursor) drawCursor(context, cursor.map(coordinate => coordinate * context.canvas.width / ink.canvas.width));
 }
 
-// Draw a cross at a point. Its color shows whether the pen is down.
+// Draw a cross at a point. Its colour shows whether the pen is down.
 function drawCursor(context, [x, y]) {
   const arm = context.canvas.width / 20;
-  for (const [color, lineWidth] of [['#000', 6], [penDown ? PEN_DOWN : PEN_UP, 3]]) {
-    context.strokeStyle = color;
+  for (const [colour, lineWidth] of [['#000', 6], [penDown ? PEN_DOWN : PEN_UP, 3]]) {
+    context.strokeStyle = colour;
     context.lineWidth = lineWidth;
     context.beginPath();
     context.moveTo(x - arm, y);
@@ -386,7 +386,7 @@ function renderCoordinates() {
 
 // ---- Discriminator: the drawing
 
-// The surface has several pixels per pixel of the image, so that strokes get gray edges as in MNIST.
+// The surface has several pixels per pixel of the image, so that strokes get grey edges as in MNIST.
 const surfaceScale = scaleFor(SURFACE_HEIGHT, height);
 const ink = makeSurface(height * surfaceScale, width * surfaceScale);
 // Images of 32 pixels have a wider border than those of MNIST, but digits of the same size.
@@ -412,9 +412,9 @@ function replaceDrawing(image, label) {
 }
 
 function drawStroke(from, to, erase) {
-  const color = channels === 1 ? '#fff' : element('color').value, lineWidth = STROKE_WIDTH * mnistPixel;
+  const colour = channels === 1 ? '#fff' : element('colour').value, lineWidth = STROKE_WIDTH * mnistPixel;
   if (erase) changeDrawing(drawLine, from, to, blank, ERASER_SCALE * lineWidth);
-  else changeDrawing(drawLine, from, to, color, lineWidth);
+  else changeDrawing(drawLine, from, to, colour, lineWidth);
 }
 
 function eraserSelected() {
@@ -426,7 +426,7 @@ function eraserSelected() {
 let cursor = null;  // the point of the surface to which the arrow keys have moved the pen, or null if they are not used
 let penDown = false;  // whether the arrow keys draw
 
-// Return the point from which the arrow keys start: the center of the selected position or of the drawing.
+// Return the point from which the arrow keys start: the centre of the selected position or of the drawing.
 function firstCursor() {
   const {layers, position} = discriminator;
   const positions = layers.length > 0 ? selectedLayer(discriminator).positions : [1, 1];
@@ -533,7 +533,7 @@ async function startFromFile(file) {
   element('file-error').hidden = true;
   try {
     const image = await readImageFile(file, ink.canvas.height, ink.canvas.width);
-    if (channels === 1) toGray(image);
+    if (channels === 1) toGrey(image);
     replaceDrawing(image.canvas, discriminator.input.label);
   } catch (error) {
     element('file-error').textContent = `The file was not opened (${error.message}): choose another image`;
@@ -573,7 +573,7 @@ function buildAttention(side) {
     input.addEventListener('change', () => change(side, {show: input.value}));
   }
   side.layers.forEach((layer, i) => field.querySelector('.gammas').append(buildGamma(side, layer, i)));
-  drawColorScale(side.find('.color-scale'));
+  drawColourScale(side.find('.colour-scale'));
   if (side === generator) selectOn(side, side.find('.image'));
   else followPointer(side, element('drawing'));  // where a click draws
   selectOn(side, side.find('.map'));
@@ -653,8 +653,8 @@ function buildPage() {
   element('title').textContent = run;
   element('contents').textContent = `Training step ${step}. Images: ${playground.image_shape.join(' × ')}.`;
   element('z-dim').textContent = zDim;
-  element('color-field').hidden = channels === 1;
-  element('center').hidden = channels !== 1;
+  element('colour-field').hidden = channels === 1;
+  element('centre').hidden = channels !== 1;
   element('shortcuts').hidden = Object.values(sides).every(side => side.layers.length === 0);
   for (const field of document.querySelectorAll('.class-field')) field.hidden = !conditional;
   for (const side of Object.values(sides)) {
@@ -674,7 +674,7 @@ function addListeners() {
   element('keep-end').addEventListener('click', () => keepSample('end'));
   element('walk').addEventListener('input', event => walkTo(Number(event.target.value)));
   element('clear').addEventListener('click', () => changeDrawing(fillSurface, blank));
-  element('center').addEventListener('click', () => changeDrawing(centerDigit, mnistPixel));
+  element('centre').addEventListener('click', () => changeDrawing(centreDigit, mnistPixel));
   element('invert').addEventListener('click', () => changeDrawing(invert));
   element('use-generated').addEventListener('click', startFromGenerated);
   element('file').addEventListener('change', ({target}) => {

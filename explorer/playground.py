@@ -275,14 +275,14 @@ def concat(graph, values, axis, shape):
 def lower_one_hot(graph, op, inputs, shape):
     indices, depth, on, off = inputs
     if op.get_attr('axis') != -1 or on != 1 or off != 0:
-        raise unsupported(op, 'along another axis or with other values than 0 and 1')
+        raise unsupported(op, 'along another axis or with values other than 0 and 1')
     return graph.add('OneHot', shape, indices, depth=int(depth))
 
 
 def lower_gather(graph, op, inputs, shape):
     table, indices, axis = inputs
     if axis != 0 or op.get_attr('batch_dims') != 0:
-        raise unsupported(op, 'along another axis than the first')
+        raise unsupported(op, 'along an axis other than the first')
     return graph.add('Gather', shape, table, indices, length=math.prod(table.shape[1:]))
 
 
@@ -406,7 +406,7 @@ def split_operations(operations, inputs):
         (operations, {name: tensor} of the constants)
 
     Raises:
-        UserError: if an operation is random, because its value is no constant.
+        UserError: if an operation is random, because its value is not constant.
     """
     dynamic, names, constants = [], set(inputs), {}
     for op in operations:

@@ -20,8 +20,8 @@ class Checkpoints:
     Args:
         sess: the session of the graph.
         folder: the path of the folder.
-        averages: the moving averages of variables. If a checkpoint lacks an average, it starts at the value of its
-            variable.
+        averages: the moving averages of variables. If a checkpoint lacks an average, the average starts at the
+            value of its variable.
         keep: number of newest checkpoints to keep.
     """
 

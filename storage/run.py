@@ -14,8 +14,8 @@ import filelock
 
 from options import (
     ARTICLE,
-    DATASET_PROPERTIES,
-    SOURCE_PROPERTIES,
+    DATASET_METADATA,
+    SOURCE_METADATA,
     UserError,
     as_typed,
     check_saved_options,
@@ -104,7 +104,7 @@ class Run:
         Print unknown keys of config.json, and whether the training split has changed.
 
         Returns:
-            The source properties in config.json, {name: value}, or {} if the run has no checkpoint.
+            The source metadata in config.json, {name: value}, or {} if the run has no checkpoint.
 
         Raises:
             UserError: if the run was trained with other options or classes, on images of another shape, or on a data
@@ -144,9 +144,9 @@ class Run:
         if rest.get('images', config.images) != config.images:
             print(f'The training split has {config.images} images; it had {rest["images"]} before')
         elif None not in (rest.get('digest'), config.digest) and rest['digest'] != config.digest:
-            print(f'The {config.images} images of the training split, or their classes, have changed since the last '
-                  'training')
-        return {name: rest[name] for name in SOURCE_PROPERTIES if name in rest}
+            print(f'The {config.images} images of the training split, or their classes, have changed since the run '
+                  'was last trained')
+        return {name: rest[name] for name in SOURCE_METADATA if name in rest}
 
     def is_older_than_augment(self):
         """Return whether this run has a checkpoint, but its config.json has no option augment."""
@@ -223,13 +223,13 @@ def check_class_counts(class_counts, class_names):
         raise ValueError('class_counts is not a list with the number of images of each class')
 
 
-def read_properties(options):
-    """Return the DATASET_PROPERTIES in the config.json of the run with these options, or None if there is no file."""
+def read_metadata(options):
+    """Return the DATASET_METADATA in the config.json of the run with these options, or None if there is no file."""
     path = os.path.join(options['checkpoint_dir'], run_name(options), 'config.json')
     if not os.path.exists(path):
         return None
     _, rest = read_config(path)
-    return {name: rest[name] for name in DATASET_PROPERTIES if name in rest}
+    return {name: rest[name] for name in DATASET_METADATA if name in rest}
 
 
 def describe_reading(reading):
@@ -238,8 +238,8 @@ def describe_reading(reading):
 
 
 def report_unknown_keys(path, rest):
-    """Print the keys of a config.json that are neither options nor properties of the run."""
-    unknown = ', '.join(sorted(set(rest) - {*DATASET_PROPERTIES, *SOURCE_PROPERTIES}))
+    """Print the keys of a config.json that are neither options nor metadata of the run."""
+    unknown = ', '.join(sorted(set(rest) - {*DATASET_METADATA, *SOURCE_METADATA}))
     if unknown:
         print(f'{path} has unknown keys, which are ignored: {unknown}')
 

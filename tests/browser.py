@@ -101,7 +101,7 @@ class Page:
         self.settle()
 
     def point(self, row, column, click=False, css='#image', grid=GRID):
-        """Move the mouse to the center of a position of a grid on a canvas. Rows and columns count from 0."""
+        """Move the mouse to the centre of a position of a grid on a canvas. Rows and columns count from 0."""
         image = self.find(css)
         x = ((column + 0.5) / grid[1] - 0.5) * image.size['width']
         y = ((row + 0.5) / grid[0] - 0.5) * image.size['height']
@@ -137,8 +137,8 @@ class Page:
         return np.array(self.driver.execute_script(
             'return Array.from(mapWeights(arguments[0], arguments[1]))', snapshot, int(position)))
 
-    def colors(self, css):
-        """Return the colors in the middle of the positions of GRID on a canvas, [rows, columns, 3]."""
+    def colours(self, css):
+        """Return the colours in the middle of the positions of GRID on a canvas, [rows, columns, 3]."""
         height, width, values = self.driver.execute_script("""
             const canvas = document.querySelector(arguments[0]), {width, height} = canvas;
             const copy = Object.assign(document.createElement('canvas'), {width, height});
@@ -163,7 +163,7 @@ class Page:
                 .map(part => part.outerHTML.slice(0, 80))""")
 
     def brightness(self):
-        """Return the average color values of the background and of the text."""
+        """Return the average colour values of the background and of the text."""
         return [np.mean([int(part) for part in self.driver.execute_script(
             f'return getComputedStyle(document.body).{name}').strip('rgba()').split(',')[:3]])
             for name in ('backgroundColor', 'color')]

@@ -846,7 +846,7 @@ def test_train_prints_where_the_files_are(finished):
     assert finished.output.endswith(f'Checkpoints: {finished.run.folder}\nResults: {finished.run.results}\n')
 
 
-def test_train_adds_the_properties_of_the_data_set_to_the_config(finished):
+def test_train_adds_the_metadata_of_the_data_set_to_the_config(finished):
     config = finished.model.config
     assert config.images == sum(config.class_counts) == 20
 

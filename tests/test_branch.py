@@ -261,7 +261,7 @@ def resume_on(folder, dataset):
     return output.getvalue()
 
 
-CHANGED = 'The 20 images of the training split, or their classes, have changed since the last training\n'
+CHANGED = 'The 20 images of the training split, or their classes, have changed since the run was last trained\n'
 
 
 def test_resumed_run_reports_changed_images(copy):

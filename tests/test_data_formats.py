@@ -60,7 +60,7 @@ def test_train_prints_what_it_read(letters):
 
 
 @pytest.mark.slow
-def test_config_holds_the_properties_of_the_data_set(letters):
+def test_config_holds_the_metadata_of_the_data_set(letters):
     config = json.loads((letters[0] / 'checkpoint' / RUN / 'config.json').read_text())
     assert (config['dataset_name'], config['image_shape'], config['class_names'], config['images']) == (
         'letters', [8, 12, 1], ['A', 'B', 'C'], 30)

@@ -355,7 +355,7 @@ def test_config_replace_returns_a_changed_copy():
     assert vars(changed) == {**vars(config), 'epoch': 3}
 
 
-def test_config_has_the_properties_of_the_data_set():
+def test_config_has_the_metadata_of_the_data_set():
     config = config_of((12, 16, 1), ['a', 'b'], 300, [190, 110])
     assert (config.image_shape, config.class_names, config.images) == ((12, 16, 1), ('a', 'b'), 300)
     assert config.class_counts == (190, 110)

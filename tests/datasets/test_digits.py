@@ -79,7 +79,7 @@ def test_digits_are_as_high_as_mnist(digits):
     assert 17 < rows.mean() < 22
 
 
-def test_digits_are_centered(digits):
+def test_digits_are_centred(digits):
     images, _ = digits
     assert (images[:, 0] == 0).mean() > 0.95 and (images[:, :, 0] == 0).mean() > 0.95
 

@@ -221,7 +221,7 @@ def one_hot_attention(sess):
     for name, channel in ('f', 0), ('g', 1):
         w = next(v for v in tf.global_variables() if v.op.name == f'attention/{name}_conv/w')
         kernel = np.zeros(w.shape)
-        kernel[1, 1, channel] = 1  # the center of the kernel copies a channel
+        kernel[1, 1, channel] = 1  # the centre of the kernel copies a channel
         w.load(kernel, sess)
     return sess.run('attention/attention_map:0').reshape(1, 3, 4, 3, 4)
 

@@ -183,8 +183,8 @@ def test_density_coverage_on_a_line():
 
 def ten_modes(rng):
     """Return real points [400, 16] and fake points [400, 16] of the same 10 modes, and the mode of each point."""
-    centers, modes = rng.normal(size=[10, 16]) * 30, np.arange(400) % 10
-    return *(centers[modes] + rng.normal(size=[400, 16]) for _ in range(2)), modes
+    centres, modes = rng.normal(size=[10, 16]) * 30, np.arange(400) % 10
+    return *(centres[modes] + rng.normal(size=[400, 16]) for _ in range(2)), modes
 
 
 def test_precision_recall_of_a_set_and_itself_is_1(rng):

@@ -72,7 +72,7 @@ def test_pointing_selects_a_position(page):
 
 def test_map_is_bright_only_where_the_position_looks(page):
     page.point(1, 2)
-    green = page.colors('#map')[:, :, 1].ravel()  # the bright end of the color scale is yellow
+    green = page.colours('#map')[:, :, 1].ravel()  # the bright end of the colour scale is yellow
     assert (green > 140).nonzero()[0].tolist() == [8 + SHIFT]
 
 
@@ -160,7 +160,7 @@ def test_page_opens_at_the_inked_position_that_looks_most_sharply_at_another(ope
     assert status == f'epoch 1, discriminator: {position_name(15)} looks most at {position_name(8)} (60 %)'
 
 
-def test_page_opens_at_the_position_with_contrast_in_a_color_image(open_page, tmp_path):
+def test_page_opens_at_the_position_with_contrast_in_a_colour_image(open_page, tmp_path):
     weights = {0: (9, 0.9), 14: (9, 0.5)}
     image = image_with_ink([8, 9, 14], background=[1, 1, 0.9], ink=[0.9, 0.1, 0.1])
     assert position_name(14) in opening(open_page, tmp_path, image, weights)
@@ -229,14 +229,14 @@ def test_image_buttons_show_the_image_of_the_snapshot(open_page, path, image, ep
     page = open_page(path, f'#network=generator&epoch={epoch}')
     page.click(f'input[name=image][value="{image}"]')
     expected = np.round(255 * make_layers(epoch)[0].images[image, 1::2, 1::2])  # one pixel per position
-    assert (page.colors('#image') == expected).all()
+    assert (page.colours('#image') == expected).all()
 
 
-def test_color_image_has_its_colors(open_page, tmp_path):
+def test_colour_image_has_its_colours(open_page, tmp_path):
     layers = make_layers(0, channels=3)
     write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
     page = open_page(tmp_path / 'page.html', '#network=generator')
-    assert (page.colors('#image') == np.round(255 * layers[0].images[0, 1::2, 1::2])).all()
+    assert (page.colours('#image') == np.round(255 * layers[0].images[0, 1::2, 1::2])).all()
 
 
 @pytest.mark.parametrize('network, note', [('generator', 'Generated image'), ('discriminator', 'Real test image')])
@@ -469,7 +469,7 @@ def test_narrow_page_cuts_nothing_off(open_page, path):
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_page_follows_the_color_scheme(open_page, path, emulate, scheme):
+def test_page_follows_the_colour_scheme(open_page, path, emulate, scheme):
     emulate(prefers_color_scheme=scheme)
     background, text = open_page(path).brightness()
     dark, light = sorted([background, text])

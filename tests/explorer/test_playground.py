@@ -328,7 +328,7 @@ REFUSED = {  # functions of x [1, 4, 6, 3]
     'Conv2D with dilations': lambda x: tf.nn.conv2d(x, KERNEL, 1, 'SAME', dilations=2),
     'Conv2D with a kernel computed from the input': lambda x: tf.nn.conv2d(x, x[0, :2, :2, :, None], 1, 'SAME'),
     'ResizeNearestNeighbor from 4 x 6 to 6 x 6': lambda x: tf.image.resize_nearest_neighbor(x, [6, 6]),
-    'GatherV2 along another axis than the first': lambda x: tf.gather(x, [0, 2], axis=1)}
+    'GatherV2 along an axis other than the first': lambda x: tf.gather(x, [0, 2], axis=1)}
 
 
 def lower_function(function, quantize=False):

@@ -154,10 +154,10 @@ slow = pytest.mark.slow
 @slow
 def test_page_shows_the_image_that_the_worker_generates(page):
     expected = 0.5 + page.z()[0] / 4 + GAMMA / 10
-    colors = page.run("""
+    colours = page.run("""
         const canvas = document.querySelector('#generator .image');
         return Array.from(canvas.getContext('2d').getImageData(5, 5, 1, 1).data)""")
-    assert colors == [*[round(255 * expected)] * 3, 255]
+    assert colours == [*[round(255 * expected)] * 3, 255]
 
 
 @slow
@@ -398,7 +398,7 @@ def test_arrow_keys_draw_while_the_pen_is_down(page):
 @slow
 def test_keyboard_draws_without_attention(open_playground):
     page = open_playground({'layers': {'generator': [], 'discriminator': []}})
-    page.press(Keys.SPACE + Keys.ARROW_LEFT * 20, '#drawing')  # from the center to the edge
+    page.press(Keys.SPACE + Keys.ARROW_LEFT * 20, '#drawing')  # from the centre to the edge
     image = page.pixels('discriminator')[:, :, 0]
     assert (image[14, :14] > 0.9).all() and image[:, 16:].max() == 0
 
@@ -421,9 +421,9 @@ def test_pen_of_the_keyboard_is_lifted_when_the_drawing_loses_the_focus(page):
 
 
 @slow
-def test_center_scales_a_digit_to_20_pixels_and_centers_its_mass(page):
+def test_centre_scales_a_digit_to_20_pixels_and_centres_its_mass(page):
     page.stroke((3, 3), (9, 3), (5, 13))
-    page.click('#center')
+    page.click('#centre')
     image = page.pixels('discriminator')[:, :, 0]
     rows, columns = np.nonzero(image > 0.2)
     assert abs(max(np.ptp(rows), np.ptp(columns)) + 1 - 20) <= 1
@@ -432,8 +432,8 @@ def test_center_scales_a_digit_to_20_pixels_and_centers_its_mass(page):
 
 
 @slow
-def test_center_leaves_an_empty_drawing_empty(page):
-    page.click('#center')
+def test_centre_leaves_an_empty_drawing_empty(page):
+    page.click('#centre')
     assert page.pixels('discriminator').max() == 0
 
 
@@ -442,7 +442,7 @@ def test_images_of_32_pixels_have_digits_of_20_pixels(open_playground):
     worker = WORKER.replace('784', '1024')
     page = open_playground({'image_shape': [32, 32, 1]}, worker)
     page.stroke((3, 3), (9, 3), (5, 13))
-    page.click('#center')
+    page.click('#centre')
     rows, _ = np.nonzero(page.pixels('discriminator')[:, :, 0] > 0.2)
     assert abs(np.ptp(rows) + 1 - 20) <= 1
 
@@ -493,32 +493,32 @@ def test_button_starts_from_the_generated_image_and_its_class(open_playground):
     assert page.find(f'{D} .classes input[value="1"]').is_selected()
 
 
-def save_quarters(path, colors, size=(84, 56)):
-    """Write an image file of 4 blocks of one color each, around the center. The sides are cut off."""
+def save_quarters(path, colours, size=(84, 56)):
+    """Write an image file of 4 blocks of one colour each, around the centre. The sides are cut off."""
     width, height = size
     image = Image.new('RGBA', size, 'red')
-    for (row, column), color in zip(np.ndindex(2, 2), colors, strict=True):
+    for (row, column), colour in zip(np.ndindex(2, 2), colours, strict=True):
         left = width // 2 + (column - 1) * height // 2
-        image.paste(color, (left, row * height // 2, left + height // 2, (row + 1) * height // 2))
+        image.paste(colour, (left, row * height // 2, left + height // 2, (row + 1) * height // 2))
     image.save(path)
 
 
 @slow
-def test_file_is_cropped_at_the_center_and_becomes_gray(page, tmp_path):
-    colors = [(255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255), (90, 90, 90, 0)]
-    save_quarters(tmp_path / 'image.png', colors)
+def test_file_is_cropped_at_the_centre_and_becomes_grey(page, tmp_path):
+    colours = [(255, 0, 0, 255), (0, 255, 0, 255), (0, 0, 255, 255), (90, 90, 90, 0)]
+    save_quarters(tmp_path / 'image.png', colours)
     page.choose_file(tmp_path / 'image.png')
     # ITU-R BT.601, and white for transparent pixels
     np.testing.assert_allclose(page.pixels('discriminator')[7::14, 7::14, 0], [[0.299, 0.587], [0.114, 1]], atol=0.01)
 
 
 @slow
-def test_color_file_keeps_its_colors(open_playground, tmp_path):
+def test_colour_file_keeps_its_colours(open_playground, tmp_path):
     page = open_playground({'image_shape': [28, 28, 3]}, WORKER.replace('784', '2352'))
-    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 20, 30)]
-    save_quarters(tmp_path / 'image.png', colors)
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (10, 20, 30)]
+    save_quarters(tmp_path / 'image.png', colours)
     page.choose_file(tmp_path / 'image.png')
-    np.testing.assert_allclose(255 * page.pixels('discriminator')[7::14, 7::14].reshape(4, 3), colors, atol=1)
+    np.testing.assert_allclose(255 * page.pixels('discriminator')[7::14, 7::14].reshape(4, 3), colours, atol=1)
 
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'
@@ -727,7 +727,7 @@ def test_page_fits_its_window(open_playground, width):
 
 @slow
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_page_follows_the_color_scheme(open_playground, emulate, scheme):
+def test_page_follows_the_colour_scheme(open_playground, emulate, scheme):
     emulate(prefers_color_scheme=scheme)
     background, text = open_playground().brightness()
     dark, light = sorted([background, text])

@@ -20,7 +20,7 @@ from storage.run import (
     image_shape_of,
     list_names,
     read_config,
-    read_properties,
+    read_metadata,
     report_unknown_keys,
 )
 
@@ -220,7 +220,7 @@ def change(run, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-def test_write_config_writes_options_and_properties_of_the_data_set(run, config):
+def test_write_config_writes_options_and_metadata_of_the_data_set(run, config):
     os.makedirs(run.folder)
     run.write_config(config)
     written = json.loads(pathlib.Path(run.config_path).read_text())
@@ -253,7 +253,7 @@ def test_write_config_keeps_unknown_keys(trained_run, config):
     assert (written['colour'], written['epoch']) == ('red', 20)
 
 
-def test_write_config_replaces_the_properties_of_the_data_set(trained_run, config):
+def test_write_config_replaces_the_metadata_of_the_data_set(trained_run, config):
     trained_run.write_config(config)
     change(trained_run, images=5, class_names=['c'], class_counts=[5])
     trained_run.write_config(config)
@@ -290,7 +290,7 @@ def test_report_unknown_keys_prints_them_in_one_line(capsys):
     assert capsys.readouterr().out == 'config.json has unknown keys, which are ignored: colour, size\n'
 
 
-def test_report_unknown_keys_is_silent_about_the_properties_of_the_data_set(capsys):
+def test_report_unknown_keys_is_silent_about_the_metadata_of_the_data_set(capsys):
     report_unknown_keys('config.json', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a'],
                                         'class_counts': [300]})
     assert capsys.readouterr().out == ''
@@ -374,16 +374,16 @@ def test_check_config_refuses_another_image_shape(trained_run, config):
         trained_run.check_config(config)
 
 
-def test_read_properties_returns_the_properties_in_config_json(run, config, trained_run):
+def test_read_metadata_returns_the_metadata_in_config_json(run, config, trained_run):
     trained_run.write_config(config)
     change(trained_run, colour='red')
-    assert read_properties(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'],
-                                             'class_counts': [190, 110], 'images': 300, 'reading': [],
-                                             'digest': None}
+    assert read_metadata(vars(config)) == {'image_shape': [28, 28, 1], 'class_names': ['a', 'b'],
+                                           'class_counts': [190, 110], 'images': 300, 'reading': [],
+                                           'digest': None}
 
 
-def test_read_properties_without_a_config_json_is_none(config):
-    assert read_properties(vars(config)) is None
+def test_read_metadata_without_a_config_json_is_none(config):
+    assert read_metadata(vars(config)) is None
 
 
 def test_check_config_reports_a_different_number_of_images(trained_run, config, capsys):
