@@ -41,7 +41,16 @@ from options import (
 )
 from storage.branch import describe_changes
 from storage.checkpoints import Checkpoints, describe_variables
-from storage.run import MODEL, Diverged, Run, checkpoint_steps, image_shape_of, read_metadata
+from storage.run import (
+    MODEL,
+    Diverged,
+    Run,
+    checkpoint_steps,
+    image_shape_of,
+    list_names,
+    list_runs,
+    read_metadata,
+)
 from tf1 import tf
 from training.augment import NUMBERS, augment
 from training.callbacks import default_callbacks, running
@@ -359,11 +368,13 @@ class SAGAN:
             dataset = load_dataset(self.config.dataset_name, self.config.data_dir, self.config.image_shape)
             print(dataset.description, flush=True)
         self.config = self.config_with(dataset)
-        self.initialize()
-        if source is not None and self.cluster.is_chief and not checkpoint_steps(self.checkpoints.folder):
-            self.config = self.branch(source)
+        graph = self.sess.graph  # a model of networks.from_run has a graph of its own
+        with graph.as_default():
+            self.initialize()
+            if source is not None and self.cluster.is_chief and not checkpoint_steps(self.checkpoints.folder):
+                self.config = self.branch(source)
         lock = self.run.locked() if self.cluster.is_chief else contextlib.nullcontext()
-        with lock:
+        with graph.as_default(), lock:
             step = self.resume()
             config = self.config
             if step >= config.last_step:
@@ -440,9 +451,9 @@ class SAGAN:
         step, config = 0, self.config
         if self.cluster.is_chief:
             source_metadata = self.run.check_config(config)
-            loaded, step = self.load()
-            if loaded:
-                config = dataclasses.replace(config, **source_metadata)
+            restored = self.restore()
+            if restored is not None:
+                step, config = restored, dataclasses.replace(config, **source_metadata)
         if self.cluster.size > 1:
             options = {name: getattr(config, name) for name in options_of('identity', 'training', 'schedule')}
             self.cluster.check_equal(self.sess, {'data sets': config.digest, 'options': str(options)})
@@ -525,7 +536,7 @@ class SAGAN:
         self.checkpoints.save(step)
 
     def load(self, checkpoint='latest'):
-        """Restore a checkpoint. If it has no averages, they start at the restored weights.
+        """Restore a checkpoint. If there is no such checkpoint, print which runs and steps there are.
 
         Args:
             checkpoint: 'latest' (the newest undamaged one), 'best' (the one with the lowest Fréchet distance, saved by
@@ -537,13 +548,36 @@ class SAGAN:
         Raises:
             UserError: if the checkpoint belongs to another network, or is damaged.
         """
+        step = self.restore(checkpoint)
+        if step is not None:
+            return True, step
+        runs, _ = list_runs(self.config.checkpoint_dir)
+        print(f'{self.missing_checkpoint(checkpoint)}: nothing was restored. Trained runs in '
+              f'{self.config.checkpoint_dir}: {list_names([run.name for run in runs]) or "none"}. Open one with '
+              'networks.from_run(NAME)')
+        return False, 0
+
+    def restore(self, checkpoint='latest'):
+        """Restore a checkpoint and return its step, or None if there is no such checkpoint.
+
+        If the checkpoint has no averages, they start at the restored weights. The argument and the errors are load's.
+        """
         self.statistics_are_stale = True  # even if loading fails halfway
-        checkpoints = self.best_checkpoints if checkpoint == 'best' else self.checkpoints
-        loaded = checkpoints.load(checkpoint)
+        with self.sess.graph.as_default():  # a model of networks.from_run has a graph of its own
+            loaded = self.checkpoints_for(checkpoint).load(checkpoint)
         if loaded is None:
-            return False, 0
+            return None
         step, self.has_averages = loaded
-        return True, step
+        return step
+
+    def checkpoints_for(self, checkpoint):
+        """Return the Checkpoints that hold a checkpoint: 'best' has a folder of its own."""
+        return self.best_checkpoints if checkpoint == 'best' else self.checkpoints
+
+    def missing_checkpoint(self, checkpoint):
+        """Return the phrase that reports a missing checkpoint and lists the steps that there are."""
+        steps = ', '.join(map(str, checkpoint_steps(self.checkpoints.folder))) or 'none'
+        return f'{self.checkpoints_for(checkpoint).folder} has no checkpoint {checkpoint} (steps: {steps})'
 
     ##################################################################################
     # Sampling
@@ -643,9 +677,59 @@ class SAGAN:
             self.refresh_statistics()
         return self.sess.run(fetches, self.sampling_feed(z, labels))
 
+    def attention_maps(self, images=None, z=None, labels=None):
+        """Return the attention maps of the discriminator for images, or those of the generator for z.
+
+        Args:
+            images: [N, H, W, C] in [0, 1]. Black is 0 and white is 1.
+            z: [N, z_dim].
+            labels: the classes [N] of z (default: sampled_labels).
+
+        Returns:
+            A list of one array [N, rows, columns, key rows, key columns] per attention layer of the network, from its
+            input to its output. map[n, i, j] holds the weights with which position (i, j) of image n attends to each
+            key. They sum to 1.
+
+        Raises:
+            ValueError: if images or z have the wrong shape, type or range, or unless exactly one of them is given.
+        """
+        if (images is None) == (z is None):
+            raise ValueError('attention_maps requires either images or z: use attention_maps(images=images) for the '
+                             'discriminator, or attention_maps(z=z) for the generator')
+        if images is not None and labels is not None:
+            raise ValueError('labels require z: the maps of the discriminator do not depend on them')
+        layers = self.layers['discriminator' if z is None else 'generator']
+        tensors = [layer.attention_map for layer in layers]
+        if z is None:
+            images = checked_images(images, self.config.image_shape)
+            maps = self.sess.run(tensors, {self.inputs: images})
+        else:
+            maps = self.fetch(tensors, z, labels)
+        return [beta.reshape(-1, *layer.query_shape, *layer.key_shape)
+                for layer, beta in zip(layers, maps, strict=True)]
+
+    @contextlib.contextmanager
+    def fixed_gamma(self, value):
+        """Give the gamma of every attention layer this value inside a with statement. 0 turns attention off.
+
+        Only sampling and attention_maps belong inside. The batch norm statistics stay those of the learned gammas,
+        which return at the end.
+        """
+        if self.statistics_are_stale:
+            self.refresh_statistics()
+        gammas = [layer.gamma for layers in self.layers.values() for layer in layers]
+        learned = self.sess.run(gammas)
+        try:
+            for gamma in gammas:
+                gamma.load([value], self.sess)
+            yield
+        finally:
+            for gamma, values in zip(gammas, learned, strict=True):
+                gamma.load(values, self.sess)
+
     def sampling_inputs(self, z, labels=None):
         """Return z and labels (default: sampled_labels) as arrays. Raise ValueError as in sample."""
-        z = checked_z(z, self.config.z_dim)
+        z = checked_z(z, self.config.z_dim, self.config.image_shape)
         if labels is None:
             return z, self.sampled_labels(len(z))
         if not self.config.conditional:
@@ -674,14 +758,34 @@ class SAGAN:
         self.statistics_are_stale = False
 
 
-def checked_z(z, z_dim):
+def checked_z(z, z_dim, image_shape):
     """Return z as a float32 array. Raise ValueError if it is not [N, z_dim], or if a value is not finite."""
     z = np.asarray(z, np.float32)
+    if z.shape[-3:] == image_shape:
+        raise ValueError(f'z has the shape {list(z.shape)} of images: use [N, {z_dim}], for example model.draw_z(4, '
+                         'seed), or give the discriminator these images with model.attention_maps(images=images)')
     if z.ndim != 2 or z.shape[1] != z_dim or len(z) == 0:
         raise ValueError(f'z has the shape {list(z.shape)}: use [N, {z_dim}] with at least one row')
     if not np.isfinite(z).all():
         raise ValueError('z has values that are not finite: use finite numbers')
     return z
+
+
+def checked_images(images, image_shape):
+    """Return images as a float32 array. Raise ValueError if they are not floats [N, H, W, C] in [0, 1]."""
+    images, wanted = np.asarray(images), ', '.join(map(str, image_shape))
+    if images.ndim != 4 or images.shape[1:] != image_shape or len(images) == 0:
+        advice = f'use [N, {wanted}] with at least one image'
+        if images.ndim == 2 and images.shape != image_shape[:2]:
+            advice += ', or z=z for the maps of the generator'
+        raise ValueError(f'images have the shape {list(images.shape)}: {advice}')
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f'images are {images.dtype}: use floats in [0, 1], which images / 255 gives for pixels from 0 '
+                         'to 255')
+    low, high = images.min(), images.max()  # NaN passes, because a generator that has diverged draws such images
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise ValueError(f'images have values from {low:g} to {high:g}: use values in [0, 1], from black to white')
+    return images.astype(np.float32)
 
 
 def checked_labels(labels, count, num_classes):

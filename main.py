@@ -14,7 +14,6 @@ from distributed import slurm
 from distributed.heartbeat import watch_workers
 from distributed.launcher import EXIT_LOST, SIGNALS, WorkerLost, check_workers, gpu_of, read_task, start_workers
 from options import (
-    ARTICLE,
     DEFAULTS,
     UserError,
     check_image_size,
@@ -150,15 +149,11 @@ def compare(typed):
 
 def open_run(typed):
     """Open the model of the trained run that the options on the command line select."""
-    from storage.run import image_shape_of
+    from storage.run import image_shape_of, sampling_options
     run = select_run(typed)
-    # The training schedule does not affect sampling. Loading determines whether the checkpoint has averages.
-    schedule = {name: ARTICLE[name] for name in options_of('schedule')}
-    sampling = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
-    # Samples are computed in float32, as in the SavedModel, whatever the precision of training.
-    fixed = {'checkpoint_dir': typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), 'precision': 'float32'}
-    image_shape = image_shape_of(run.options, run.rest)
-    return open_model({**run.options, **schedule, **sampling, **fixed}, image_shape, run.rest.get('class_names'))
+    changes = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
+    options = sampling_options(run, typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), changes)
+    return open_model(options, image_shape_of(run.options, run.rest), run.rest.get('class_names'))
 
 
 def select_run(typed):

@@ -22,6 +22,14 @@ class AttentionLayer(NamedTuple):
 # Convolutions and matrix products
 ##################################################################################
 
+def check_tensor(x):
+    """Raise TypeError if the input of a layer is not a tensor, for example because it is an array."""
+    if not tf.is_tensor(x):
+        raise TypeError('the networks accept tensors, not arrays: call model.sample(z) for images, '
+                        'model.attention_maps(images=images) for maps, or model.sess.run(model.d_output, '
+                        "{model.inputs: images}) for the discriminator's output")
+
+
 def initializer(stddev, normal):
     """Return normal(stddev=stddev). If stddev is None, return Xavier-uniform (Glorot and Bengio 2010, eq. 16)."""
     return tf.glorot_uniform_initializer() if stddev is None else normal(stddev=stddev)
@@ -39,6 +47,7 @@ def conv2d(x, output_dim, k_h=5, k_w=5, d_h=2, d_w=2, stddev=0.02, name='conv2d'
     Returns:
         [B, ceil(H/d_h), ceil(W/d_w), output_dim]. Variables: w [k_h, k_w, C, output_dim], biases [output_dim].
     """
+    check_tensor(x)
     channels = x.shape.as_list()[-1]
     with tf.variable_scope(name):
         w = tf.get_variable('w', [k_h, k_w, channels, output_dim],
@@ -83,6 +92,7 @@ def linear(x, output_size, scope='linear', stddev=0.02, bias_start=0.0, sn=False
     Returns:
         [B, output_size]. Variables: Matrix [D, output_size], bias [output_size].
     """
+    check_tensor(x)
     with tf.variable_scope(scope):
         matrix = tf.get_variable('Matrix', [x.shape.as_list()[-1], output_size],
                                  initializer=initializer(stddev, tf.random_normal_initializer))

@@ -41,19 +41,14 @@ def layer_maps(model, z, labels, real):
         labels: [N], or None if the model is not conditional.
         real: real images [N, H, W, C] for the discriminator. If None, the discriminator gets the generated images.
     """
-    map_tensors = {network: [layer.attention_map for layer in layers] for network, layers in model.layers.items()}
-    generated, generator_maps = model.fetch([model.fake_images, map_tensors['generator']], z, labels)
+    generated = model.sample(z, labels)
     judged = generated if real is None else real
-    discriminator_maps = model.sess.run(map_tensors['discriminator'], {model.inputs: judged})
-    maps = []
-    for network, images, betas in [('generator', generated, generator_maps),
-                                   ('discriminator', judged, discriminator_maps)]:
-        layers = model.layers[network]
-        gammas = model.sess.run([layer.gamma for layer in layers])
-        for layer, (gamma,), beta in zip(layers, gammas, betas, strict=True):
-            beta = beta.reshape(len(z), *layer.query_shape, *layer.key_shape)
-            maps.append(LayerMaps(network, gamma, images, beta))
-    return maps
+    layers = []
+    for network, images, maps in [('generator', generated, model.attention_maps(z=z, labels=labels)),
+                                  ('discriminator', judged, model.attention_maps(images=judged))]:
+        gammas = model.sess.run([layer.gamma for layer in model.layers[network]])
+        layers += [LayerMaps(network, gamma, images, beta) for (gamma,), beta in zip(gammas, maps, strict=True)]
+    return layers
 
 
 def take_snapshot(model, real, epoch, step, key=None):

@@ -19,7 +19,7 @@ from evaluation.scores import as_json, caution, check_counts, evaluate_samples, 
 from explorer.playground import write_playground
 from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
-from storage.run import checkpoint_steps, describe_reading, list_names
+from storage.run import describe_reading, list_names
 from tf1 import one_line, tf
 from utils import Stream, atomic_folder, make_folder, write_json
 
@@ -208,12 +208,10 @@ def write_saved_model(model, folder):
 
 def restore(model, checkpoint):
     """Restore a checkpoint and return its step. Raise UserError if there is no such checkpoint."""
-    loaded, step = model.load(checkpoint)
-    if not loaded:
-        folder = model.best_checkpoints.folder if checkpoint == 'best' else model.checkpoints.folder
-        steps = ', '.join(map(str, checkpoint_steps(model.checkpoints.folder))) or 'none'
-        raise UserError(f'{folder} has no checkpoint {checkpoint} (steps: {steps}): choose one of these, or train '
-                        'first; --eval_freq keeps the best')
+    step = model.restore(checkpoint)
+    if step is None:
+        raise UserError(f'{model.missing_checkpoint(checkpoint)}: choose one of these, or train first; --eval_freq '
+                        'keeps the best')
     if model.config.conditional and not model.config.class_counts:
         print(f'The config.json of {model.run.name} has no class_counts: all classes are sampled equally often')
     return step

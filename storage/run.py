@@ -374,6 +374,19 @@ def image_shape_of(options, rest):
     return tuple(rest.get('image_shape') or shape_of(options, default_shape(options['dataset_name'])))
 
 
+def sampling_options(run, checkpoint_dir, changes):
+    """Return the options with which the model of a StoredRun is built for sampling, {option: value}.
+
+    Args:
+        checkpoint_dir: the folder in which the run was found, which may have been moved since training.
+        changes: values of sampling and location options that replace those of config.json.
+    """
+    # ema may have changed when the run resumed. Loading determines whether the checkpoint has averages.
+    # Samples are computed in float32, as in the SavedModel, whatever the precision of training.
+    fixed = {'ema': ARTICLE['ema'], 'precision': 'float32', 'checkpoint_dir': checkpoint_dir}
+    return {**run.options, **changes, **fixed}
+
+
 def list_names(names):
     """Return the first MAX_LISTED names, separated by commas, and how many more there are."""
     listed = ', '.join(names[:MAX_LISTED])

@@ -563,6 +563,87 @@ def test_sampling_refuses_wrong_labels(conditional_tiny, sample, labels, message
         sample(conditional_tiny, draw_z(3, 62, 0), labels)
 
 
+def test_sampling_refuses_images_as_z(tiny):
+    with pytest.raises(ValueError, match=r'^z has the shape \[3, 8, 12, 1\] of images: use \[N, 62\], .*'
+                                         r'model.attention_maps\(images=images\)$'):
+        tiny.sample(np.zeros([3, *TINY]))
+
+
+def test_attention_maps_of_z_are_those_of_the_generator(tiny):
+    maps, = tiny.attention_maps(z=draw_z(3, 62, 0))
+    expected = tiny.fetch('generator/attention/attention_map:0', draw_z(3, 62, 0))
+    np.testing.assert_array_equal(maps, expected.reshape(3, 4, 6, 2, 3))
+
+
+def test_attention_maps_of_images_are_those_of_the_discriminator(tiny):
+    images = np.random.default_rng(0).random([3, *TINY])
+    maps, = tiny.attention_maps(images)
+    expected = tiny.sess.run('discriminator/attention/attention_map:0', {tiny.inputs: images})
+    np.testing.assert_array_equal(maps, expected.reshape(3, 4, 6, 2, 3))
+
+
+@pytest.mark.parametrize('images, message', [
+    (np.zeros([8, 12, 1]), r'images have the shape \[8, 12, 1\]: use \[N, 8, 12, 1\] with at least one image'),
+    (np.zeros([0, *TINY]), r'images have the shape \[0, 8, 12, 1\]: use \[N, 8, 12, 1\] with at least one image'),
+    (np.zeros([3, 62]), r'images have the shape \[3, 62\]: use .* image, or z=z for the maps of the generator'),
+    (np.zeros([3, *TINY], np.uint8), 'images are uint8: use floats in .*, which images / 255 gives for pixels .*'),
+    (np.full([3, *TINY], -0.5), r'images have values from -0.5 to -0.5: use values in \[0, 1\], from black to white'),
+    (np.full([3, *TINY], 255.), r'images have values from 255 to 255: use values in \[0, 1\], from black to white')],
+    ids=lambda value: '' if isinstance(value, str) else f'{value.dtype}{value.shape}')
+def test_attention_maps_refuse_wrong_images(tiny, images, message):
+    with pytest.raises(ValueError, match=f'^{message}$'):
+        tiny.attention_maps(images)
+
+
+@pytest.mark.parametrize('arguments', [{}, {'images': np.zeros([1, *TINY]), 'z': np.zeros([1, 62])}],
+                         ids=['none', 'both'])
+def test_attention_maps_require_either_images_or_z(tiny, arguments):
+    with pytest.raises(ValueError, match='^attention_maps requires either images or z: '):
+        tiny.attention_maps(**arguments)
+
+
+def test_attention_maps_of_images_refuse_labels(conditional_tiny):
+    with pytest.raises(ValueError, match='^labels require z: '):
+        conditional_tiny.attention_maps(np.zeros([1, *TINY]), labels=[0])
+
+
+@pytest.mark.parametrize('network', ['generator', 'discriminator'])
+def test_network_refuses_an_array(tiny, network):
+    array = np.zeros([1, *TINY]) if network == 'discriminator' else np.zeros([1, 62])
+    with pytest.raises(TypeError, match=r'accept tensors, not arrays: call model.sample\(z\) .* model.attention_maps'):
+        getattr(tiny, network)(array, is_training=False, reuse=True)
+
+
+def set_gammas(model, value):
+    for layers in model.layers.values():
+        for layer in layers:
+            layer.gamma.load([value], model.sess)
+
+
+def test_fixed_gamma_samples_as_with_this_gamma(tiny):
+    z = draw_z(3, 62, 0)
+    set_gammas(tiny, 0.)
+    expected = tiny.sample(z)
+    set_gammas(tiny, 2.)
+    with tiny.fixed_gamma(0.):
+        assert (tiny.sample(z) == expected).all()
+
+
+def test_fixed_gamma_restores_the_gammas_after_an_error(tiny):
+    set_gammas(tiny, 2.)
+    with pytest.raises(KeyError), tiny.fixed_gamma(0.):
+        raise KeyError
+    assert {float(gamma) for gamma in tiny.sess.run(tiny.sampled_gammas).values()} == {2.}
+
+
+def test_fixed_gamma_refreshes_the_statistics_with_the_learned_gamma(tiny, monkeypatch):
+    set_gammas(tiny, 2.)
+    used = []
+    monkeypatch.setattr(tiny, 'refresh_statistics', lambda: used.append(tiny.sess.run(tiny.sampled_gammas)['g_gamma']))
+    with tiny.fixed_gamma(0.):
+        assert used == [2.]
+
+
 @pytest.mark.parametrize('dtype', [np.uint8, np.int32, np.int64])
 def test_sampling_accepts_labels_of_every_integer_type(conditional_tiny, dtype):
     assert conditional_tiny.sample(draw_z(3, 62, 0), np.array([3, 0, 1], dtype)).shape == (3, *TINY)
