@@ -176,6 +176,7 @@ def bits_of_seed_0():
         return train_three_steps(model)
 
 
+@pytest.mark.slow
 def test_two_builds_with_the_same_seed_give_the_same_bits(bits_of_seed_0):
     """The initial weights, the losses of three steps and the weights after them are equal."""
     with open_article(seed=0) as model:
@@ -1004,6 +1005,7 @@ def test_train_refuses_a_data_set_with_other_classes(tmp_path):
             model.train(dataset=random_dataset(TINY))
 
 
+@pytest.mark.slow
 def test_train_that_diverges_keeps_the_earlier_checkpoints(tmp_path):
     with open_tiny(tmp_path) as model:
         tf.trainable_variables()[0].load(np.full([62, 4 * 6 * 8], np.nan), model.sess)
@@ -1023,6 +1025,7 @@ EVENTS = {'none': lambda stop: None, 'signal': lambda stop: stop.received.append
           'Ctrl-C in a notebook': lambda stop: raise_error(KeyboardInterrupt)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('event', EVENTS)
 def test_train_leaves_no_thread(tmp_path, monkeypatch, event):
     before = threading.enumerate()
@@ -1040,6 +1043,7 @@ def test_train_leaves_no_thread(tmp_path, monkeypatch, event):
     assert threading.enumerate() == before
 
 
+@pytest.mark.slow
 def test_train_uses_the_batches_of_each_step_in_order(tmp_path, monkeypatch):
     dataset, used = random_dataset(TINY), []
     with open_tiny(tmp_path, n_critic=2) as model:

@@ -156,6 +156,7 @@ def copy(branched, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_stopped_new_run_ends_with_the_bits_of_an_uninterrupted_one(branched, copy):
     """Even if the source is deleted in the meantime."""
     train_tiny(copy, 'old', stop_at=1, name='new', d_lr=0.01)
@@ -197,6 +198,7 @@ def test_killed_start_is_completed_by_the_same_command(branched, copy, monkeypat
     assert_same_bits(saved(copy, 'new', 3), saved(branched.folder, 'new', 3))
 
 
+@pytest.mark.slow
 def test_killed_start_is_not_trained_from_scratch(copy, monkeypatch):
     train_killed(copy, monkeypatch, module.SAGAN, 'save')
     with pytest.raises(UserError, match=r'new has no checkpoint yet .*: add --from .*/old --checkpoint 3'):

@@ -947,6 +947,7 @@ def test_workers_are_refused_on_windows(run_main, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_path_that_the_terminal_cannot_show_is_escaped(start_main, tmp_path):
     (tmp_path / 'data' / 'é').mkdir(parents=True)
     Image.new('L', (8, 8)).save(tmp_path / 'data' / 'é' / 'a.png')

@@ -91,6 +91,7 @@ def test_load_classifier_does_not_hash_data_with_a_digest(trained, monkeypatch):
     load_classifier('own', shaded_dataset(), str(trained[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('damage', [
     lambda folder: os.truncate(folder / 'classifier.data-00000-of-00001', 100),
     lambda folder: (folder / 'classifier.index').unlink(),
@@ -116,6 +117,7 @@ def test_load_classifier_classifies_in_batches(trained, monkeypatch):
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_load_classifier_recognises_rotations_without_classes(tmp_path):
     dataset = upright_dataset()
     rotations = np.arange(20) % 4

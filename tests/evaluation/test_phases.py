@@ -86,11 +86,13 @@ def test_test_reports_step_and_weights(tested):
     assert tested.output == f'Grids and figures of step 3, ema weights:\n{tested.folder}\n'
 
 
+@pytest.mark.slow
 def test_model_test_writes_the_same_files_again(tested, model):
     model.test()
     assert snapshot(pathlib.Path(model.run.results)) == snapshot(tested.folder)
 
 
+@pytest.mark.slow
 def test_test_of_another_seed_writes_other_files(model, monkeypatch):
     set_options(monkeypatch, model, test_num=1)
     phases.test(model, seed=1)
@@ -104,12 +106,14 @@ def page_data(folder, suffix=''):
     return pathlib.Path(folder, f'SAGAN_explorer{suffix}.html').read_text().split('id="data"')[1].split('</script>')[0]
 
 
+@pytest.mark.slow
 def test_test_of_another_seed_draws_it_on_the_page(tested, model, monkeypatch):
     set_options(monkeypatch, model, test_num=1)
     phases.test(model, seed=1)
     assert page_data(model.run.results, '_seed1') != page_data(tested.folder)
 
 
+@pytest.mark.slow
 def test_test_exports_single_images(model, monkeypatch):
     set_options(monkeypatch, model, export=2)
     phases.test(model)
@@ -121,6 +125,7 @@ def test_test_exports_single_images(model, monkeypatch):
         np.testing.assert_array_equal(arrays['arr_0'], np.repeat(model.pixels(z), 3, 3))
 
 
+@pytest.mark.slow
 def test_test_without_attention_writes_neither_attention_figure_nor_page(tmp_path):
     with open_model(TinyGAN, image_shape=(8, 8, 1), attention='none', sample_num=5, test_num=2,
                     **folders_in(tmp_path)) as model:
@@ -199,6 +204,7 @@ def features_path(tmp_path):
     return str(tmp_path / 'graph.pb')
 
 
+@pytest.mark.slow
 def test_evaluate_compares_with_statistics_of_the_user(model, features_path, tmp_path, monkeypatch, capsys):
     """The statistics are those of the 130 samples. Fréchet distances need at least 128 images."""
     set_options(monkeypatch, model, eval_num=130)
@@ -277,6 +283,7 @@ def real_images(conditional_model, request, monkeypatch):
     set_options(monkeypatch, conditional_model, class_counts=class_counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('real_images', [(1000, 1000), (1900, 100)], ids=['balanced', '95 to 5'], indirect=True)
 def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model, real_images, monkeypatch):
     set_options(monkeypatch, conditional_model, eval_num=1000)
@@ -290,6 +297,7 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
         assert generated[name] == pytest.approx(real[name], abs=0.05), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('real_images, reported', [((1000, 1000), False), ((1900, 100), True)],
                          ids=['balanced', '95 to 5'], indirect=['real_images'])
 def test_evaluate_reports_classes_with_few_images(conditional_model, real_images, reported, monkeypatch, capsys):
@@ -300,6 +308,7 @@ def test_evaluate_reports_classes_with_few_images(conditional_model, real_images
     assert (message in capsys.readouterr().out) == reported
 
 
+@pytest.mark.slow
 def test_evaluate_of_one_class_reports_the_comparison_with_all(conditional_model, real_images, monkeypatch, capsys):
     set_options(monkeypatch, conditional_model, eval_num=30)
     monkeypatch.setattr(conditional_model, 'target_class', 1)
@@ -307,6 +316,7 @@ def test_evaluate_of_one_class_reports_the_comparison_with_all(conditional_model
     assert 'All samples are of class 1, but they are compared with images of all classes\n' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_test_of_one_class_draws_it_on_the_page(conditional_model, monkeypatch):
     phases.test(conditional_model)
     monkeypatch.setattr(conditional_model, 'target_class', 1)
@@ -314,6 +324,7 @@ def test_test_of_one_class_draws_it_on_the_page(conditional_model, monkeypatch):
     assert page_data(conditional_model.run.results, '_label1') != page_data(conditional_model.run.results)
 
 
+@pytest.mark.slow
 def test_test_exports_the_classes_with_their_frequencies(conditional_model, monkeypatch):
     set_options(monkeypatch, conditional_model, export=40)
     phases.test(conditional_model)

@@ -103,6 +103,7 @@ def test_evaluate_samples_does_not_compare_the_test_split_with_itself(evaluated)
     assert 'frechet_to_test' in content['generated'] and 'frechet_to_test' not in content['real']
 
 
+@pytest.mark.slow
 def test_evaluate_samples_rotates_in_blocks(loaded, evaluated, monkeypatch):
     monkeypatch.setattr(scores, 'BLOCK', 7)
     dataset, classify, _ = loaded

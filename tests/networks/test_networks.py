@@ -155,7 +155,8 @@ ATTENTION_MAPS = {  # (network, image size): (size, channels) of the maps with a
     ('resnet', 128): ([(32, 32)], [(32, 16)])}
 
 
-@pytest.fixture(params=ATTENTION_MAPS, ids=lambda param: f'{param[0]}-{param[1]}')
+@pytest.fixture(params=[pytest.param(key, marks=pytest.mark.slow if key[1] > 32 else [], id=f'{key[0]}-{key[1]}')
+                        for key in ATTENTION_MAPS])
 def conditional_networks(request, sess):
     """Conditional networks with the paper's attention: (kind, size, images, (probability, logit, features))."""
     kind, size = request.param
@@ -190,8 +191,8 @@ def test_discriminator_has_batch_norm_only_in_attention(sess, kind):
     assert norms and all('attention' in norm for norm in norms)
 
 
-@pytest.mark.parametrize('kind, size, ch', [
-    pytest.param(*row, marks=pytest.mark.slow if row[1] > 32 else []) for row in sizes.rows()])
+@pytest.mark.slow
+@pytest.mark.parametrize('kind, size, ch', sizes.rows())
 def test_docs_list_the_parameters_of_the_networks(kind, size, ch):
     shown_ch = '' if kind == 'article' else ch
     row = ' | '.join(map(str, [kind, size, shown_ch, *sizes.parameters(kind, size, ch)]))
@@ -242,11 +243,10 @@ def freed_after_building(kind, **options):
     return reference() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [
-    dict(image_shape=SMALL),
-    pytest.param(dict(image_shape=SMALL, classes=3, conditional=True, sn=True, attention='paper'),
-                 marks=pytest.mark.slow),
-    pytest.param(dict(image_shape=SMALL, gan_type='wgan-gp', precision='bfloat16'), marks=pytest.mark.slow)],
+    dict(image_shape=SMALL), dict(image_shape=SMALL, classes=3, conditional=True, sn=True, attention='paper'),
+    dict(image_shape=SMALL, gan_type='wgan-gp', precision='bfloat16')],
     ids=['default', 'sn', 'penalty'])
 def test_graph_of_the_article_network_is_freed(options):
     assert freed_after_building('article', **options)

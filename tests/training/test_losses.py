@@ -228,6 +228,7 @@ def test_penalty_gradient_equals_finite_differences(sess, rng, sn):
         assert (penalties[0] - penalties[1]) / 0.02 == pytest.approx((gradient * direction).sum(), rel=0.01, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PENALTIES)
 def test_penalty_gradient_equals_that_of_tensorflow(sess, rng, name):
     """The gradient passes through lrelu, max pooling and attention."""
