@@ -4,9 +4,11 @@ import hashlib
 import pathlib
 
 import numpy as np
+import pytest
 from scipy.signal import correlate
 
 from datasets import load_dataset
+from system import is_linux
 from tf1 import tf
 from utils import draw_z
 
@@ -14,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 MAIN = ROOT / 'main.py'
 README = ROOT / 'README.md'
 SMALL = 12, 16, 1  # a small image_shape, on which networks are fast
+linux_only = pytest.mark.skipif(not is_linux(), reason='requires Linux')
 
 
 def one_line_error(result, *words):

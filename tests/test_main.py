@@ -2,21 +2,17 @@
 
 import collections
 import contextlib
-import fcntl
 import gzip
 import json
 import os
 import pathlib
-import pty
 import re
-import resource
 import shlex
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import time
 from unittest import mock
 
@@ -35,6 +31,9 @@ from distributed import launcher
 from options import RECIPES, UserError
 from storage import branch
 from tf1 import tf
+
+# Windows lacks these modules.
+fcntl, pty, resource, termios = (pytest.importorskip(name) for name in ('fcntl', 'pty', 'resource', 'termios'))
 
 # A run of 2 epochs of 42 steps on the small data set.
 QUICK = ['--dataset', 'mnist', '--batch_size', 7, '--epoch', 2, '--print_freq', 1, '--sample_freq', 42,

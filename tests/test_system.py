@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, linux_only
 from PIL import Image
 
 import system
@@ -16,6 +16,7 @@ from system import available_cores, join_command, start_process, stop_signals
 SHOW_SESSION = 'import os; print(os.getpid() == os.getsid(0))'
 
 
+@linux_only
 def test_available_cores_are_those_of_the_process():
     core = min(os.sched_getaffinity(0))
     done = subprocess.run(['taskset', '-c', str(core), sys.executable, '-c',
@@ -25,17 +26,18 @@ def test_available_cores_are_those_of_the_process():
 
 
 def test_available_cores_are_all_cores_without_affinity(monkeypatch):
-    monkeypatch.delattr(os, 'sched_getaffinity')
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
     monkeypatch.setattr(os, 'cpu_count', lambda: 3)
     assert available_cores() == [0, 1, 2]
 
 
 def test_available_cores_are_at_least_one(monkeypatch):
-    monkeypatch.delattr(os, 'sched_getaffinity')
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
     monkeypatch.setattr(os, 'cpu_count', lambda: None)
     assert available_cores() == [0]
 
 
+@linux_only
 def test_stop_signals_are_ctrl_c_and_sigterm():
     assert stop_signals() == (signal.SIGINT, signal.SIGTERM)
 
@@ -45,6 +47,7 @@ def test_stop_signals_include_ctrl_break_on_windows(monkeypatch):
     assert stop_signals() == (signal.SIGINT, signal.SIGTERM, 21)
 
 
+@linux_only
 @pytest.mark.parametrize('is_linux', [True, False])
 def test_start_process_starts_a_session(monkeypatch, is_linux):
     monkeypatch.setattr(system, 'is_linux', lambda: is_linux)
@@ -52,6 +55,7 @@ def test_start_process_starts_a_session(monkeypatch, is_linux):
         assert process.stdout.read() == b'True\n'
 
 
+@linux_only
 def test_start_process_uses_the_given_cores():
     core = max(os.sched_getaffinity(0))
     program = 'import os; print(os.sched_getaffinity(0))'

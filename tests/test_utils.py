@@ -7,7 +7,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from helpers import ROOT
+from helpers import ROOT, linux_only
 
 import utils
 from options import UserError
@@ -113,7 +113,7 @@ def test_atomic_write_keeps_the_old_file_if_the_block_fails(tmp_path):
     assert (tmp_path / 'file').read_text() == 'old' and os.listdir(tmp_path) == ['file']
 
 
-@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='there is no /dev/full')
+@linux_only
 def test_atomic_write_names_the_file_if_the_disk_is_full(tmp_path):
     with pytest.raises(OSError) as error, utils.atomic_write(tmp_path / 'file') as part:
         os.symlink('/dev/full', part)

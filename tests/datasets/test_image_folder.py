@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, linux_only
 from PIL import Image
 
 from datasets import image_folder
@@ -345,6 +345,7 @@ UNLISTED = {
     'pipe': lambda folder: os.mkfifo(folder / 'pipe.png')}
 
 
+@linux_only
 @pytest.mark.parametrize('kind', UNLISTED)
 def test_load_does_not_list(folder, kind):
     write(folder / 'a.png')

@@ -5,6 +5,7 @@ import socket
 import sys
 
 import pytest
+from helpers import linux_only
 
 import system
 from distributed import launcher
@@ -196,6 +197,8 @@ def run_script(tmp_path, monkeypatch, capfd):
 
     It returns (exit code, output, errors).
     """
+    if system.is_windows():
+        pytest.skip('Windows refuses --workers')
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(script, count=2, options=()):
@@ -224,6 +227,7 @@ def test_start_workers_passes_the_command_and_more_options(run_script):
     assert out == "['script.py', '--typed', '--dataset=mnist']\n"
 
 
+@linux_only
 def test_start_workers_gives_each_worker_its_share_of_the_cores(run_script, tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     run_script("pathlib.Path(str(index)).write_text(json.dumps(sorted(os.sched_getaffinity(0))))")
@@ -237,7 +241,7 @@ def test_start_workers_gives_each_worker_its_share_of_the_cores(run_script, tmp_
 def test_start_workers_runs_on_systems_without_affinity(run_script, monkeypatch):
     """As on macOS."""
     monkeypatch.setattr(system, 'is_linux', lambda: False)
-    monkeypatch.delattr(os, 'sched_getaffinity')
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
     assert run_script('print(index)', count=1) == (0, '0\n', '')
 
 

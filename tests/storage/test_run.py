@@ -1,7 +1,6 @@
 """A run on disk: its folders, lock and config.json, and the search for trained runs."""
 
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
@@ -123,7 +122,8 @@ def test_locked_removes_the_name_after_the_context(run, lock_holder):
 
 
 def test_locked_refuses_a_run_that_an_older_version_trains(run):
-    """Older versions lock the run only with flock."""
+    """Older versions lock the run only with flock, which Windows lacks."""
+    fcntl = pytest.importorskip('fcntl')
     folder = pathlib.Path(run.folder)
     folder.mkdir(parents=True)
     with open(folder / 'lock', 'a+') as lock:
@@ -133,6 +133,7 @@ def test_locked_refuses_a_run_that_an_older_version_trains(run):
 
 
 def test_locked_is_respected_by_older_versions(run):
+    fcntl = pytest.importorskip('fcntl')
     with run.locked(), open(f'{run.folder}/lock', 'a+') as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from helpers import SMALL
+from helpers import SMALL, linux_only
 from tiny_gan import TinyGAN, open_model, random_dataset
 
 from datasets import Dataset
@@ -208,6 +208,7 @@ def test_running_closes_the_other_callbacks_if_close_fails():
     assert calls[-3:] == ['c.close', 'b.close', 'a.close']
 
 
+@linux_only
 def test_running_closes_the_other_callbacks_if_a_file_is_on_a_full_disk():
     """Closing the file fails too, because it writes the buffered row again."""
     class FullDisk(Callback):
