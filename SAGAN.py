@@ -74,12 +74,12 @@ class SAGAN:
         classes: the class names, or the number of classes. None selects the classes in the run's config.json, or else
             those of the data set.
         cluster: the Cluster of the workers that train together, or None to train in this process alone.
-        options: options of options.py that are saved with a run, as keyword arguments. Omitted options have the
-            article's values.
+        options: saved options (see options.py), as keyword arguments. Omitted options have the defaults of the
+            network.
 
     Raises:
-        TypeError: if an option is unknown, or if network is not the network of this class.
-        UserError: if options contradict each other, or if the data set is needed and missing.
+        TypeError: if an option is unknown, or if the option network names another class.
+        UserError: if options contradict each other, or if the data set is needed but missing.
     """
 
     kind = 'article'  # the value of --network
@@ -255,7 +255,7 @@ class SAGAN:
         self.gammas = gammas_of(attention_layers())
 
     def judge(self, real, fake, labels, z_labels):
-        """Return D's logits [B, 1] of real and of fake images [B, H, W, C], to update D."""
+        """Return D's logits [B, 1] for real and for fake images [B, H, W, C]. D is updated with them."""
         if self.config.precision == 'bfloat16':
             # Two passes would convert the large weights and their gradients twice.
             images = tf.concat([real, fake], 0)  # [2B, H, W, C]
@@ -263,7 +263,7 @@ class SAGAN:
                 labels = tf.concat([labels, z_labels], 0)  # [2B]
             _, logits, _ = self.discriminator(images, labels=labels, sync=self.cluster, batches=2)
             return tf.split(logits, 2)
-        # In float32, one pass is hardly faster. Two passes keep the bits of earlier runs.
+        # In float32, one pass is hardly faster. With two passes, earlier runs resume bit-identically.
         _, real_logit, _ = self.discriminator(real, labels=labels, sync=self.cluster)
         # Both passes update the same batch norm statistics. A fixed order makes runs bit-identical.
         with tf.control_dependencies([real_logit]):
@@ -277,14 +277,14 @@ class SAGAN:
         return adam.apply_gradients(zip(self.cluster.all_reduce(list(gradients)), variables, strict=True))
 
     def augmented(self, images, draw):
-        """Return this worker's images [B, H, W, C] as D sees them in training, changed at random if augment is true.
+        """Return this worker's images [B, H, W, C] as D sees them in training, augmented if augment is true.
 
         Args:
-            draw: 0 or 1. Each has its own random numbers in each batch.
+            draw: 0 for real images, 1 for generated ones. They are augmented with different random numbers.
         """
         if not self.config.augment:
             return images
-        # The keys of the penalties are not negative.
+        # The keys of the penalties are not negative. Negative keys are therefore different.
         key = tf.stack([self.config.seed, -1 - 2 * self.batch_number - draw])
         numbers = uniform_noise([self.cluster.size * tf.shape(images)[0], NUMBERS], key)
         return augment(images, self.cluster.local_shard(numbers))
@@ -292,7 +292,7 @@ class SAGAN:
     def build_penalty(self, fake, labels):
         """Return {column of the history: penalty on inputs and fake images}, or {} if the objective has no penalty.
 
-        With augmentation, the penalty is on the gradient with respect to the images before it.
+        With augmentation, the penalty is on the gradient with respect to the unaugmented images.
         """
         def logits_of(images):
             return self.discriminator(self.augmented(images, 0), reuse=True, labels=labels)[1]
@@ -440,7 +440,7 @@ class SAGAN:
         print(describe_variables(tf.global_variables(), new, unused))
         previous_steps = source.previous_steps + step
         if any(average in new for average in self.averages):
-            previous_steps = 0  # the warm-up starts again, so that the averages forget the first values of new weights
+            previous_steps = 0  # the warm-up restarts, so that the averages forget the initial values of new weights
         return dataclasses.replace(config, source=source.folder, source_step=step, previous_steps=previous_steps)
 
     def resume(self):
@@ -536,7 +536,7 @@ class SAGAN:
         self.checkpoints.save(step)
 
     def load(self, checkpoint='latest'):
-        """Restore a checkpoint. If there is no such checkpoint, print which runs and steps there are.
+        """Restore a checkpoint. If there is no such checkpoint, print the existing runs and steps.
 
         Args:
             checkpoint: 'latest' (the newest undamaged one), 'best' (the one with the lowest Fréchet distance, saved by
@@ -553,8 +553,7 @@ class SAGAN:
             return True, step
         runs, _ = list_runs(self.config.checkpoint_dir)
         print(f'{self.missing_checkpoint(checkpoint)}: nothing was restored. Trained runs in '
-              f'{self.config.checkpoint_dir}: {list_names([run.name for run in runs]) or "none"}. Open one with '
-              'networks.from_run(NAME)')
+              f'{self.config.checkpoint_dir}: {list_names([run.name for run in runs]) or "none"}')
         return False, 0
 
     def restore(self, checkpoint='latest'):
@@ -571,11 +570,11 @@ class SAGAN:
         return step
 
     def checkpoints_for(self, checkpoint):
-        """Return the Checkpoints that hold a checkpoint: 'best' has a folder of its own."""
+        """Return the Checkpoints object for a value of --checkpoint: 'best' has its own folder."""
         return self.best_checkpoints if checkpoint == 'best' else self.checkpoints
 
     def missing_checkpoint(self, checkpoint):
-        """Return the phrase that reports a missing checkpoint and lists the steps that there are."""
+        """Return the phrase that reports a missing checkpoint and lists the existing steps."""
         steps = ', '.join(map(str, checkpoint_steps(self.checkpoints.folder))) or 'none'
         return f'{self.checkpoints_for(checkpoint).folder} has no checkpoint {checkpoint} (steps: {steps})'
 
@@ -606,13 +605,13 @@ class SAGAN:
         return draw_labels(count, self.config.label_counts, *key)
 
     def proportional_labels(self, count):
-        """Return labels [count] like sampled_labels, but with the class frequencies instead of each class in turn."""
+        """Return labels [count] as sampled_labels does, but in proportion to the class frequencies."""
         if not self.config.conditional or self.target_class is not None:
             return self.sampled_labels(count)
         return proportional_labels(count, self.config.label_counts)
 
     def sampled_labels(self, count):
-        """Return labels [count], the target class or each class in turn, or None if the run is not conditional."""
+        """Return labels [count]: the target class, or else each class in turn. Return None without classes."""
         if not self.config.conditional:
             return None
         if self.target_class is not None:
@@ -688,7 +687,7 @@ class SAGAN:
         Returns:
             A list of one array [N, rows, columns, key rows, key columns] per attention layer of the network, from its
             input to its output. map[n, i, j] holds the weights with which position (i, j) of image n attends to each
-            key. They sum to 1.
+            key. These weights sum to 1.
 
         Raises:
             ValueError: if images or z have the wrong shape, type or range, or unless exactly one of them is given.
@@ -710,10 +709,10 @@ class SAGAN:
 
     @contextlib.contextmanager
     def fixed_gamma(self, value):
-        """Give the gamma of every attention layer this value inside a with statement. 0 turns attention off.
+        """Set the gamma of every attention layer to this value inside a with block. 0 turns attention off.
 
-        Only sampling and attention_maps belong inside. The batch norm statistics stay those of the learned gammas,
-        which return at the end.
+        Use the block only for sampling and attention_maps. The batch norm statistics remain those of the learned
+        gammas. The learned gammas are restored at the end.
         """
         if self.statistics_are_stale:
             self.refresh_statistics()
@@ -747,7 +746,7 @@ class SAGAN:
         """Compute the batch norm statistics of the averaged weights from images that these weights generate.
 
         The averages of the moving statistics mix the statistics of many generators, so they only serve as initial
-        values. The first sampling after load or train_batch calls this method. After any other change of the weights,
+        values. The first sample after load or train_batch calls this method. After any other change to the weights,
         call it yourself. Trained and saved variables do not change.
         """
         self.sess.run(self.reset_statistics)
@@ -763,7 +762,7 @@ def checked_z(z, z_dim, image_shape):
     z = np.asarray(z, np.float32)
     if z.shape[-3:] == image_shape:
         raise ValueError(f'z has the shape {list(z.shape)} of images: use [N, {z_dim}], for example model.draw_z(4, '
-                         'seed), or give the discriminator these images with model.attention_maps(images=images)')
+                         'seed), or pass these images to the discriminator: model.attention_maps(images=images)')
     if z.ndim != 2 or z.shape[1] != z_dim or len(z) == 0:
         raise ValueError(f'z has the shape {list(z.shape)}: use [N, {z_dim}] with at least one row')
     if not np.isfinite(z).all():
@@ -780,9 +779,9 @@ def checked_images(images, image_shape):
             advice += ', or z=z for the maps of the generator'
         raise ValueError(f'images have the shape {list(images.shape)}: {advice}')
     if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(f'images are {images.dtype}: use floats in [0, 1], which images / 255 gives for pixels from 0 '
-                         'to 255')
-    low, high = images.min(), images.max()  # NaN passes, because a generator that has diverged draws such images
+        raise ValueError(f'images are {images.dtype}: use floats in [0, 1], for example images / 255 for pixel values '
+                         'from 0 to 255')
+    low, high = images.min(), images.max()  # NaN passes, because a diverged generator produces such images
     if low < -1e-6 or high > 1 + 1e-6:
         raise ValueError(f'images have values from {low:g} to {high:g}: use values in [0, 1], from black to white')
     return images.astype(np.float32)
@@ -829,7 +828,7 @@ def find_classes(options, metadata, image_shape):
 def learning_rate_scale(config, step):
     """Return the number by which both learning rates are multiplied. step is the number of steps before this one.
 
-    The number is 1. With --lr_decay linear, it falls linearly to 0 over the second half of the steps.
+    Without --lr_decay, it is 1. With --lr_decay linear, it falls to 0 over the second half of the steps.
     """
     if config.lr_decay == 'none':
         return 1.

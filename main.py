@@ -45,7 +45,7 @@ def train(typed):
         return
     if slurm.in_step():
         if args['workers'] > 1:
-            raise UserError('--workers is not for a Slurm step, whose tasks are the workers: omit it')
+            raise UserError('--workers cannot be used in a Slurm step, whose tasks are the workers: omit it')
         os.environ['CUDA_VISIBLE_DEVICES'] = gpu_of(slurm.local_rank())
     check_worker_share(options['batch_size'], len(addresses) or args['workers'])
     check_workers(args['workers'])
@@ -56,7 +56,7 @@ def train(typed):
     if index > 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # worker 0 prints for all
     stop = Stop(SIGNALS)
-    # Preparing the data set and importing TensorFlow may take long. The heartbeat starts before.
+    # Preparing the data set and importing TensorFlow can take a long time, so the heartbeat starts first.
     with watch_workers(addresses, index, args['timeout']):
         options['dataset_name'], message = choose_dataset(options)
         if message and (not addresses or args['workers'] == 1):  # otherwise the parent process has printed it
@@ -85,7 +85,7 @@ def train(typed):
 
 
 def choose_dataset(options):
-    """Make sure that the data set is available. Return its name and a message that reports where it is.
+    """Make sure that the data set is available. Return its name, and a message that reports a download or a choice.
 
     Raises:
         UserError: if the data set is not available, or if auto would select digits although there is a run on MNIST.
@@ -221,9 +221,9 @@ def main():
     try:
         typed = parse()
         if 'from_name' in typed and typed.get('phase', 'train') != 'train':
-            raise UserError('--from requires --phase train: choose a trained run with --name')
+            raise UserError('--from requires --phase train: to select a trained run, use --name')
         if ',' in typed.get('name', '') and typed.get('phase') != 'compare':
-            raise UserError(f'--name {typed["name"]} requires --phase compare: type a single name without a comma')
+            raise UserError(f'--name {typed["name"]} requires --phase compare: use a single name')
         phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export, 'compare': compare}
         phase = typed.get('phase', 'train')
         if phase == 'train' or slurm.rank() == 0:  # the other tasks of a Slurm step have nothing to do
@@ -239,7 +239,7 @@ def main():
         sys.stdout.flush()
         print('main.py:', error, file=sys.stderr, flush=True)
         os._exit(EXIT_LOST)  # TensorFlow's runtime would wait for the lost worker
-    except BrokenPipeError:  # standard output was closed, as by "| head"
+    except BrokenPipeError:  # standard output was closed, for example by "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)  # 128 + SIGPIPE, a signal that Windows lacks
     except OSError as error:

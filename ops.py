@@ -153,10 +153,10 @@ def lookup(table, labels):
 
 
 def check_labels(labels, num_classes):
-    """Return labels [B] unchanged. Evaluating them fails if one is not in 0..num_classes-1.
+    """Return labels [B] unchanged. Evaluating the result fails if a label is not in 0..num_classes-1.
 
-    Without this check, lookup would silently return zeros. Unlike an assertion, this check is also converted to other
-    formats.
+    Without this check, lookup would silently return zeros. Unlike an assertion, this check survives the conversion of
+    a model to other formats.
     """
     with tf.device('/cpu:0'):  # on a GPU, tf.gather returns 0 instead of failing
         return tf.gather(tf.range(num_classes), labels)
@@ -188,7 +188,7 @@ def spectral_norm(w, axis=-1):
 def spectral_norm_matmul(x, w):
     """Return x [B, D] @ spectral_norm(w [D, E]), [B, E], without storing the normalized weight.
 
-    Storing a large weight once more, and differentiating the division, would add about a third to a training step.
+    Storing a second copy of a large weight, and differentiating the division, would make a step a third slower.
     Instead, v becomes one more row of x. One product then also computes v w, and its gradient includes that of the
     singular value.
     """
@@ -247,12 +247,12 @@ def bn(x, is_training, scope, labels=None, num_classes=0, sync=None, batches=1):
     Args:
         is_training: a Python bool. If True, each channel is normalized by the mean and the biased variance of the
             batch. Computing the output also moves moving_mean and moving_variance a tenth of the way to the batch's
-            mean and unbiased variance. If False, the moving values normalize the channel and do not change.
+            mean and unbiased variance. If False, the moving statistics normalize each channel and do not change.
         labels: [B] in 0..num_classes-1, for one beta and gamma per class (Dumoulin et al. 2017, arXiv:1610.07629,
             eq. 5).
         sync: the Cluster whose workers share the batch, or None. The mean and variance are those of the whole batch.
-        batches: the number of batches in x, one after the other and equally large. In training, each batch is
-            normalized by its own statistics and moves the moving values.
+        batches: the number of batches of equal size that are concatenated in x. In training, each batch is normalized
+            by its own statistics and updates the moving statistics.
 
     Returns:
         A tensor of the same shape. Variables: beta and gamma, [C] or [num_classes, C]; moving_mean and

@@ -119,7 +119,7 @@ def parse_dataset(text, separator=os.sep):
     """Return the name or the path of a data set, without trailing slashes.
 
     Args:
-        separator: that of the operating system. The path that is returned has slashes, which Windows accepts, too.
+        separator: that of the operating system. The returned path has forward slashes, which Windows also accepts.
     """
     name = text.replace(separator, '/').rstrip('/')
     is_hidden = name.startswith('.') and '/' not in name
@@ -141,8 +141,8 @@ FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 FILE = matching('FILE', 'the name of a file', r'[^\0]+')
 FEATURES = FILE._replace(metavar='FILE[:INPUT:OUTPUT]')
 ONE_NAME = r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}'
-RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits and ._- that starts with a letter or a digit, and '
-                    'not with classifier_', f'{ONE_NAME}(,{ONE_NAME})*')
+RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits, dots, underscores and hyphens that starts with a '
+                    'letter or digit, but not with classifier_', f'{ONE_NAME}(,{ONE_NAME})*')
 
 ##################################################################################
 # The options
@@ -159,8 +159,8 @@ class Option(NamedTuple):
     suffixes: Any = {}  # of the run's name, {value: suffix}; the suffix of other values is _<name><value>
 
 
-ALIASES = {'timeout': ['--patience']}  # flags of earlier versions
-GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several machines'
+EARLIER_FLAGS = {'--patience': 'timeout'}
+GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several workers'
 
 # By role:
 # command   concerns one command and is not saved with the run
@@ -174,7 +174,7 @@ OPTIONS = {
         Option('phase', 'train', choice('train', 'test', 'eval', 'export', 'compare'), 'run',
                'train, draw samples, compute scores, write a SavedModel, or compare runs'),
         Option('from_name', '', SOURCE, 'run',
-               'start the new run --name from this run: its name, its folder, or the path of a checkpoint'),
+               'start the new run --name from another run, given by name, folder, or path of a checkpoint'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
                'checkpoint that test, eval, export and --from restore; best is the one with the best score (see '
                '--eval_freq)'),
@@ -182,15 +182,15 @@ OPTIONS = {
                "defaults of other options: the article's, those that train fastest, or the paper's (listed in "
                'docs/options.md)'),
         Option('features', '', FEATURES, 'output',
-               'network that computes the features that eval compares, instead of the classifier: a frozen graph or a '
+               'network whose features eval compares, instead of those of the classifier: a frozen graph or a '
                'SavedModel, for example the Inception graph of the original FID'),
         Option('reference', '', FILE, 'output',
-               'npz file of the mu and sigma of features, which eval compares with instead of the training split; '
-               'requires --features'),
+               'npz file with the mean mu and covariance sigma of the features to compare with, instead of those of '
+               'the training split; requires --features'),
         Option('sample_seed', 0, integer(0, 2**31 - 1), 'run', 'seed of the z that test and eval draw'),
-        Option('workers', 1, integer(1, 64), 'several machines', 'processes on this machine that train together'),
-        Option('timeout', 60, integer(1, 86400), 'several machines',
-               'seconds without a sign of life after which a worker is lost')],
+        Option('workers', 1, integer(1, 64), 'several workers', 'processes on this machine that train together'),
+        Option('timeout', 60, integer(1, 86400), 'several workers',
+               'seconds without a heartbeat after which a worker is considered lost')],
     'identity': [
         Option('dataset_name', 'auto', DATASET, 'data',
                'auto is mnist if it is present or can be downloaded, else the built-in digits; NAME is your own data '
@@ -205,7 +205,7 @@ OPTIONS = {
                {'none': '_noattention'}),
         Option('g_lr', 0.001, number(1e-9, 1), 'objective', 'learning rate of the generator'),
         Option('d_lr', 0.0002, number(1e-9, 1), 'objective', 'learning rate of the discriminator'),
-        Option('beta1', 0.5, number(0, 1), 'objective', "Adam's decay of the mean gradient"),
+        Option('beta1', 0.5, number(0, 1), 'objective', "decay rate of Adam's first moment"),
         Option('lr_decay', 'none', choice('none', 'linear'), 'objective',
                'linear decays both learning rates to zero over the second half of the steps'),
         Option('seed', 0, integer(0, 2**31 - 1), 'run', 'seed of all random numbers in training'),
@@ -213,7 +213,7 @@ OPTIONS = {
         Option('ld', 10., number(0, 1e6), 'objective',
                'weight of the gradient penalty of wgan-gp, wgan-lp, dragan and r1'),
         Option('n_critic', 1, integer(1, 1000), 'objective', 'discriminator updates per generator update'),
-        Option('beta2', 0.999, number(0, 1), 'objective', "Adam's decay of the mean squared gradient"),
+        Option('beta2', 0.999, number(0, 1), 'objective', "decay rate of Adam's second moment"),
         Option('z_name', 'uniform', choice('uniform', 'normal'), 'network', 'distribution of z',
                {'normal': '_znormal'}),
         Option('sn', False, BOOLEAN, 'network', 'spectral normalization of both networks', {True: '_sn'}),
@@ -230,8 +230,8 @@ OPTIONS = {
                "channels; 0 means the data set's own number, 3 for image folders"),
         Option('flip', False, BOOLEAN, 'data', 'mirror each image with probability 1/2', {True: '_flip'}),
         Option('augment', 'auto', AUTO_OR_BOOLEAN, 'data',
-               'randomly change the colours and the position of the images that D sees, real and generated, and cover '
-               f'a part of them; auto is true for fewer than {FEW_IMAGES} training images',
+               'augment all images that D sees (colour, translation, cutout); auto is true for fewer than '
+               f'{FEW_IMAGES} training images',
                {True: '_augment', False: ''})],
     'schedule': [
         Option('epoch', 20, integer(1), 'run', 'epochs; a larger number continues a finished run'),
@@ -256,7 +256,7 @@ OPTIONS = {
         Option('eval_num', 10000, integer(1), 'output', 'images that eval scores')],
     'location': [
         Option('name', '', RUN_NAME, 'run',
-               "name of the run's folder; by default, it is derived from the options; compare accepts A,B,C"),
+               "name of the run's folder, by default derived from the options; compare accepts A,B,C"),
         Option('data_dir', 'data', FOLDER, 'data', 'folder of the data sets'),
         Option('checkpoint_dir', 'checkpoint', CHECKPOINT_FOLDER, 'output', 'folder of the checkpoints'),
         Option('result_dir', 'results', FOLDER, 'output', 'folder of the sample grids and figures'),
@@ -347,9 +347,10 @@ def parse(arguments=None):
     groups = {group: parser.add_argument_group(group) for group in GROUPS}
     for option in ALL.values():
         default = '' if option.default == '' else f' (default: {as_typed(option.default)})'
-        groups[option.group].add_argument(flag(option.name), *ALIASES.get(option.name, []), dest=option.name,
-                                          metavar=option.type.metavar, type=argument_type(option),
-                                          help=option.help + default)
+        groups[option.group].add_argument(flag(option.name), dest=option.name, metavar=option.type.metavar,
+                                          type=argument_type(option), help=option.help + default)
+    for words, name in EARLIER_FLAGS.items():
+        parser.add_argument(words, dest=name, type=argument_type(ALL[name]), help=argparse.SUPPRESS)
     if arguments is None:
         arguments = sys.argv[1:]
     typed = vars(parser.parse_args(arguments or ['--help']))
@@ -388,7 +389,7 @@ class Config(dataclasses.make_dataclass('Values', [*SAVED, *DATASET_METADATA, *S
     Metadata of the run that this run started from:
         source: the folder of the run that --from named, or None without --from.
         source_step: the step of its checkpoint, or None without --from.
-        previous_steps: number of earlier steps that the warm-up of the moving average counts.
+        previous_steps: number of earlier steps that count towards the warm-up of the moving average.
 
     A Config is immutable: dataclasses.replace(config, epoch=3) returns a changed copy.
     """
@@ -456,7 +457,7 @@ def resolve_shape(options, native_shape):
 
 
 def known_options(typed):
-    """Return the identity and training options that are typed, or set by the typed recipe, {option: value}.
+    """Return the identity and training options that the command line or its recipe sets, {option: value}.
 
     Values that depend on the data set, such as auto, are left out.
     """
@@ -573,7 +574,7 @@ def last_component(dataset_name):
 def run_name(options):
     """Return the name of a run's folder.
 
-    Runs that train differently have different names, unless their values differ only beyond six significant digits.
+    Runs that train differently have different names, unless their options agree to six significant digits.
     """
     if options['name']:
         return options['name']
@@ -634,8 +635,8 @@ def defaults_table():
     columns = {f'--network {name}': values for name, values in NETWORK_DEFAULTS.items()}
     columns |= {f'--recipe {name}': values for name, values in RECIPES.items() if values}
     lines = ['## Networks and recipes', '',
-             'These networks and recipes change the defaults of other options. `auto` means classes if the data set',
-             'has them, and images of at least 32 pixels.', '',
+             'These networks and recipes change the defaults of other options. For `--conditional`, `auto` is true if',
+             "the data set has classes. For `--img_size`, it is the data set's own size, but at least 32.", '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS and Windows, one function each. This module imports only the standard library."""
+"""Differences between Linux, macOS and Windows, one function each. This module imports only the standard library."""
 
 import ctypes
 import os

@@ -60,16 +60,16 @@ def draw_labels(count, class_counts, *key):
         class_counts: number of images of each class.
         key: as in draw_z.
     """
-    last = np.cumsum(class_counts)  # [K]; sorted by class, the images of class k end before last[k]
-    images = np.random.default_rng(key).integers(last[-1], size=count)
-    return np.searchsorted(last, images, side='right')
+    ends = np.cumsum(class_counts)  # [K]; if the images were sorted by class, class k would end before ends[k]
+    images = np.random.default_rng(key).integers(ends[-1], size=count)
+    return np.searchsorted(ends, images, side='right')
 
 
 def proportional_labels(count, class_counts):
     """Return labels [count] whose frequencies are those of the classes, rounded by largest remainder.
 
     The labels of each class are spread evenly, so that every prefix also has about these frequencies. If all classes
-    are equally frequent, the labels are each class in turn.
+    are equally frequent, the labels cycle through the classes.
 
     Args:
         class_counts: number of images of each class.
@@ -123,7 +123,7 @@ def atomic_folder(path):
 
 
 def is_abandoned(part):
-    """Return whether no other running process is writing a temporary file.
+    """Return whether a temporary file is left over: no other running process is writing it.
 
     The process ID is part of the name that atomic_write chooses. A file without an ID counts as abandoned.
     """
@@ -216,7 +216,7 @@ def show_all_variables(variables, path):
 
     Args:
         variables: a list of TensorFlow variables, named <network>/...
-        path: path of the text file, which has the name, shape and number of parameters of each variable.
+        path: path of the text file, which lists the name, shape and number of parameters of each variable.
     """
     rows, totals = [], {}
     for variable in variables:

@@ -28,7 +28,7 @@ DCGAN = '--network dcgan --ch 16 --precision bfloat16 --img_size'
 RESNET = '--network resnet --ch 16 --precision bfloat16 --img_size 32'
 WITHOUT_SN = f'{DCGAN} 32 --sn false --z_dim 62 --z uniform'
 TENTH = 'fashion-mnist-tenth'  # every tenth training image of Fashion-MNIST
-# A folder of 1,788 images in eight classes. With so few, the default is --augment true.
+# A folder of 1,788 images in eight classes. With so few images, the default is --augment true.
 EMOJI = [f'{DCGAN} 32', f'{DCGAN} 32 {CONDITIONAL}', f'{DCGAN} 32 --augment false',
          f'{DCGAN} 32 {CONDITIONAL} --augment false']
 # (data set, options, seeds, epochs, steps per epoch)

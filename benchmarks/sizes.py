@@ -1,4 +1,4 @@
-"""Print the table of the networks' sizes: python -m benchmarks.sizes
+"""Print a table of network sizes: python -m benchmarks.sizes
 
 For each row, main.py trains a few steps on random images in a process of its own. The peak memory is that of the whole
 process.

@@ -15,7 +15,7 @@ from datasets.sources import CLASS_NAMES
 from options import OWN_SHAPE, SHAPES, UserError, last_component
 
 # The formats in the order in which they are tried. A format that reads arrays is a module with these functions:
-# matches(path)       whether there is data of the format at a path, which may not exist
+# matches(path)       whether a path holds data of this format; the path need not exist
 # native_shape(path)  the shape (H, W, C) of the images, read without loading them
 # load(path)          a Dataset of images of that shape
 # Image folders have no shape of their own: image_folder.load(path, shape) converts each image.
@@ -25,7 +25,7 @@ __all__ = ['CLASS_NAMES', 'Dataset', 'dataset_digest', 'find_dataset', 'load_dat
 
 
 def find_dataset(name, data_dir='data'):
-    """Make sure that a data set is there: download or draw it if it is built in and missing.
+    """Make sure that a data set is available. Download or draw a built-in one that is missing.
 
     Args:
         name: a built-in data set, another one in data_dir, a path, or 'auto'. 'auto' is mnist if that is available,
@@ -43,7 +43,8 @@ def find_dataset(name, data_dir='data'):
             return find_dataset('mnist', data_dir)
         except UserError:
             name, message = find_dataset('digits', data_dir)
-            choice = f'MNIST is not in {data_dir} and cannot be downloaded: use --dataset mnist to see why'
+            choice = (f'MNIST is not in {data_dir} and cannot be downloaded: using the built-in digits. To see the '
+                      'cause, use --dataset mnist')
             return name, f'{message}\n{choice}' if message else choice
     name = saved_name(name, data_dir)
     path, data_format = locate(name, data_dir)

@@ -1,4 +1,4 @@
-"""The batches of training steps."""
+"""Training batches: their order, their content and prefetching."""
 
 import concurrent.futures
 import functools
@@ -20,12 +20,12 @@ def batches_per_epoch(count, batch_size, dataset_name):
 def batch(images, labels, batch_size, seed, number, flip=False):
     """Return a batch of images and labels that depends only on the seed and the number of the batch.
 
-    Every pass through the data has its own order and consists of N // batch_size batches.
+    Every epoch has its own order and consists of N // batch_size batches.
 
     Args:
         images: uint8 [N, H, W, C].
         labels: [N] or None.
-        number: number of the batch, counted from 0 over all passes.
+        number: number of the batch, counted from 0 over all epochs.
         flip: whether to mirror each image with probability 1/2.
 
     Returns:
@@ -33,7 +33,7 @@ def batch(images, labels, batch_size, seed, number, flip=False):
     """
     epoch, position = divmod(number, len(images) // batch_size)
     indices = shuffled(seed, epoch, len(images))[position * batch_size:(position + 1) * batch_size]  # [B]
-    batch_images = np.divide(images[indices], np.float32(255), dtype=np.float32)  # in one pass, without a copy
+    batch_images = np.divide(images[indices], np.float32(255), dtype=np.float32)  # without an intermediate copy
     if flip:
         mirrored = np.random.default_rng([seed, Stream.FLIP, number]).integers(2, size=batch_size) == 1  # [B]
         batch_images[mirrored] = batch_images[mirrored, :, ::-1]

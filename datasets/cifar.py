@@ -21,7 +21,7 @@ ADVICE = 'replace it'
 class Version(NamedTuple):
     """A version of the data set: its names, and the format of its records."""
     title: str
-    folder: str  # that the archive contains
+    folder: str  # inside the archive
     archive: str
     train_files: tuple
     test_file: str
@@ -95,7 +95,7 @@ def find_version(path):
         for folder in folders:
             if has_all_files(version, folder):
                 return version, folder
-            names_are_specific = version is CIFAR10 or os.path.basename(folder) == version.folder  # train.bin is not
+            names_are_specific = version is CIFAR10 or os.path.basename(folder) == version.folder  # not train.bin
             if names_are_specific and any(os.path.isfile(file) for file in files_in(version, folder)):
                 incomplete = incomplete or (version, folder)
         for archive in archives:
@@ -129,7 +129,7 @@ def refuse_python_version(path):
     python_version = find_python_version(path)
     if python_version is not None and find_version(path) is None:
         version, place = python_version
-        raise UserError(f'{place} is not read (it is the Python version of {version.title}, a pickle, which may run '
+        raise UserError(f'{place} cannot be used (it is the Python version of {version.title}, a pickle, which may run '
                         f'arbitrary code): download the binary version, {version.archive}')
 
 
@@ -174,7 +174,7 @@ def parse_records(version, content, place, name):
 
 
 def read_class_names(version, content, place):
-    """Return the names of the classes. Without the file of CIFAR-100's names, return numbers."""
+    """Return the names of the classes. If CIFAR-100's file of names is missing, return numbers."""
     if version is CIFAR10:
         return CLASS_NAMES
     names = content.get(version.names_file, b'').decode(errors='replace').split()

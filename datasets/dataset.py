@@ -21,7 +21,7 @@ class Dataset(NamedTuple):
     notes: the guesses, conversions and omissions to report, each a sentence without a full stop.
     num_left_out: the number of files and arrays that are not used.
     left_out: (name, reason) of at least the first MAX_LISTED_FILES of these files and arrays.
-    reading: phrases, each of which names a way in which earlier versions of this program read these files differently.
+    reading: what earlier versions of this program read differently, as phrases such as '.tif files'.
     description: one or two lines for the user.
     """
     train: tuple
@@ -80,7 +80,7 @@ def describe(dataset, title):
 
 
 def list_first(items, count, total):
-    """Return at most count items, separated by commas, and how many more there are in total."""
+    """Join at most count items with commas, and add how many of the total are not listed."""
     more = f' and {total - count} more' if total > count else ''
     return ', '.join(items[:count]) + more
 
@@ -120,7 +120,7 @@ def dataset_from_arrays(splits, names, notes=(), left_out=()):
     dtype = np.uint8 if len(values) <= 256 else np.int32
     train, test = ((images, np.searchsorted(values, labels).astype(dtype)) for images, labels in (train, test))
     if is_grouped(train[1]) or is_grouped(test[1]):
-        notes.append('The images are stored class by class. Their order is changed, so that the classes alternate')
+        notes.append('The images are stored class by class. They are reordered so that the classes alternate')
         train, test = interleave_classes(*train), interleave_classes(*test)
     class_names = tuple(names.get(value, str(value)) for value in values.tolist())
     return Dataset(train, test, class_names, None, held_out, tuple(notes), len(left_out), left_out)

@@ -1,4 +1,7 @@
-"""Grey images of more than 8 bits: integers of 16 or 32 bits, and floats. All images of a data set share one scale."""
+"""Deep images: grey images with more than 8 bits per pixel, either integers or floats.
+
+All deep images of one kind in a data set share one scale.
+"""
 
 from typing import NamedTuple
 
@@ -19,7 +22,7 @@ class Scale(NamedTuple):
 
 
 def kind_of(image):
-    """Return 'I' for an image of integers of more than 8 bits, 'F' for floats, and None for other images."""
+    """Return 'I' for an image with integers of more than 8 bits, 'F' for floats, and None for other images."""
     return image.mode[0] if image.mode == 'F' or image.mode.startswith('I') else None
 
 
@@ -42,7 +45,7 @@ def is_finite(image):
 
 
 def is_transparent(image):
-    """Return which pixels [H, W] of a deep image have the value that its file declares to be transparent."""
+    """Return a mask [H, W] of the pixels whose value the file of a deep image declares transparent."""
     return np.asarray(image) == image.info.get('transparency', np.nan)
 
 
@@ -66,7 +69,7 @@ def describe_scale(kind, scale):
 
 
 def scale_to_8_bits(image, scale):
-    """Convert a deep image to a grey one of 8 bits.
+    """Convert a deep image to an 8-bit grey image.
 
     Transparent pixels and positive infinity become white. NaN and negative infinity become black.
 

@@ -80,7 +80,7 @@ def find_data_sets(path):
 def find_prefix(parent, prefix):
     """Return the folder that holds files with a prefix, or None.
 
-    It is parent, a folder in it, or one of their SUBFOLDERS: the files of <parent>/emnist-letters may lie in
+    It is parent, a folder in it, or one of their SUBFOLDERS: the files of <parent>/emnist-letters may be in
     <parent>/EMNIST/raw.
     """
     parent, names = glob.escape(parent), [glob.escape(file_name(prefix, *role)) for role in ROLES]
@@ -94,7 +94,7 @@ def find_prefix(parent, prefix):
 
 
 def file_name(prefix, split, kind):
-    """Return the name of a plain file in MNIST, or in EMNIST if there is a prefix."""
+    """Return MNIST's name of an uncompressed file, or EMNIST's if there is a prefix."""
     name = FILES[ROLES.index((split, kind))]
     return f'{prefix}-{name.replace("t10k", "test")}' if prefix else name
 
@@ -244,4 +244,4 @@ def write_idx(path, items):
     """Write uint8 items [N, ...] as a gzipped IDX file. The same items give the same bytes."""
     header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()
     with atomic_write(path) as part, open(part, 'wb') as file:
-        file.write(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))  # no time in the gzip header
+        file.write(gzip.compress(header + items.tobytes(), compresslevel=1, mtime=0))  # no timestamp in the gzip header

@@ -28,8 +28,8 @@ try:
 except ImportError:  # Pillow before 11.3
     HAS_AVIF = False
 
-# File names and formats of images. Earlier versions of the program read only the first group of each. Pillow may decode
-# these formats, whatever the extension. EPS is not among them, because it is a program.
+# File names and formats of images. Earlier versions of the program read only the old ones. Pillow may decode only these
+# formats, whatever the extension. EPS is excluded, because an EPS file is a program.
 OLD_EXTENSIONS = '.png', '.jpg', '.jpeg', '.bmp', '.webp', '.gif'
 NEW_EXTENSIONS = '.jfif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'
 EXTENSIONS = OLD_EXTENSIONS + NEW_EXTENSIONS
@@ -39,7 +39,7 @@ FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', *NEW_FORMATS
 NAME = 'images'  # of this format
 RULES = 2  # the version of the rules in this package: raise it to prepare all images again
 CHUNK_SIZE = 256  # images decoded before they are written
-NUM_LISTED = 3  # files that are left out and named
+NUM_LISTED = 3  # how many of the files that are left out are named
 
 
 def matches(path):
@@ -57,8 +57,8 @@ def load(path, shape):
     changes, the images are prepared again. Several processes may prepare them at the same time.
 
     Raises:
-        UserError: if there is no training image, if a class is only in the held-out folder, or if a label file or zip
-            file is damaged.
+        UserError: if there is no training image, if only the held-out folder has a class, or if a label or zip file is
+            damaged.
     """
     if os.path.isdir(path):
         files, open_file = sorted(walk(path)), functools.partial(open_in_folder, path)
@@ -70,7 +70,7 @@ def load(path, shape):
 
 
 def load_files(path, files, open_file, left_out, shape):
-    """Load the images among files, and prepare them if that has not been done before.
+    """Load the images among files. Prepare them first if necessary.
 
     Args:
         files: (path, size in bytes, time or checksum) of all files, sorted.
@@ -90,7 +90,7 @@ def load_files(path, files, open_file, left_out, shape):
         prepare(path, [name for name, _, _ in files], open_file, left_out, shape, prepared)
     except UserError:
         if folder != path:
-            with contextlib.suppress(OSError):  # it holds other files
+            with contextlib.suppress(OSError):  # the folder may hold other files
                 os.rmdir(folder)
         raise
     remove_outdated(folder, prefix, key)
@@ -201,7 +201,7 @@ def no_training_images(path, left_out):
 ##################################################################################
 
 class Properties(NamedTuple):
-    """What the survey needs to know about an image.
+    """The properties of an image that the survey collects.
 
     kind: see depth.kind_of.
     range: (low, high) of a deep image, otherwise None.
@@ -219,7 +219,7 @@ def survey_images(open_file, paths):
     Returns:
         scales: {kind: the Scale that all deep images of this kind share}.
         notes: one sentence for each conversion and omission.
-        reading: the ways in which earlier versions of the program read these images differently.
+        reading: what earlier versions of the program read differently, as phrases such as '.tif files'.
     """
     ranges, new, with_frames, not_finite = {}, set(), [], []
     for path, image in map_images(inspect_image, open_file, paths, [], 'Inspecting images'):
@@ -239,7 +239,7 @@ def survey_images(open_file, paths):
     for kind, pairs in sorted(ranges.items()):
         scales[kind] = choose_scale(kind, min(low for low, _ in pairs), max(high for _, high in pairs))
     conversions = [describe_scale(kind, scale) for kind, scale in scales.items() if scale.bits != 16]
-    notes = [f'Pixels: {conversion} become 0 to 255' for conversion in conversions]
+    notes = [f'Pixels: {conversion} are scaled to 0..255' for conversion in conversions]
     if with_frames:
         notes.append(f'Only the first image of each file with several images is used ({and_more(with_frames)})')
     if not_finite:

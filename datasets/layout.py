@@ -19,7 +19,7 @@ class Labels(NamedTuple):
     """The content of the label files.
 
     sources: the paths of these files.
-    classes: {path of an image: class}. A class is an int if all of them are integers, otherwise a str.
+    classes: {path of an image: class}. Classes are ints if all of them are integers, otherwise strs.
     notes: one sentence for each omission.
     """
     sources: list
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
     held_out: the folder of the test split, or None if it is every tenth image.
     left_out: [(path, reason)] of the images without a split or a label.
     notes: one sentence for each guess and omission.
-    reading: the ways in which earlier versions of the program read these images differently.
+    reading: what earlier versions of the program read differently, as phrases such as '.tif files'.
     """
     train: list
     test: list
@@ -65,7 +65,7 @@ def arrange(paths, labels):
         A Layout.
 
     Raises:
-        UserError: if a class is only in the held-out folder, or if all labels are.
+        UserError: if a class is only in the held-out folder, or if no training image has a label.
     """
     names, split_of, folders = split_by_folders(paths)
     sources = and_list(labels.sources)
@@ -173,7 +173,7 @@ def classes_of_folders(inner):
 
 
 def stray_images(inner):
-    """Return a note if images {path: name} beside the class folders are the only reason for having no classes."""
+    """Return [note] if images {path: name} beside the class folders are the only reason for no classes, else []."""
     stray = [path for path, name in inner.items() if '/' not in name]
     rest = {path: name for path, name in inner.items() if '/' in name}
     if not stray or not rest or not classes_of_folders(strip_common_folders(rest, [list(rest)])):
@@ -237,7 +237,7 @@ def read_labels(root, paths, images, open_file):
                 rows = PARSERS[name](file.read())
         except (ValueError, RecursionError, csv.Error) as error:
             raise UserError(f'{printable(os.path.join(root, path))} cannot be used ({error}): correct it, or rename it '
-                            'to do without labels') from error
+                            'to ignore its labels') from error
         if rows is None:
             notes.append(f'{printable(path)} is not used: {EXPECTED[name]}')
             continue
@@ -280,7 +280,7 @@ def is_integer(label):
 
 
 def parse_json(content):
-    """Return the [(file name, label)] of StyleGAN's dataset.json, or None if it is another file of that name.
+    """Return the [(file name, label)] of StyleGAN's dataset.json, or None if it has no key "labels".
 
     Raises:
         ValueError: if it is damaged, or if a label is not an integer.

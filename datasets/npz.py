@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from datasets.dataset import check_labels, dataset_from_arrays, image_shape
+from datasets.dataset import check_labels, dataset_from_arrays, image_shape, list_first
 from options import UserError
 
 NAME = 'npz file'
@@ -56,7 +56,8 @@ def load(path):
             keys -= {images_key, labels_key}
         shapes = {split: images.shape[1:] for split, (images, _) in splits.items()}
         if len(set(shapes.values())) > 1:
-            raise UserError(f'{archive.filename} holds splits of different image sizes ({shapes}): store one size')
+            raise UserError(f'{archive.filename} holds splits of different image sizes ({shapes}): store images of one '
+                            'size')
         return dataset_from_arrays(splits, {}, left_out=[(key, 'not images or their labels') for key in sorted(keys)])
 
 
@@ -73,7 +74,7 @@ def open_archive(path):
     if os.path.isdir(path):
         names = npz_files(path)
         if len(names) > 1:
-            raise UserError(f'{path} holds {len(names)} npz files ({", ".join(names[:3])}, ...): choose one, for '
+            raise UserError(f'{path} holds several npz files ({list_first(names, 3, len(names))}): choose one, for '
                             f'example --dataset {os.path.join(path, names[0])}')
         path = os.path.join(path, names[0])
     try:
@@ -113,7 +114,7 @@ def read_header(archive, key):
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
         if dtype.hasobject:
-            raise UserError(f'{title(archive, key)} is not read (it holds pickled objects, which may run arbitrary '
+            raise UserError(f'{title(archive, key)} cannot be used (it holds pickled objects, which may run arbitrary '
                             'code): store arrays of numbers')
         size = math.prod(shape) * dtype.itemsize
         if info.file_size - file.tell() != size:

@@ -25,7 +25,7 @@ class ImageFolder(NamedTuple):
     num_left_out: the number of files that are not used.
     left_out: [[path, reason]] of the first of these files, damaged images before other files.
     notes: one sentence for each guess, omission and conversion.
-    reading: the ways in which earlier versions of the program read this folder differently.
+    reading: what earlier versions of the program read differently, as phrases such as '.tif files'.
     """
     images: np.ndarray
     labels: np.ndarray | None

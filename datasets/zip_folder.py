@@ -1,4 +1,4 @@
-"""A zip file that is read like a folder. Nothing is unpacked to the disk."""
+"""A zip file that is read like a folder. Nothing is unpacked to disk."""
 
 import contextlib
 import io

@@ -1,9 +1,9 @@
-"""Notice that another worker is lost, even if its machine disappears without a word.
+"""Detect the loss of another worker, even if its machine disappears silently.
 
 TCP reports a lost machine only after minutes, and never while this process merely waits. The coordination service of
 TensorFlow sends no heartbeats for a tf.train.Server with a tf.Session. Therefore, a thread of each worker sends a short
-UDP packet to all other workers every few seconds, from the start of the program on. The packets use the number of the
-worker's TCP port.
+UDP packet to all other workers every few seconds, from program start. The UDP port has the same number as the worker's
+TCP port.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ FINAL_PACKETS = 3  # the last packet of a worker is repeated, because UDP may lo
 def watch_workers(addresses, index, timeout):
     """End this process with exit code 138 and one line if another worker is lost while the context is open.
 
-    A worker is lost after `timeout` seconds without a packet. Time in which this process is stopped does not count. A
+    A worker is lost after `timeout` seconds without a packet. Time while this process is stopped does not count. A
     worker that leaves the context without an exception has finished. It is no longer watched.
 
     Args:
@@ -77,7 +77,7 @@ class Heartbeat:
         threading.Thread(target=self.send_packets, daemon=True).start()
 
     def find_missing(self):
-        """Wait for the thread that watches to end this process. Return if all workers send packets."""
+        """Give the watching thread time to end this process. Return if all workers send packets."""
         self.timeout, self.error_reported = min(self.timeout, SHORT_TIMEOUT), True
         time.sleep(self.timeout + 2 * self.interval)
 
@@ -118,11 +118,11 @@ class Heartbeat:
         """Receive packets. End this process if a worker is lost."""
         previous = time.monotonic()
         while not self.closed.is_set():
-            message = self.receive() or self.longest_silence()
+            message = self.receive() or self.find_loss()
             if message and not self.closed.is_set():
                 end_process(message, self.stderr)
             now = time.monotonic()
-            # After a longer interval, this process was stopped, or another thread kept Python busy.
+            # If more time has passed, this process was stopped, or another thread kept Python busy.
             elapsed, previous = min(now - previous, self.interval), now
             for peer in self.silence:
                 self.silence[peer] += elapsed
@@ -147,10 +147,10 @@ class Heartbeat:
             return None
         if lost == self.index:
             return f'{self.describe(peer)} has received nothing from this worker: restart all workers'
-        return f'{self.describe(lost)} is lost, as worker {peer} reports: restart all workers'
+        return f'{self.describe(lost)} is lost (worker {peer} reports it): restart all workers'
 
-    def longest_silence(self):
-        """Return a message if a worker has been silent for too long, else None."""
+    def find_loss(self):
+        """Return a message if a worker has been silent for too long or has restarted, else None."""
         if not self.silence:
             return None
         peer = max(self.silence, key=self.silence.get)

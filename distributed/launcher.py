@@ -37,7 +37,7 @@ def read_task():
         server or an evaluator, which synchronous training does not use.
 
     Raises:
-        UserError: if TF_CONFIG is not valid, or if the tasks of the Slurm step are numbered in another order.
+        UserError: if TF_CONFIG is not valid, or if the tasks of the Slurm step are not numbered node by node.
     """
     text = os.environ.get('TF_CONFIG')
     if not text:
@@ -88,7 +88,7 @@ def check_port(address):
 
 
 def wait_for_chief(address):
-    """Wait until the chief listens on its address. Its host name may not resolve before its machine starts."""
+    """Wait until the chief listens on its address. The host name may resolve only after its machine has started."""
     host, port = address.rsplit(':', 1)
     while True:
         try:
@@ -113,7 +113,7 @@ def start_workers(count, timeout, options):
 
     Args:
         count: number of workers.
-        timeout: seconds after which a worker notices the loss of another.
+        timeout: seconds after which a worker detects the loss of another.
         options: a list of arguments to append to the command line.
 
     Returns:
@@ -149,7 +149,7 @@ def run_workers(count, timeout, options, received):
 
     Args:
         count: number of workers.
-        timeout: seconds after which a worker notices the loss of another.
+        timeout: seconds after which a worker detects the loss of another.
         options: a list of arguments to append to the command line.
         received: the list to which the signals of this process are appended. They are forwarded to the workers.
     """
@@ -199,7 +199,7 @@ def start_worker(addresses, index, options, error_file):
     count, cores = len(addresses), available_cores()
     share = cores[index * len(cores) // count:(index + 1) * len(cores) // count] or cores
     task = {'cluster': {'worker': addresses}, 'task': {'type': 'worker', 'index': index}}
-    # This process forwards Ctrl-C. In its own session, the worker does not receive it a second time.
+    # This process forwards Ctrl-C. The worker runs in its own session, so that it does not receive Ctrl-C twice.
     return start_process(
         [sys.executable, *sys.argv, *options], share, stderr=error_file,
         env={**os.environ, 'TF_CONFIG': json.dumps(task), 'CUDA_VISIBLE_DEVICES': gpu_of(index)})
@@ -211,18 +211,18 @@ def wait_for_workers(workers, received, timeout):
     Args:
         workers: a list of subprocess.Popen.
         received: the list to which the signals of this process are appended. They are forwarded to the workers.
-        timeout: seconds after which a worker notices the loss of another. Once a worker has failed, the others have
-            this time plus GRACE to end. Once a worker has noticed a loss, they have GRACE. Then they are killed.
+        timeout: seconds after which a worker detects the loss of another. Once a worker has failed, the others have
+            this time plus GRACE to end. Once a worker has detected a loss, they have GRACE. Then they are killed.
     """
-    deadline, loss_noticed, forwarded = None, False, 0
+    deadline, loss_detected, forwarded = None, False, 0
     while any(worker.poll() is None for worker in workers):
         for number in received[forwarded:]:
             for worker in workers:
                 worker.send_signal(number)
             forwarded += 1
         exit_codes = [worker.poll() for worker in workers]
-        if EXIT_LOST in exit_codes and not loss_noticed:
-            loss_noticed, deadline = True, time.monotonic() + GRACE
+        if EXIT_LOST in exit_codes and not loss_detected:
+            loss_detected, deadline = True, time.monotonic() + GRACE
         elif deadline is None and any(code not in (None, 0) for code in exit_codes):
             deadline = time.monotonic() + timeout + GRACE
         if deadline is not None and time.monotonic() > deadline:

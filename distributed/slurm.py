@@ -5,18 +5,18 @@ import re
 
 from options import UserError
 
-# Each step uses its own block of ports, below those of outgoing connections (from 32768 on Linux).
+# Each step uses its own block of ports, below the ephemeral ports (from 32768 on Linux).
 FIRST_PORT, PORTS_PER_STEP, NUM_BLOCKS = 10000, 16, 1400
 STEPS_PER_JOB = 4
 
 
 def in_step():
-    """Return whether this process is one of several tasks of a Slurm step, and TF_CONFIG does not replace them."""
+    """Return whether this process is one of several tasks of a Slurm step, and TF_CONFIG is not set."""
     return int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1 and not os.environ.get('TF_CONFIG')
 
 
 def rank():
-    """Return the number of this task in its Slurm step, or 0 outside of a step of several tasks."""
+    """Return the number of this task in its Slurm step, or 0 outside a step of several tasks."""
     return int(os.environ['SLURM_PROCID']) if in_step() else 0
 
 

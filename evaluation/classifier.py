@@ -17,7 +17,7 @@ EPOCHS = 4
 MIN_STEPS = 600  # small data sets therefore get more epochs
 BATCH_SIZE = 100
 LEARNING_RATE = 0.002
-BATCH_PIXELS = 1000 * 28 * 28  # classified per call; bounds the memory
+BATCH_PIXELS = 1000 * 28 * 28  # classified per call; limits the memory
 
 
 def classifier(x, num_classes, is_training, reuse=False):
@@ -42,10 +42,10 @@ def classifier(x, num_classes, is_training, reuse=False):
 def load_classifier(dataset_name, dataset, checkpoint_dir):
     """Restore the classifier of a data set. If there is no classifier, train one on the training split and save it.
 
-    The classifier predicts the class of an image. If the data set has no classes, the classifier predicts the rotation
-    of the image by a multiple of 90 degrees (Gidaris et al. 2018), or of 180 degrees if images are not square. The
-    folder is <checkpoint_dir>/classifier_<last component of dataset_name>/, with the image shape appended unless it is
-    28 x 28 x 1. A classifier that is damaged or was trained on other data is trained again.
+    The classifier predicts the class of an image. Without classes, it predicts the rotation of the image by a multiple
+    of 90 degrees (Gidaris et al. 2018). If images are not square, the rotation is a multiple of 180 degrees. The folder
+    is <checkpoint_dir>/classifier_<last component of dataset_name>/, with the image shape appended unless it is 28 x 28
+    x 1. A classifier that is damaged or was trained on other data is trained again.
 
     Returns:
         classify(images, progress): uint8 [M, H, W, C] -> features [M, 128], probabilities [M, num_classes]. progress is
@@ -181,4 +181,4 @@ def require_samples(count, minimum, failure, fix='increase --eval_num'):
         fix: how to get more of them.
     """
     if count < minimum:
-        raise UserError(f'{failure} (needs at least {minimum} samples, not {count}): {fix}')
+        raise UserError(f'{failure} (at least {minimum} samples are needed, not {count}): {fix}')

@@ -65,7 +65,7 @@ def compare(runs, checkpoint_dir, result_dir):
         if rows:
             histories[label] = rows
         else:
-            print(f'{path} has no rows: the figure leaves {run.name} out')
+            print(f'{path} has no rows: {run.name} is left out of the figure')
     save_figure(draw_comparison(histories), f'{result_dir}/compare.png')
     print(f'Table and figure:\n{result_dir}/compare.csv\n{result_dir}/compare.png')
 
@@ -77,7 +77,7 @@ def differing_options(runs):
 
 
 def run_labels(names, columns, differences):
-    """Return a label per run for the figure: the options that differ, after the name if these are not unique.
+    """Return a label per run for the figure: the options that differ. If labels are equal, the name precedes them.
 
     Long labels are shortened; the table and compare.csv hold all options.
     """
@@ -146,7 +146,7 @@ def method_of(content, shape):
     if 'images' in content:
         phrases.append(f'{max(real for _, real in content["images"].values())} test images')
     else:
-        phrases.append('earlier version')
+        phrases.append('scored by an earlier version')
     return ', '.join(phrases)
 
 

@@ -20,7 +20,7 @@ FIX = 'pass a frozen graph as FILE:INPUT:OUTPUT, or a SavedModel with a signatur
 
 
 class Reference(NamedTuple):
-    """What samples are compared with instead of the training split."""
+    """Statistics that samples are compared with instead of the training split."""
     name: str
     features: np.ndarray | None  # [N, D]; None if only their statistics are known
     statistics: Statistics
@@ -32,7 +32,7 @@ def load_features(spec, channels):
     Args:
         spec: the value of --features, either a frozen graph as FILE or FILE:INPUT:OUTPUT, or the folder of a
             SavedModel. INPUT and OUTPUT are the names of tensors.
-        channels: those of the images, 1 or 3. Grey images are repeated in three channels if the network is not grey.
+        channels: those of the images, 1 or 3. Grey images are repeated in three channels if the network expects colour.
 
     Returns:
         extract(images, progress): uint8 [M, H, W, C] -> features [M, D], None. progress is a Progress that counts
@@ -51,7 +51,7 @@ def load_features(spec, channels):
     is_grey = images.shape.rank == 4 and images.shape.as_list()[3] == 1
     is_repeated = channels == 1 and not is_grey
     if is_repeated:
-        print(f'{spec} gets grey images repeated in three channels')
+        print(f'Grey images are repeated in three channels for {spec}')
 
     def extract(pixels, progress=None):
         batches = []
@@ -113,7 +113,8 @@ def load_saved_model(sess, folder):
                     signature.inputs['images'], signature.outputs['features']))
     except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f'{folder} is not a SavedModel ({one_line(error)}): {FIX}') from error
-    raise UserError(f'{folder} has no such signature (its signatures: {", ".join(signatures) or "none"}): {FIX}')
+    raise UserError(f'{folder} has no signature from images to features (signatures: '
+                    f'{", ".join(signatures) or "none"}): {FIX}')
 
 
 def check_reference(reference, extract, images):
@@ -149,7 +150,7 @@ def load_reference(path):
         check_numbers(path, activations=features)
         return Reference(name, features, fit_gaussian(features))
     if len(arrays) != 2:
-        raise UserError(f'{path} lacks mu and sigma, or activations: pass an npz file that has them')
+        raise UserError(f'{path} holds neither mu and sigma nor activations: pass an npz file that does')
     mu, sigma = arrays['mu'].reshape(-1), arrays['sigma']
     if sigma.shape != (len(mu), len(mu)):
         raise UserError(f'{path} is damaged (mu has {len(mu)} values, but sigma is {list(sigma.shape)}): pass another '

@@ -23,13 +23,13 @@ from PIL import Image
 from utils import atomic_write, enlarge
 
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
-COMPARED_COLOURS = (*COLOURS, '#000000', '#D55E00', '#0072B2')  # of runs
+COMPARED_COLOURS = (*COLOURS, '#000000', '#D55E00', '#0072B2')  # one per run in a comparison
 MARKED_POINTS = 12  # curves with more points have no markers
 SMOOTHED_ROWS = 10  # rows of the history that a smoothed loss averages
 ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
 MAX_FRAMES = 150
-MAX_FRAME_SIZE = 840  # pixels of the longer side; grids that were enlarged to more have 2 x 2 equal pixels
+MAX_FRAME_SIZE = 840  # pixels of the longer side; larger grids consist of equal blocks of 2 x 2 pixels
 
 
 ##################################################################################
@@ -209,7 +209,7 @@ def draw_attention(sections, title):
     pools its keys, a block of positions. Maps with the same number of keys share a colour scale.
 
     Args:
-        sections: [(section title, images, attention maps)] with images [K, H, W, C] in [0, 1] and attention maps
+        sections: [(section title, images, attention maps)]. images are [K, H, W, C] in [0, 1], attention maps
             [K, rows, columns, key rows, key columns]. The weights of position (i, j) of image k are
             attention_maps[k, i, j].
     """
@@ -245,7 +245,7 @@ def draw_attention(sections, title):
 
 
 def sizes_in_pixels(images_shape, maps_shape):
-    """Return the (height, width) of a position and that of a key.
+    """Return (height, width) of a position and (height, width) of a key, in pixels.
 
     Args:
         images_shape: (K, H, W, C).

@@ -19,7 +19,7 @@ MIN_FRECHET_IMAGES = 128  # as many as the classifier's features; with fewer, th
 MIN_NEIGHBOUR_IMAGES = 50
 NEIGHBOUR_IMAGES = 5000  # images of each set that precision, recall, density and coverage use
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
-BLOCK = 1000  # features or images that are processed at once; bounds the memory
+BLOCK = 1000  # features or images that are processed at once; limits the memory
 BLOCK_PIXELS = 1000 * 28 * 28  # pixels per block in nearest_neighbours, where images may be large
 
 
@@ -190,7 +190,7 @@ def class_histogram(probabilities):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The images of one column of the table, and the images that they are compared with. None if unknown."""
+    """The images of one column of the table, and the images that they are compared with. Unknown fields are None."""
     features: np.ndarray  # [N, D]
     probabilities: np.ndarray | None  # [N, K]
     labels: np.ndarray | None  # [N], the classes that the images should show
@@ -206,7 +206,7 @@ class Comparison:
         return dataclasses.replace(self, **{name: None if array is None else array[:count]
                                             for name, array in part.items()})
 
-    # Each of these computes two scores, so that their distances are computed once.
+    # Each property serves two scores, so that the distances are computed only once.
 
     @functools.cached_property
     def precision_recall(self):
@@ -227,7 +227,7 @@ class Metric(NamedTuple):
     compute: Callable  # Comparison -> a number, or a pair (mean, standard deviation)
     needs: tuple = ()  # the arrays of a Comparison that must be known
     min_images: int = 1  # with fewer, the score is left out
-    max_images: int | None = None  # with more, the first of them are used
+    max_images: int | None = None  # with more, only the first max_images are used
     same_count: bool = True  # whether both columns must have the same number of images; False for unbiased scores
     history: str = ''  # column of the history; if set, --eval_freq computes the score
     decimals: int = 3  # in the table
@@ -250,11 +250,11 @@ METRICS = [
     Metric('frechet_to_test', 'Fréchet distance', 'to the test split', 'lower', 'the same for the test split',
            lambda c: frechet_distance(c.features, c.test_features), ('test_features',), MIN_FRECHET_IMAGES),
     Metric('kid', 'KID', 'to {reference}', 'lower',
-           'distance of the features, unbiased: the one to read for small sets (Binkowski et al. 2018)',
+           'unbiased distance between the features; use it for small sets (Binkowski et al. 2018)',
            lambda c: kernel_distance(c.features, c.train_features), ('train_features',), 4, same_count=False,
            decimals=4),
     Metric('classifier_score', 'classifier score', '(1 to {num_classes})', 'higher',
-           "the formula of the Inception Score on the classifier's classes (Salimans et al. 2016)",
+           "the formula of the Inception Score, for the classifier's classes (Salimans et al. 2016)",
            lambda c: classifier_score(c.probabilities), ('probabilities',), 10, history='classifier_score'),
     Metric('precision', 'precision', '(k = 3)', 'higher',
            'share of samples near training images (Kynkäänniemi et al. 2019)',

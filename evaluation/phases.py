@@ -144,7 +144,7 @@ def report_classes(model, classes):
     """Print which classes the scores of a conditional model leave out.
 
     Args:
-        classes: those that the mean within classes is taken over, or None if the model is not conditional.
+        classes: those over which frechet_within_classes averages, or None if the model is not conditional.
     """
     if model.target_class is not None:
         print(f'All samples are of class {model.config.class_names[model.target_class]}, but they are compared with '
@@ -156,7 +156,7 @@ def report_classes(model, classes):
 
 
 def export(model, checkpoint='latest'):
-    """Write the generator as a SavedModel, and the playground, a page in which both networks compute."""
+    """Write the generator as a SavedModel, and the playground, a page that runs both networks."""
     step = restore(model, checkpoint)
     model.refresh_statistics()
     suffix = file_suffix(model, checkpoint)
@@ -167,13 +167,13 @@ def export(model, checkpoint='latest'):
     path = model.run.result_path('playground.html', suffix)
     try:
         write_playground(model, step, path, load_test_images(model))
-        print(f'Playground, to open in a browser:\n{path}')
+        print(f'Playground (open it in a browser):\n{path}')
     except UserError as error:
         print(f'No playground: {error}')
 
 
 def load_test_images(model):
-    """Return the Dataset of a model with its first images, or None. The reason for None is printed."""
+    """Load the first images of a model's data set. If this fails, print the reason and return None."""
     config = model.config
     try:
         dataset = load_dataset(config.dataset_name, config.data_dir, config.image_shape, PLAYGROUND_IMAGES)
@@ -210,8 +210,8 @@ def restore(model, checkpoint):
     """Restore a checkpoint and return its step. Raise UserError if there is no such checkpoint."""
     step = model.restore(checkpoint)
     if step is None:
-        raise UserError(f'{model.missing_checkpoint(checkpoint)}: choose one of these, or train first; --eval_freq '
-                        'keeps the best')
+        raise UserError(f'{model.missing_checkpoint(checkpoint)}: choose one of these, or train first (best requires '
+                        '--eval_freq)')
     if model.config.conditional and not model.config.class_counts:
         print(f'The config.json of {model.run.name} has no class_counts: all classes are sampled equally often')
     return step
@@ -220,7 +220,7 @@ def restore(model, checkpoint):
 def report_reading(config, dataset):
     """Print a message if a Dataset is read differently from when the run of the config was trained."""
     if config.reading != dataset.reading:
-        print(f'In training, the data set was read {describe_reading(config.reading)}. For the scores, it is read '
+        print(f'During training, the data set was read {describe_reading(config.reading)}. For the scores, it is read '
               f'{describe_reading(dataset.reading)}', flush=True)
 
 

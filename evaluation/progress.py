@@ -1,4 +1,4 @@
-"""How long an evaluation takes, and its progress: a bar on a terminal, otherwise a line per quarter."""
+"""The duration and the progress of an evaluation: a bar on a terminal, otherwise one line per quarter."""
 
 import math
 import sys

@@ -21,7 +21,7 @@ from evaluation.progress import Progress
 FEW_IMAGES = 2048  # with fewer, Fréchet distances are much too large
 MIN_IMAGES = 10
 # Why a score cannot be computed if this array of a Comparison is unknown.
-MISSING = {'probabilities': '--features has no predictions of classes',
+MISSING = {'probabilities': '--features gives no class predictions',
            'labels': 'the run is not conditional',
            'train_features': '--reference holds only statistics',
            'train_labels': '--reference holds no classes',
@@ -41,7 +41,7 @@ class Scores(NamedTuple):
     rows: list
     left_out: dict  # {reason: [labels]} of the scores that cannot be computed
     histograms: tuple | None  # of the predicted classes, of generated and of real images: [K] each
-    classes: np.ndarray | None  # those that the mean within classes is taken over
+    classes: np.ndarray | None  # those over which frechet_within_classes averages
     accuracy: float | None  # fraction of test images whose class, or else whose rotation, the classifier recognises
 
 
@@ -142,7 +142,7 @@ def rotation_accuracy(classify, images):
 
 
 def shuffled(first, *others):
-    """Shuffle arrays [N, ...] alike, so that the first images of a sorted data set are a random sample.
+    """Shuffle arrays [N, ...] in the same way, so that the first images of a sorted data set are a random sample.
 
     An array that is None stays None.
     """

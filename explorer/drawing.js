@@ -1,7 +1,7 @@
-// The canvas surface that the playground's drawing is made on. ink is its context.
+// The hidden canvas that holds the playground's drawing. ink is its 2D context.
 'use strict';
 
-const DIGIT_BOX = 20, DIGIT_CENTRE = 0.5;  // of MNIST, in pixels; the centre of mass lies beyond the middle
+const DIGIT_BOX = 20, DIGIT_CENTRE = 0.5;  // of MNIST, in pixels; the centre of mass is right of and below the middle
 const STROKE_WIDTH = 2.5;  // of MNIST, in pixels
 const VISIBLE = 25;  // of 255; darker pixels do not count as part of a digit
 const MAX_FILE_PIXELS = 50e6;  // a larger image might exhaust the memory of a phone
@@ -61,7 +61,8 @@ function drawLine(ink, from, to, colour, lineWidth) {
   ink.stroke();
 }
 
-// Return {left, right, top, bottom, x, y}: the bounds and the centre of mass of bright pixels, or null without any.
+// Return {left, right, top, bottom, x, y}: the bounds of the visible pixels and the centre of mass of all pixels, or
+// null if no pixel is visible.
 function measureDigit(ink) {
   const {width, height} = ink.canvas, {data} = ink.getImageData(0, 0, width, height);
   let left = width, right = 0, top = height, bottom = 0, mass = 0, x = 0, y = 0;

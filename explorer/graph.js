@@ -41,7 +41,7 @@ function unary(compute) {
   };
 }
 
-// The smaller operand is repeated, as NumPy repeats the missing leading axes.
+// The smaller operand is broadcast over the leading axes, as in NumPy.
 function binary(compute) {
   return (node, out, a, b) => {
     const period = Math.min(a.length, b.length);
@@ -110,7 +110,7 @@ function Conv({input, kernel, stride, pad, output}, out, x, weights) {
   }
 }
 
-// Copy the part of x [H, W, C] under a kernel. Outside of x, it is 0.
+// Copy the patch of x [H, W, C] under a kernel. The patch is 0 outside x.
 function copyPatch(patches, start, x, [height, width, channels], kernel, top, left) {
   const row = kernel[1] * channels;
   const before = Math.max(0, -left) * channels, end = Math.min(kernel[1], width - left) * channels;

@@ -1,4 +1,4 @@
-// What the attention page and the playground share: how images and attention maps are drawn and named.
+// Draw and name images and attention maps, in the attention page and in the playground.
 // A grid is [rows, columns], and a cell of a grid is an index in row-major order. The positions and the keys of a layer
 // are two grids.
 'use strict';
@@ -24,7 +24,7 @@ function maximum(values) {
   return values.reduce((result, value) => Math.max(result, value), 0);
 }
 
-// Return the integer from 0 to count - 1 that is nearest to value.
+// Return value, limited to the range from 0 to count - 1.
 function clamp(value, count) {
   return Math.min(Math.max(value, 0), count - 1);
 }
@@ -106,8 +106,8 @@ function inkAt(values, start, [height, width, channels], [rows, columns]) {
   return ink;
 }
 
-// Return the inked position with the largest weight on another inked position, among those that look most at such a
-// position. Without any, return the inked position with the largest weight.
+// Consider the inked positions whose largest weight is on another inked position. If there are none, consider all inked
+// positions. Return the one with the largest weight.
 // rowOf(position) returns the weights that a position gives to the keys.
 function sharpestPosition(ink, layer, rowOf) {
   const least = INKED * maximum(ink);
@@ -218,9 +218,9 @@ function markUniform(label, uniform, top) {
 
 function percent(weight) {
   const value = 100 * weight;
-  if (value === 0 || value >= 10) return `${value.toFixed(0)}\u00a0%`;
-  if (value >= 1) return `${value.toFixed(1)}\u00a0%`;
-  return `${value.toPrecision(2)}\u00a0%`;
+  if (value === 0 || value >= 10) return `${value.toFixed(0)}%`;
+  if (value >= 1) return `${value.toFixed(1)}%`;
+  return `${value.toPrecision(2)}%`;
 }
 
 function rangeName(word, first, last) {

@@ -56,7 +56,7 @@ def build_page(title, snapshots, left_out, num_images):
 
 
 def fill_template(name, scripts, **values):
-    """Return the text of an HTML template in this folder.
+    """Fill in an HTML template of this folder and return the page.
 
     Args:
         scripts: names of the files that form the script of the page.

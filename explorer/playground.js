@@ -16,7 +16,7 @@ const conditional = playground.class_names.length > 0;
 
 // ---- The two sides
 
-// A side is a network with its input and what it has computed. Inputs, lists of gammas and results are replaced, never
+// A side is a network with its input and its results. Inputs, lists of gammas and results are replaced, never
 // changed, so that a result belongs to the current input if it refers to the same object.
 function makeSide(network) {
   const root = element(network), layers = playground.layers[network];
@@ -136,7 +136,7 @@ function renderMap(side) {
   markUniform(side.find('.uniform'), 1 / product(keys), top);
 
   const [cell] = largestCells(weights);
-  const subject = side.show === 'position' ? name : 'an average position';
+  const subject = side.show === 'position' ? name : 'on average, a position';
   side.find('.map-title').textContent =
     side.show === 'position' ? `Where ${name} looks${side.held ? ' (held)' : ''}` : 'Where all positions look';
   side.find('.status').textContent =
@@ -154,7 +154,7 @@ function renderFormula(side) {
   const rest = weights.length - cells.length;
   const sum = cells.reduce((total, cell) => total + weights[cell], 0);
   const terms = cells.map(cell => `${weights[cell].toFixed(3)} h(${cellName(cell, keys, positions)})`);
-  if (rest > 0) terms.push(`${rest} terms with weights of ${Math.max(0, 1 - sum).toFixed(3)} in total`);
+  if (rest > 0) terms.push(`${rest} terms with a total weight of ${Math.max(0, 1 - sum).toFixed(3)}`);
   const here = cellName(side.position, positions, positions), convolution = block === 'paper' ? 'W ' : '';
   side.find('.general').textContent = `y = x + γ · ${convolution}Σ β h. Here, x and y are the input and output ` +
     'of the layer at this position, and h is the value at a key. The weights β are a softmax over all keys' +
@@ -174,7 +174,7 @@ function drawPixels(canvas, pixels, canvasHeight) {
   return drawImage(canvas, paintPixels(pixels, false), scaleFor(canvasHeight, height));
 }
 
-// Return for each pixel the change of its brightness from one image to another.
+// Return the change in brightness of each pixel from one image to another.
 function brightnessChange(before, after) {
   return Float32Array.from({length: height * width}, (_, i) => {
     let sum = 0;
@@ -268,7 +268,7 @@ function renderOutput() {
   const {result, without} = discriminator, isProbability = playground.output === 'probability';
   const format = output => output.toFixed(isProbability ? 3 : 2);
   element('output').textContent =
-    `${isProbability ? 'Probability that it is real' : 'Output'}: ${format(result.output)}`;
+    `${isProbability ? 'Probability that the image is real' : 'Output'}: ${format(result.output)}`;
   element('output-help').hidden = isProbability;
   element('probability').hidden = !isProbability;
   if (isProbability) element('probability').value = result.output;
@@ -344,7 +344,7 @@ function changeZ(z, note) {
 
 function showSample(seed) {
   element('seed').value = seed;
-  changeZ(drawZ(seed), `z of seed ${seed}`);
+  changeZ(drawZ(seed), `z from seed ${seed}`);
 }
 
 function changeCoordinate(coordinate, value) {
@@ -364,7 +364,7 @@ function keepSample(end) {
 function walkTo(percentage) {
   const way = percentage / 100;
   const z = walk.start.map((value, i) => (1 - way) * value + way * walk.end[i]);
-  changeZ(z, `z at ${percentage} % of the way from start to end`);
+  changeZ(z, `z at ${percentage}% of the way from start to end`);
 }
 
 function coordinateRows() {
@@ -404,7 +404,7 @@ function readDrawing() {
   return readPixels(ink, surfaceScale, channels);
 }
 
-// Replace the drawing by an image, and judge it as this class.
+// Replace the drawing with an image, and judge the image as this class.
 function replaceDrawing(image, label) {
   ink.imageSmoothingEnabled = false;
   ink.drawImage(image, 0, 0, ink.canvas.width, ink.canvas.height);
@@ -495,7 +495,7 @@ function listenForStrokes(canvas) {
             (event.clientY - shown.top) * ink.canvas.height / shown.height];
   };
   const continueStroke = event => {
-    const point = pointOf(event), penEraser = (event.buttons & 32) !== 0;  // the other end of a pen
+    const point = pointOf(event), penEraser = (event.buttons & 32) !== 0;  // the eraser end of a pen
     drawStroke(last, point, penEraser || eraserSelected());
     last = point;
   };
@@ -536,7 +536,7 @@ async function startFromFile(file) {
     if (channels === 1) toGrey(image);
     replaceDrawing(image.canvas, discriminator.input.label);
   } catch (error) {
-    element('file-error').textContent = `The file was not opened (${error.message}): choose another image`;
+    element('file-error').textContent = `The file cannot be opened (${error.message}): choose another image`;
     element('file-error').hidden = false;
   }
 }
@@ -575,11 +575,11 @@ function buildAttention(side) {
   side.layers.forEach((layer, i) => field.querySelector('.gammas').append(buildGamma(side, layer, i)));
   drawColourScale(side.find('.colour-scale'));
   if (side === generator) selectOn(side, side.find('.image'));
-  else followPointer(side, element('drawing'));  // where a click draws
+  else followPointer(side, element('drawing'));  // a click there draws instead of holding the position
   selectOn(side, side.find('.map'));
 }
 
-// The slider has the unit of the trained gamma, whose sign has no meaning. A layer that was never trained has gamma 0.
+// The slider shows multiples of the trained gamma, because its sign has no meaning. An untrained layer has gamma 0.
 function buildGamma(side, layer, i) {
   const part = fromTemplate('gamma-template');
   const slider = part.querySelector('input'), [off, trained] = part.querySelectorAll('button');

@@ -1,7 +1,7 @@
-"""The playground: a single HTML file in which both networks of a run compute in the browser.
+"""The playground: a single HTML file that runs both networks of a run in the browser.
 
-The sampling graph is reduced to the nodes that depend on z, an image, a label or a gamma. All others become constants.
-graph.js computes the nodes for a batch of one image.
+The graph of each network is reduced to the nodes that depend on z, an image, a label or a gamma. All others become
+constants. graph.js computes the nodes for a batch of one image.
 """
 
 import base64
@@ -101,7 +101,7 @@ def add_binary(graph, name, a, b, shape):
 
 
 def repeated(graph, x, shape):
-    """Return x such that graph.js can repeat it to this shape: without the leading axes, the shapes agree."""
+    """Return x in a form that graph.js can broadcast to this shape: without leading axes, the shapes agree."""
     first = next((axis for axis, size in enumerate(x.shape) if size > 1), len(x.shape))
     if x.shape[first:] == shape[len(shape) - len(x.shape) + first:]:
         return x
@@ -144,7 +144,7 @@ def lower_matmul(graph, op, inputs, shape):
     names = ('transpose_a', 'transpose_b') if op.type == 'MatMul' else ('adj_x', 'adj_y')
     transposed_a, transposed_b = (op.get_attr(name) for name in names)
     if len(a.shape) != len(b.shape) or a.shape[:-2] != b.shape[:-2]:
-        raise unsupported(op, f'of the shapes {list(a.shape)} and {list(b.shape)}')
+        raise unsupported(op, f'with shapes {list(a.shape)} and {list(b.shape)}')
     if transposed_a:
         a = view(graph, a, lambda array: array.swapaxes(-1, -2))
     if not transposed_b:
@@ -167,7 +167,7 @@ def lower_conv2d(graph, op, inputs, shape):
 def lower_conv2d_transpose(graph, op, inputs, shape):
     _, w, x = inputs
     w = constant_of(op, w, 'a kernel')
-    window = window_of(op, w.shape[:2], shape, x.shape)  # the convolution whose gradient this is maps the output to x
+    window = window_of(op, w.shape[:2], shape, x.shape)  # this is the gradient of a convolution from the output to x
     graph.flop += 2 * math.prod(x.shape) * math.prod(w.shape[:3])
     return graph.add('ConvTranspose', shape, x, graph.constant(w.transpose(2, 0, 1, 3), matrix=True), **window,
                      input=list(x.shape[1:]), output=list(shape[1:]))
@@ -426,7 +426,7 @@ def split_operations(operations, inputs):
 ##################################################################################
 
 def write_playground(model, step, path, dataset=None):
-    """Write the playground of a restored model, after model.refresh_statistics().
+    """Write the playground of a restored model. Call model.refresh_statistics() first.
 
     Args:
         step: the step of the checkpoint.
@@ -454,7 +454,7 @@ def build_page(model, step, dataset=None, quantize=True):
         'run': model.run.name, 'step': step, 'image_shape': config.image_shape, 'z_dim': config.z_dim,
         'z_name': config.z_name, 'class_names': config.class_names if config.conditional else [],
         'output': 'probability' if model.objective.probability else 'output', 'layers': describe_layers(model),
-        'coordinates': moving_coordinates(model), 'samples': sample_images(dataset), 'graph': networks}
+        'coordinates': influential_coordinates(model), 'samples': sample_images(dataset), 'graph': networks}
     page = render_page(metadata, weights, read_file('graph.js'))
     excess = max(len(page) / PAGE_BYTES, flop / IMAGE_FLOP)
     if excess > 1:
@@ -478,7 +478,7 @@ def render_page(metadata, weights, worker):
 
 
 def how_to_shrink(config, excess):
-    """Return how to train a network that is smaller by a factor."""
+    """Return advice for training a network that is smaller by the factor excess."""
     ch = int(config.ch / excess ** (1 / 1.8)) // 8 * 8  # the cost grows a little more slowly than the square of ch
     if config.network == 'article' or ch == 0:
         return 'train with a smaller --img_size'
@@ -493,7 +493,7 @@ def describe_layers(model):
         for layer in layers] for network, layers in model.layers.items()}
 
 
-def moving_coordinates(model):
+def influential_coordinates(model):
     """Return the COORDINATES coordinates of z that move the image most, from the largest effect to the smallest.
 
     The effect of a coordinate is the mean absolute difference of the images in which it is 1 and -1.

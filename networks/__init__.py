@@ -1,4 +1,4 @@
-"""The registry of networks, by value of --network, and the two ways to a model: build and from_run."""
+"""The registry of networks, by value of --network, and the functions that return a model: build and from_run."""
 
 import os
 
@@ -34,14 +34,14 @@ def from_run(name=None, checkpoint='latest', checkpoint_dir='checkpoint', **opti
         options: sampling and location options of options.py, for example label=7, weights='raw' or data_dir='data'.
 
     Raises:
-        TypeError: if an option is none of these.
+        TypeError: if an option is not a sampling or location option.
         UserError: if there is no such run or checkpoint, or if config.json or the checkpoint is damaged.
     """
     accepted = [option for option in options_of('sampling', 'location') if option not in ('name', 'checkpoint_dir')]
     unknown = [option for option in options if option not in accepted]
     if unknown:
-        raise TypeError(f'from_run has no option {", ".join(unknown)}; its options are {", ".join(accepted)}, and all '
-                        'others are those of the run')
+        raise TypeError(f'from_run has no option {", ".join(unknown)}; its options are {", ".join(accepted)}. All '
+                        'other options come from the run')
     run, *_ = find_runs(checkpoint_dir, {} if name is None else {'name': name})
     report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.rest)
     with tf.Graph().as_default():

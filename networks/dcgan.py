@@ -18,7 +18,7 @@ class DCGAN(SAGAN):
     def generator(self, z, is_training=True, reuse=False, labels=None, sync=None):
         """Return images [B, H, W, C] in [0, 1], as SAGAN.generator does.
 
-        Starting at 4 x 4, each layer doubles the size and halves the channels, down to ch.
+        The first feature map is 4 x 4. Each layer doubles the size and halves the channels, down to ch.
         """
         config = self.config
         size, _, channels = config.image_shape

@@ -39,15 +39,15 @@ SUBFOLDERS = MODEL, 'best'  # of a run's folder that hold checkpoints
 
 class Source(NamedTuple):
     """The checkpoint from which a new run starts."""
-    folder: str  # of the source's run
+    folder: str  # of the source run
     checkpoints: str  # the folder of the checkpoint
     steps: tuple  # of the checkpoints that may be restored, the preferred one first
-    options: dict  # of the source's run, all of them
+    options: dict  # all options of the source run
     rest: dict  # everything else in its config.json
 
     @property
     def name(self):
-        """The name of the source's run."""
+        """The name of the source run."""
         return folder_name(self.folder)
 
     @property
@@ -57,7 +57,7 @@ class Source(NamedTuple):
 
     @property
     def previous_steps(self):
-        """The steps of earlier runs that the warm-up of its moving average counts."""
+        """The number of earlier steps that count towards the warm-up of the moving average."""
         return self.rest.get('previous_steps', 0)
 
 
@@ -127,7 +127,7 @@ def run_folder_of(folder):
 
 
 def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'):
-    """Return whether --from text --checkpoint checkpoint is the recorded source of a run. The source may be gone."""
+    """Return whether --from text --checkpoint checkpoint is the recorded source of a run, even if it was deleted."""
     path, step = split_checkpoint_path(text)
     if step is None and isinstance(checkpoint, int):
         step = checkpoint
@@ -243,7 +243,7 @@ def check_same_options(folder, run, typed):
 
 
 def different_options(run, options):
-    """Return the names of the identity and training options that a StoredRun does not have."""
+    """Return the names of the identity and training options that differ from those of a StoredRun."""
     return [name for name in options_of('identity', 'training')
             if name in options and not has_options(run, {name: options[name]})]
 
@@ -267,7 +267,7 @@ def nearest_run(checkpoint_dir, options):
 
 
 def resolve_augment(options, images, class_names):
-    """Return options with true or false for augment. Print a line if auto becomes true, or false for few images.
+    """Return options with true or false for augment. Print a line if auto becomes true, or false despite few images.
 
     With few images, auto is true, but a run that is older than this option resumes without augmentation.
 
@@ -291,7 +291,7 @@ def resolve_augment(options, images, class_names):
 
 
 def report_new_run(config, run):
-    """If a Run is new, but there are runs on its data set, print the options in which it differs from the nearest."""
+    """Print the options in which a new Run differs from the nearest run on its data set, if there is one."""
     nearest = nearest_run(config.checkpoint_dir, vars(config))
     if nearest is None or checkpoints_of(run.folder):
         return

@@ -9,7 +9,7 @@ from storage.run import MODEL, Diverged, checkpoint_steps, list_names, select_st
 from tf1 import one_line, tf
 from utils import make_folder
 
-# The names that Adam gives to its slots of a variable, and to its powers of the betas. D's optimizer is created first.
+# Suffixes of the names of Adam's slots and of its powers of the betas. D's optimizer is created first.
 SLOTS = '/Adam', '/Adam_1'
 POWER_SUFFIXES = {'discriminator': '', 'generator': '_1'}
 
@@ -48,7 +48,7 @@ class Checkpoints:
         self.save(step)
 
     def save(self, step):
-        """Write a checkpoint, then remove the oldest.
+        """Write a checkpoint. Then remove the oldest ones if there are more than --keep.
 
         Raises:
             UserError: if the write fails. Earlier checkpoints are intact.
@@ -125,8 +125,8 @@ class Checkpoints:
             shape, saved = variable.shape.as_list(), saved_shapes.get(variable.op.name)
             if shape != saved:
                 difference = 'is missing' if saved is None else f'has shape {saved} in the checkpoint and {shape} here'
-                raise UserError(f'{path} belongs to another network ({variable.op.name} {difference}): move it away, '
-                                'or use the options that it was trained with')
+                raise UserError(f'{path} belongs to another network ({variable.op.name} {difference}): move it to '
+                                'another folder, or use the options of its run')
         if missing:
             tf.train.Saver(variables).restore(self.sess, path)
             self.sess.run(tf.variables_initializer(missing))  # to the values of the variables
@@ -148,7 +148,7 @@ class Checkpoints:
 
         Args:
             source: a storage.branch.Source.
-            beta1, beta2: those of this run. The powers are converted if the source's betas differ.
+            beta1, beta2: those of this run. Adam's powers of the betas are adapted if the source's betas differ.
 
         Returns:
             (step of the checkpoint, variables that were not restored, names in the checkpoint that are not used).
@@ -162,7 +162,7 @@ class Checkpoints:
                 saved_shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
                 shared = shared_variables(saved_shapes)
                 if not set(shared) & set(names_of(tf.trainable_variables())):
-                    raise UserError(f'{path} has no trainable variable with a name and shape of this network: choose '
+                    raise UserError(f'{path} shares no trainable variable (name and shape) with this network: choose '
                                     "another run, or the options of the source's network")
                 tf.train.Saver(shared).restore(self.sess, path)
             except tf.errors.OpError as error:
@@ -172,7 +172,8 @@ class Checkpoints:
             for name, before, now in ('beta1_power', source.options['beta1'], beta1), (
                     'beta2_power', source.options['beta2'], beta2):
                 for power in [shared[name + suffix] for suffix in POWER_SUFFIXES.values() if name + suffix in shared]:
-                    # The variable is beta^(t + 1), and t is that of the source. With beta 0, it is 0.
+                    # The variable holds beta^(t + 1) after t steps. Its last factor becomes this run's beta.
+                    # If the source's beta is 0, the variable stays 0.
                     if before not in (0, now):
                         power.load(self.sess.run(power) * now / before, self.sess)
             new = [variable for variable in tf.global_variables() if variable.op.name not in shared]

@@ -37,7 +37,7 @@ class RunNotFound(UserError):
 
 
 class Diverged(UserError):
-    """Training has stopped, because a loss or a weight is not finite.
+    """Training has stopped because a loss or a weight is not finite.
 
     Args:
         quantity: the name of the loss, or 'a weight'.
@@ -80,7 +80,7 @@ class Run:
             UserError: if another process holds the lock. The message names the process.
         """
         lock = filelock.FileLock(os.path.join(make_folder(self.folder), 'lock'), timeout=0)
-        holder = pathlib.Path(self.folder, 'lock_holder.txt')  # Windows does not let others read a locked file
+        holder = pathlib.Path(self.folder, 'lock_holder.txt')  # on Windows, other processes cannot read a locked file
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -157,8 +157,8 @@ class Run:
     def write_config(self, config):
         """Write config.json. Keep the keys of an existing file that are not in the config.
 
-        The file of a run that is older than the option augment stays without it, so that the command that started the
-        run finds it again: see storage.branch.resolve_augment.
+        If the file lacks the option augment, which older runs do not have, it is not added. The command that started
+        the run can then resume it: see storage.branch.resolve_augment.
         """
         rest = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
         values = {**rest, **vars(config)}
@@ -168,7 +168,7 @@ class Run:
 
 
 def check_not_interrupted(folder, rest):
-    """Raise UserError if a run without a checkpoint was to start from another run; rest is that of its config.json."""
+    """Raise UserError if the start of a run from another run was interrupted. rest is that of its config.json."""
     if rest.get('source'):
         raise UserError(f'{folder} has no checkpoint yet (its start from {rest["source"]} was interrupted): add --from '
                         f'{rest["source"]} --checkpoint {rest.get("source_step")}, or choose another --name')
@@ -205,10 +205,10 @@ def read_config(path):
         if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
             raise ValueError('image_shape is not [height, width, channels]')
         if not isinstance(rest.get('source') or '', str):
-            raise ValueError('source is not a folder')
+            raise ValueError('source is not a string')
         for name in 'source_step', 'previous_steps':
             if type(rest.get(name) or 0) is not int or (rest.get(name) or 0) < 0:
-                raise ValueError(f'{name} is not a number of steps')
+                raise ValueError(f'{name} is not a non-negative integer')
         return options, rest
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): correct or delete it') from error
@@ -233,7 +233,7 @@ def read_metadata(options):
 
 
 def describe_reading(reading):
-    """Return a phrase that says how a data set is read. reading is that of a Dataset."""
+    """Return a phrase that describes how a data set is read. reading is that of a Dataset."""
     return f'with {", ".join(reading)}' if reading else 'as in earlier versions of this program'
 
 
@@ -273,7 +273,7 @@ def checkpoints_of(folder):
 class StoredRun(NamedTuple):
     """A run that has a checkpoint."""
     name: str  # of its folder
-    options: dict  # all of them, {option: value}
+    options: dict  # all options, {option: value}
     rest: dict  # everything else in config.json
     trained: float  # time of the newest checkpoint, in seconds
 
@@ -281,8 +281,8 @@ class StoredRun(NamedTuple):
 def find_runs(checkpoint_dir, wanted):
     """Return the trained runs in checkpoint_dir that have the wanted options, most recently trained first.
 
-    An option that config.json lacks has the article's value. Runs of older code have no config.json; their folder's
-    name gives the data set, batch size and z_dim.
+    An option that config.json lacks has the article's value. Runs of older repositories have no config.json. The name
+    of the folder then gives the data set, batch size and z_dim.
 
     Args:
         wanted: {option: value}.
@@ -310,7 +310,7 @@ def find_runs(checkpoint_dir, wanted):
 
 
 def has_options(run, wanted):
-    """Return whether a StoredRun has the wanted options. In img_size and c_dim, 0 equals the data set's own value."""
+    """Return whether a StoredRun has the wanted options. For img_size and c_dim, 0 means the data set's own value."""
     native_shape = default_shape(run.options['dataset_name'])
     height, width, channels = run.rest.get('image_shape', native_shape)
     if run.options['img_size'] == 0:
@@ -321,7 +321,7 @@ def has_options(run, wanted):
 
 
 def list_runs(checkpoint_dir):
-    """Return the trained runs in checkpoint_dir, latest first, and {folder's name: UserError} of damaged ones."""
+    """Return the trained runs in checkpoint_dir, latest first, and {folder name: UserError} for damaged runs."""
     runs, errors = [], {}
     for folder in sorted(pathlib.Path(checkpoint_dir).glob('*')):
         try:
@@ -369,7 +369,7 @@ def read_options(folder):
 def image_shape_of(options, rest):
     """Return the shape (H, W, C) of the images of the run that read_options returns.
 
-    The config.json of an older run may lack it. Its options then determine the shape.
+    The config.json of an older run may lack the shape. The options then determine it.
     """
     return tuple(rest.get('image_shape') or shape_of(options, default_shape(options['dataset_name'])))
 

@@ -8,11 +8,11 @@ empty pixels are 0.5 instead of 0. Saturation and contrast do not depend on the 
 from tf1 import tf
 
 NUMBERS = 7  # random numbers per image
-EMPTY = 0.5  # value of the pixels that have moved in or are covered
+EMPTY = 0.5  # value of the pixels that are shifted in or covered
 
 
 def augment(images, numbers):
-    """Return images whose colours are changed, which are moved, and of which a box is covered.
+    """Change the colours of images, translate them, and cover a box in each.
 
     As in the authors' code, values may leave [0, 1].
 

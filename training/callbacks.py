@@ -23,7 +23,7 @@ QUICK_EVAL_NUM = 5000  # images that --eval_freq scores
 COLLAPSE_STEPS = 500  # before a warning
 LOW_LOSS = 0.04  # relative to Objective.chance_loss
 LOW_VARIETY = 0.2  # relative to the variety of the training images
-VARIETY_IMAGES, VARIETY_CLASSES = 64, 8  # samples of which the variety is measured, and classes among them
+VARIETY_IMAGES, VARIETY_CLASSES = 64, 8  # number of samples whose variety is measured, and of classes among them
 SCORES = {metric.history: metric.title for metric in METRICS if metric.history}  # {column of the history: title}
 
 
@@ -233,9 +233,10 @@ class TrainGrid(Callback):
 
 
 class CollapseWarning(Callback):
-    """Print a line if D's loss stays near 0, and a line if samples of fixed z lose their variety, each at most once.
+    """Print a line if D's loss stays near 0, and a line if samples from fixed z lose their variety, each at most once.
 
-    Either must last for COLLAPSE_STEPS steps: early in a healthy run, D wins for some steps, and samples are alike.
+    Each symptom must last for COLLAPSE_STEPS steps. Early in a healthy run, D wins for some steps, and samples are
+    alike.
     """
 
     def __init__(self, dataset):
@@ -246,7 +247,7 @@ class CollapseWarning(Callback):
         self.loss_is_checked = model.objective.chance_loss is not None
         self.real_variety = real_variety(self.dataset, model.config.conditional)
         self.variety_is_checked = True
-        self.alike_since = None  # the step since which all samples were alike, or None
+        self.alike_since = None  # the step since which all samples have been alike, or None
 
     def on_step(self, model, step, values):
         if self.loss_is_checked:
@@ -288,9 +289,10 @@ def collapse_advice(config):
 
 
 def variety(images, labels=None):
-    """Return the standard deviation of a pixel among images [N, H, W, C] of a class, as a root mean square.
+    """Return the standard deviation of pixels within a class of images [N, H, W, C], as a root mean square over both.
 
-    Without labels [N], all images are of one class. Classes with one image do not count. If all have one, return 0.
+    Without labels [N], all images are of one class. Classes with one image do not count. If no class has more, return
+    0.
     """
     if labels is None:
         labels = np.zeros(len(images))
@@ -308,7 +310,7 @@ def real_variety(dataset, conditional):
 
 
 def sample_variety(model):
-    """Return the variety of samples of fixed z."""
+    """Return the variety of samples from fixed z."""
     labels = None
     if model.config.conditional:
         labels = np.arange(VARIETY_IMAGES) % min(model.config.num_classes, VARIETY_CLASSES)

@@ -1,4 +1,4 @@
-"""The device that computes, as each phase prints it."""
+"""Describe the device on which TensorFlow computes."""
 
 import os
 import pathlib
@@ -32,7 +32,7 @@ def device_line():
     if unit is not None:
         line += f', bfloat16 in hardware ({unit})'
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    if visible in ('', '-1'):  # a choice of the user
+    if visible in ('', '-1'):  # the user's choice
         return f'{line} (CUDA_VISIBLE_DEVICES is {visible or "empty"})'
     if has_nvidia_driver():
         return f'{line}\n{missing_gpu_line()}'
@@ -51,7 +51,7 @@ def has_nvidia_driver():
 
 
 def missing_gpu_line():
-    """Return one line that says why TensorFlow sees no GPU, and how to change that."""
+    """Return one line that reports why TensorFlow sees no GPU, and how to fix it."""
     if is_windows():
         return 'The NVIDIA GPU is not used (TensorFlow supports GPUs on Windows only in WSL2): see docs/gpu.md'
     reason = missing_gpu_reason()

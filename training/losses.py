@@ -123,7 +123,7 @@ def dragan(logits_of, real, fake, key, cluster):
 
 
 def r1(logits_of, real, fake, key, cluster):
-    """Return the penalty R1 of Mescheder et al. 2018 (arXiv:1801.04406), eq. 9, without the weight gamma.
+    """Return the R1 penalty of Mescheder et al. 2018 (arXiv:1801.04406), eq. 9, without the weight gamma.
 
     The gradient is that with respect to images in [0, 1]. With respect to images in [-1, 1], it would be half as large.
     The arguments are those of wgan_gp. fake and key are not used.

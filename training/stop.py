@@ -15,7 +15,7 @@ class Stop:
     def __init__(self, signals=()):
         self.signals = signals
         self.received = []  # signals of this process
-        self.requested = None  # the signal at which all workers stop; Cluster.agree_to_stop sets it
+        self.requested = None  # the signal that stops all workers; set by Cluster.agree_to_stop
 
     def __enter__(self):
         """Install the signal handlers."""

@@ -172,7 +172,7 @@ def test_load_refuses_other_arrays(tmp_path, arrays, complaint):
 @pytest.mark.parametrize('key', ['arr_0', 'arr_1'])
 def test_load_unpickles_nothing(tmp_path, key):
     arrays = {'arr_0': COLOUR, 'arr_1': LABELS, key: np.array([Trap(tmp_path / 'sprung')] * 40, object)}
-    with pytest.raises(UserError, match=f'{key} in .* is not read .it holds pickled objects'):
+    with pytest.raises(UserError, match=f'{key} in .* cannot be used .it holds pickled objects'):
         npz.load(save(tmp_path, **arrays))
     assert not (tmp_path / 'sprung').exists()
 

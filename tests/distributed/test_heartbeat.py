@@ -1,4 +1,4 @@
-"""Each worker notices the loss of another within the timeout, even if the machine disappears without a word."""
+"""Each worker detects the loss of another within the timeout, even if the machine disappears silently."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from distributed import heartbeat
 from distributed.heartbeat import Heartbeat, open_socket, resolve, watch_workers
 from options import UserError
 
-# The tests replace the end of a process by the end of a thread.
+# In these tests, the loss of a worker ends a thread instead of the process.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 FOREVER = 1000
 
@@ -103,7 +103,7 @@ def test_all_workers_name_the_lost_worker(start_cluster, messages):
     chief.timeout = 0.3
     assert sorted(messages.get(timeout=60) for _ in range(2)) == [
         f'worker 2 at {addresses[2]} has sent nothing for 0.3 s: restart all workers',
-        f'worker 2 at {addresses[2]} is lost, as worker 0 reports: restart all workers']
+        f'worker 2 at {addresses[2]} is lost (worker 0 reports it): restart all workers']
 
 
 def test_worker_whose_packets_do_not_arrive_ends_too(start_cluster, messages):
@@ -121,7 +121,7 @@ def test_finished_worker_is_not_lost(start_cluster):
     other.close()
     wait_until(lambda: not chief.silence)
     chief.timeout = 0
-    assert chief.longest_silence() is None
+    assert chief.find_loss() is None
 
 
 def test_worker_names_a_worker_that_has_restarted_after_an_error_of_tensorflow(start, start_cluster, messages):
@@ -238,7 +238,7 @@ def test_stopped_process_is_lost(start_process):
 
 @pytest.mark.slow
 def test_processes_that_are_all_stopped_continue(start_process):
-    """As a job that Slurm suspends."""
+    """Slurm suspends a job in this way."""
     addresses = free_addresses(2)
     processes = [start_process(addresses, index) for index in (0, 1)]
     for process in processes:
@@ -261,7 +261,7 @@ def link():
     try:
         for name in names:
             if subprocess.run(['ip', 'netns', 'add', name], capture_output=True).returncode != 0:
-                pytest.skip('requires the right to create network namespaces')
+                pytest.skip('requires permission to create network namespaces')
         ip('link', 'add', interfaces[0], 'netns', names[0], 'type', 'veth', 'peer', interfaces[1], 'netns', names[1])
         for number, (name, interface) in enumerate(zip(names, interfaces, strict=True)):
             ip('-n', name, 'addr', 'add', f'10.213.0.{number + 1}/24', 'dev', interface)

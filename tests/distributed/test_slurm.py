@@ -1,4 +1,4 @@
-"""Slurm: its environment, and training in a real Slurm on this machine."""
+"""Slurm: its environment, and training in a real Slurm cluster on this machine."""
 
 import contextlib
 import json
@@ -73,7 +73,7 @@ def test_step_of_one_task_is_a_single_process(step):
 
 
 def test_batch_script_is_a_single_process(step, monkeypatch):
-    """Slurm does not set the number of tasks of a step there, but that of the job."""
+    """In a batch script, Slurm sets the number of tasks of the job, but not of a step."""
     step(SLURM_NTASKS='3')
     monkeypatch.delenv('SLURM_STEP_NUM_TASKS')
     assert read_task() == ((), 0)
@@ -105,7 +105,8 @@ def test_task_uses_the_gpu_of_its_local_rank(run_main, step, monkeypatch):
 def test_workers_are_refused_in_a_step(run_main, step):
     step()
     code, _, err = run_main('--workers', 2)
-    assert (code, err) == (2, 'main.py: --workers is not for a Slurm step, whose tasks are the workers: omit it\n')
+    message = '--workers cannot be used in a Slurm step, whose tasks are the workers: omit it'
+    assert (code, err) == (2, f'main.py: {message}\n')
 
 
 @pytest.mark.parametrize('phase', ['test', 'eval', 'export', 'compare'])

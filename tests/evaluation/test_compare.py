@@ -117,7 +117,7 @@ def test_compare_names_runs_without_scores_or_history(tmp_path, capsys):
     (tmp_path / 'results' / 'a' / 'SAGAN_history.csv').unlink()
     out, _ = run_compare(tmp_path, capsys)
     assert 'Without scores: a. Score a run with --phase eval --name RUN\n' in out
-    assert 'a/SAGAN_history.csv has no rows: the figure leaves a out\n' in out
+    assert 'a/SAGAN_history.csv has no rows: a is left out of the figure\n' in out
 
 
 def test_run_labels_name_what_differs():
@@ -161,7 +161,7 @@ def test_method_of_scores_tells_incomparable_scores_apart(changes, shape, method
 
 def test_method_of_scores_of_an_earlier_version():
     content = {name: value for name, value in SCORES.items() if name != 'images'}
-    assert compare.method_of(content, (28, 28, 1)).endswith('100 samples, earlier version')
+    assert compare.method_of(content, (28, 28, 1)).endswith('100 samples, scored by an earlier version')
 
 
 def test_latest_scores_are_the_newest_of_each_method(two_runs):

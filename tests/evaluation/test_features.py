@@ -1,5 +1,7 @@
 """Features of small networks and statistics that the tests write."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ def test_saved_model_maps_images_to_features(tmp_path, pixels, dtype):
 def test_grey_images_are_repeated_in_three_channels(tmp_path, pixels, capsys):
     features, _ = load_features(write_frozen_graph(tmp_path / 'graph.pb'), 1)(pixels[..., :1])
     np.testing.assert_allclose(features, expected_features(pixels[..., :1]), rtol=1e-4)
-    assert capsys.readouterr().out.endswith('graph.pb gets grey images repeated in three channels\n')
+    assert re.search(r'Grey images are repeated in three channels for .*graph.pb\n$', capsys.readouterr().out)
 
 
 def test_grey_images_stay_grey_for_a_network_of_one_channel(tmp_path, pixels):
@@ -98,7 +100,7 @@ def test_split_spec_separates_file_and_tensors(spec, parts):
 @pytest.mark.parametrize('spec, words', [
     ('missing.pb', 'missing.pb cannot be read'), ('text.pb', 'text.pb has no tensors ExpandDims:0 and pool_3:0'),
     ('graph.pb:x:z', 'graph.pb has no tensors x:0 and z:0'), ('empty', 'empty is not a SavedModel'),
-    ('model', r'model has no such signature \(its signatures: .*serving_default')])
+    ('model', r'model has no signature from images to features \(signatures: .*serving_default')])
 def test_load_features_refuses_what_is_not_a_network(tmp_path, monkeypatch, spec, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'text.pb').write_text('not a graph')
@@ -142,7 +144,7 @@ def test_load_reference_computes_the_statistics_of_activations(reference_path):
 
 
 @pytest.mark.parametrize('arrays, words', [
-    ({'mu': np.ones(2)}, 'lacks mu and sigma'), ({'other': np.ones(2)}, 'lacks mu and sigma'),
+    ({'mu': np.ones(2)}, 'neither mu and sigma nor'), ({'other': np.ones(2)}, 'neither mu and sigma nor'),
     ({'mu': np.ones(2), 'sigma': np.eye(3)}, r'mu has 2 values, but sigma is \[3, 3\]'),
     ({'mu': np.array([1, np.nan]), 'sigma': np.eye(2)}, 'mu holds values that are not finite'),
     ({'mu': np.array(['a', 'b']), 'sigma': np.eye(2)}, 'mu holds values that are not finite'),

@@ -226,7 +226,7 @@ def test_evaluate_with_features_needs_no_classifier(model, features_path, capsys
     scores = json.loads(pathlib.Path(model.run.result_path('scores.json', '_features')).read_text())
     assert (scores['features'], scores['reference']) == ('graph.pb', 'the training split')
     assert 'kid' in scores['generated'] and 'classifier_accuracy' not in scores
-    assert '--features has no predictions of classes: classifier score, ' in capsys.readouterr().out
+    assert '--features gives no class predictions: classifier score, ' in capsys.readouterr().out
 
 
 def test_evaluate_refuses_features_before_it_writes(model, tmp_path):
@@ -402,7 +402,7 @@ def test_export_writes_a_graph_of_constants(exported):
 
 def test_export_reports_the_folder_and_the_playground(exported, model):
     assert exported.output == (f'Generator of step 3, ema weights:\n{exported.folder}\n'
-                               f'Playground, to open in a browser:\n{model.run.results}/SAGAN_playground.html\n')
+                               f'Playground (open it in a browser):\n{model.run.results}/SAGAN_playground.html\n')
 
 
 def test_export_writes_the_playground_with_test_images(exported, model):
@@ -471,8 +471,8 @@ def test_check_classes_refuses_other_classes(data_names, words):
 def test_report_reading_names_both_readings(capsys):
     phases.report_reading(SimpleNamespace(reading=()), SimpleNamespace(reading=('12-bit values', '.tif files')))
     assert capsys.readouterr().out == (
-        'In training, the data set was read as in earlier versions of this program. For the scores, it is read with '
-        '12-bit values, .tif files\n')
+        'During training, the data set was read as in earlier versions of this program. For the scores, it is read '
+        'with 12-bit values, .tif files\n')
 
 
 def test_report_reading_is_silent_about_the_same_reading(capsys):

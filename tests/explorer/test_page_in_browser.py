@@ -57,7 +57,7 @@ def status(position, epoch=5, held=False):
     """Return the expected status of a position of the first layer."""
     state = 'generator, held' if held else 'generator'
     target = (position + SHIFT) % np.prod(GRID)
-    return f'epoch {epoch}, {state}: {position_name(position)} looks most at {position_name(target)} (100 %)'
+    return f'epoch {epoch}, {state}: {position_name(position)} looks most at {position_name(target)} (100%)'
 
 
 # ---- Selecting a position
@@ -67,7 +67,7 @@ def test_pointing_selects_a_position(page):
     assert page.text('status') == status(8)
     assert page.text('image-title') == f'Position: {position_name(8)}'
     assert page.text('map-title') == f'Where {position_name(8)} looks'
-    assert page.text('top') == f'{position_name(16)}: 100 %'
+    assert page.text('top') == f'{position_name(16)}: 100%'
 
 
 def test_map_is_bright_only_where_the_position_looks(page):
@@ -157,7 +157,7 @@ def image_with_ink(positions, background=0, ink=1):
 def test_page_opens_at_the_inked_position_that_looks_most_sharply_at_another(open_page, tmp_path):
     weights = {0: (9, 0.9), 8: (8, 0.8), 9: (0, 0.7), 14: (9, 0.5), 15: (8, 0.6)}  # 0 is empty, 8 looks at itself
     status = opening(open_page, tmp_path, image_with_ink([8, 9, 14, 15]), weights)
-    assert status == f'epoch 1, discriminator: {position_name(15)} looks most at {position_name(8)} (60 %)'
+    assert status == f'epoch 1, discriminator: {position_name(15)} looks most at {position_name(8)} (60%)'
 
 
 def test_page_opens_at_the_position_with_contrast_in_a_colour_image(open_page, tmp_path):
@@ -249,7 +249,7 @@ def test_direction_button_shows_what_looks_at_the_position(open_page, path):
     page.click('input[value=looked]')
     assert page.text('map-title') == f'What looks at {position_name(8)}'
     assert page.text('status') == (
-        f'epoch 5, generator: the largest weight on {position_name(8)} comes from {position_name(8 - SHIFT)} (100 %)')
+        f'epoch 5, generator: the largest weight on {position_name(8)} comes from {position_name(8 - SHIFT)} (100%)')
 
 
 @pytest.fixture
@@ -265,36 +265,36 @@ def open_map(open_page, tmp_path):
 
 def test_status_reports_a_position_at_which_no_position_looks(open_map):
     page = open_map(np.eye(24)[0], '#place=2,2&by=looked')
-    assert page.text('status') == 'epoch 1, generator: all recorded weights of row 2, column 2 are 0'
+    assert page.text('status') == 'epoch 1, generator: all recorded weights on row 2, column 2 are 0'
     assert page.text('top') == ''
 
 
 def test_scale_ends_at_the_maximum_of_the_map(open_page, path):
     page = open_page(path, '#network=discriminator&image=2&place=2,3')
     largest = make_layers(5)[2].maps[1, 1, 2].max()
-    assert page.text('scale-max') == f'{100 * largest:.0f} %'
+    assert page.text('scale-max') == f'{100 * largest:.0f}%'
 
 
 def test_scale_ends_at_the_maximum_of_the_layer(open_page, path):
     page = open_page(path, '#network=discriminator&image=2&place=2,3')
     page.click('input[value=all]')
     largest = max(make_layers(epoch)[2].maps.max() for epoch in EPOCHS)
-    assert page.text('scale-max') == f'{100 * largest:.0f} %'
+    assert page.text('scale-max') == f'{100 * largest:.0f}%'
 
 
 def test_scale_marks_uniform_attention(page):
-    assert page.text('uniform') == '↑ uniform: 4.2 %'  # 1 / 24
+    assert page.text('uniform') == '↑ uniform: 4.2%'  # 1 / 24
 
 
 def test_scale_of_uniform_attention_ends_at_its_mark(open_map):
     page = open_map(np.full(24, 1 / 24), '')
-    assert page.text('uniform') == 'uniform: 4.2 % ↑'
-    assert page.text('scale-max') == '4.2 %'
+    assert page.text('uniform') == 'uniform: 4.2% ↑'
+    assert page.text('scale-max') == '4.2%'
 
 
 def test_scale_reports_that_uniform_attention_exceeds_it(open_map):
     page = open_map(0.99 * np.eye(24)[0] + 0.01 * np.eye(24)[7], '#place=2,2&by=looked')
-    assert page.text('uniform') == 'uniform: 4.2 % (off the scale)'
+    assert page.text('uniform') == 'uniform: 4.2% (off the scale)'
 
 
 def test_gamma_is_that_of_the_snapshot(page):
@@ -356,7 +356,7 @@ def test_page_reports_the_sum_of_weights_that_are_not_recorded(open_page, large_
     path, layers = large_layers
     rest = np.sort(layers[0].maps[0, 0, 0].ravel())[:-32].sum()
     assert open_page(path, '#network=generator&place=1,1').text('omitted') == (
-        f'All weights except the 32 largest add up to {100 * rest:.0f} %.')
+        f'All weights except the 32 largest add up to {100 * rest:.0f}%.')
 
 
 def test_page_reports_that_a_column_is_incomplete(open_page, large_layers):

@@ -205,7 +205,7 @@ def test_last_slider_moves_the_coordinate_with_the_given_number(page):
 def test_note_says_how_the_sample_was_made(page):
     page.set('#seed', 8)
     page.set('#coordinates [aria-label="z[3]"]', 0.25)
-    assert page.text('sample-note') == 'z of seed 8, changed'
+    assert page.text('sample-note') == 'z from seed 8, changed'
 
 
 @slow
@@ -284,7 +284,7 @@ def wait_for_comparison(page, side):
 @slow
 def test_difference_shows_what_attention_changes(page):
     wait_for_comparison(page, 'generator')
-    assert page.text('difference-note') == 'The largest change is 4.0 % of the range from black to white.'
+    assert page.text('difference-note') == 'The largest change is 4.0% of the range from black to white.'
 
 
 @slow
@@ -307,7 +307,7 @@ def test_difference_of_gamma_zero_is_empty(page):
 @slow
 def test_output_without_attention_stands_beside_the_output(page):
     wait_for_comparison(page, 'discriminator')
-    assert page.text('output') == 'Probability that it is real: 0.040'
+    assert page.text('output') == 'Probability that the image is real: 0.040'
     assert page.text('output-note') == 'Without attention: 0.000.'
 
 
@@ -332,7 +332,7 @@ def test_stroke_is_where_the_pen_was(page):
 def test_stroke_changes_the_output(page):
     page.stroke((6, 20), (22, 20))
     average = page.pixels('discriminator').mean()
-    assert page.text('output') == f'Probability that it is real: {average + GAMMA / 10:.3f}'
+    assert page.text('output') == f'Probability that the image is real: {average + GAMMA / 10:.3f}'
 
 
 @slow
@@ -539,7 +539,7 @@ def large_png():
 def test_file_that_cannot_be_shown_is_reported(page, tmp_path, name, content, cause):
     (tmp_path / name).write_bytes(content)
     page.choose_file(tmp_path / name)
-    assert page.text('file-error') == f'The file was not opened ({cause}): choose another image'
+    assert page.text('file-error') == f'The file cannot be opened ({cause}): choose another image'
 
 
 @slow
@@ -563,7 +563,7 @@ def test_hostile_file_leaves_the_page_working(page, tmp_path, part):
 def test_pointing_selects_a_position(page, css):
     page.point(1, 2, css=css, grid=(7, 7))
     side = css.split()[0] if css != '#drawing' else D
-    assert page.text_of(f'{side} .status') == 'row 2, column 3 looks most at row 2, column 4 (75 %)'
+    assert page.text_of(f'{side} .status') == 'row 2, column 3 looks most at row 2, column 4 (75%)'
 
 
 @slow
@@ -588,14 +588,14 @@ def test_keys_move_and_hold_a_position(page):
 def test_map_can_show_the_average_of_all_positions(page):
     page.click(f'{D} input[value=average]')
     assert page.text_of(f'{D} .map-title') == 'Where all positions look'
-    assert page.text_of(f'{D} .scale-max') == '2.0 %'  # every position is looked at equally
+    assert page.text_of(f'{D} .scale-max') == '2.0%'  # every position is looked at equally
 
 
 @slow
 def test_layer_list_selects_the_map(open_playground):
     page = open_playground({'layers': {'generator': layers(0.2, 0.8), 'discriminator': layers(0.2)}})
     page.set(f'{G} .layer', 1)
-    assert page.text_of(f'{G} .uniform') == '↑ uniform: 6.3 %'  # of 4 x 4 keys
+    assert page.text_of(f'{G} .uniform') == '↑ uniform: 6.3%'  # of 4 x 4 keys
     assert 'column 3' not in page.text_of(f'{D} .layer-field')
 
 
@@ -604,14 +604,14 @@ def test_formula_has_the_numbers_of_the_position(page):
     page.point(1, 2, css=f'{G} .image', grid=(7, 7))
     assert page.text_of(f'{G} .formula') == (
         'y(row 2, column 3) = x(row 2, column 3) + 0.400 · [ 0.750 h(row 2, column 4) + 0.005 h(row 1, column 1) + '
-        '0.005 h(row 1, column 2) + 46 terms with weights of 0.240 in total ]')
+        '0.005 h(row 1, column 2) + 46 terms with a total weight of 0.240 ]')
 
 
 @slow
 def test_network_without_attention_shows_no_maps(open_playground):
     page = open_playground({'layers': {'generator': [], 'discriminator': []}})
     page.stroke((6, 20), (22, 20))
-    assert page.text('output') == f'Probability that it is real: {page.pixels("discriminator").mean():.3f}'
+    assert page.text('output') == f'Probability that the image is real: {page.pixels("discriminator").mean():.3f}'
     assert not any(part.is_displayed() for part in page.driver.find_elements('css selector', '.map, .with-attention'))
 
 

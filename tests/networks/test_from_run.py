@@ -28,7 +28,7 @@ def tiny_network():
 
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory):
-    """The runs 'new' and 'old', with checkpoints of steps 4 and 5: checkpoint_dir, z, and images of step 5.
+    """The folder of the runs 'new' and 'old', z, and the images of step 5. Each run has checkpoints 4 and 5.
 
     The checkpoint of step 4 has no averages, and its images are grey. The data set is missing, and the folder has been
     moved since they were trained.
@@ -52,7 +52,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def opened(stored):
-    """What from_run returns and prints without a name, and the operations that it adds to the default graph."""
+    """The result and the output of from_run without a name, and the operations that it adds to the default graph."""
     out = io.StringIO()
     with tf.Graph().as_default() as graph, contextlib.redirect_stdout(out):
         model = networks.from_run(checkpoint_dir=stored.folder, sample_num=9)
@@ -114,4 +114,4 @@ def test_load_that_finds_nothing_lists_steps_and_runs(opened, stored, capsys):
     assert opened.model.load(9) == (False, 0)
     assert capsys.readouterr().out == (
         f'{stored.folder}/new/SAGAN has no checkpoint 9 (steps: 5, 4): nothing was restored. Trained runs in '
-        f'{stored.folder}: new, old. Open one with networks.from_run(NAME)\n')
+        f'{stored.folder}: new, old\n')
