@@ -52,7 +52,7 @@ from storage.run import (
     read_metadata,
 )
 from tf1 import tf
-from training.augment import NUMBERS, augment
+from training.augment import NUM_RANDOM, augment
 from training.callbacks import default_callbacks, running
 from training.device import gpu_names
 from training.losses import OBJECTIVES, uniform_noise
@@ -286,7 +286,7 @@ class SAGAN:
             return images
         # The keys of the penalties are not negative. Negative keys are therefore different.
         key = tf.stack([self.config.seed, -1 - 2 * self.batch_number - draw])
-        numbers = uniform_noise([self.cluster.size * tf.shape(images)[0], NUMBERS], key)
+        numbers = uniform_noise([self.cluster.size * tf.shape(images)[0], NUM_RANDOM], key)
         return augment(images, self.cluster.local_shard(numbers))
 
     def build_penalty(self, fake, labels):
@@ -433,7 +433,7 @@ class SAGAN:
             UserError: as in Checkpoints.start_from.
         """
         config = self.config
-        if not source.rest:
+        if not source.metadata:
             print(f'{source.folder} has no config.json: it is assumed to be a run with the default options')
         step, new, unused = self.checkpoints.start_from(source, config.beta1, config.beta2)
         print(f'Run {self.run.name} from {source.name}, step {step}: {describe_changes(source, config)}')

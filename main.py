@@ -153,7 +153,7 @@ def open_run(typed):
     run = select_run(typed)
     changes = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
     options = sampling_options(run, typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), changes)
-    return open_model(options, image_shape_of(run.options, run.rest), run.rest.get('class_names'))
+    return open_model(options, image_shape_of(run.options, run.metadata), run.metadata.get('class_names'))
 
 
 def select_run(typed):
@@ -175,7 +175,7 @@ def select_run(typed):
         if 'label' not in typed:
             raise
         raise UserError(f'--label {typed["label"]} requires a run with --conditional true: {error}') from error
-    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.rest)
+    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
     if others:
         print(f'Run: {run.name}, the latest of {1 + len(others)} matching runs; choose another with --name: '
               f'{list_names([other.name for other in others])}', flush=True)

@@ -589,7 +589,7 @@ def run_name(options):
 
 
 def check_saved_options(values, path):
-    """Check the values of a config.json and split them into options and the rest.
+    """Check the values of a config.json and split them into options and metadata.
 
     Returns:
         ({option: value}, {key: value} of everything else).

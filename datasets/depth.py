@@ -33,7 +33,7 @@ def value_range(image):
         ValueError: if no pixel is finite.
     """
     values = np.asarray(image)
-    values = values[np.isfinite(values) & ~is_transparent(image)]
+    values = values[np.isfinite(values) & ~transparency_mask(image)]
     if values.size == 0 and image.mode == 'F':
         raise ValueError('no pixel is a finite number')
     return (values.min().item(), values.max().item()) if values.size else (0, 0)
@@ -44,7 +44,7 @@ def is_finite(image):
     return bool(np.isfinite(np.asarray(image)).all())
 
 
-def is_transparent(image):
+def transparency_mask(image):
     """Return a mask [H, W] of the pixels whose value the file of a deep image declares transparent."""
     return np.asarray(image) == image.info.get('transparency', np.nan)
 
@@ -77,7 +77,7 @@ def scale_to_8_bits(image, scale):
         ValueError: if no pixel is finite.
     """
     value_range(image)
-    values = np.where(is_transparent(image), scale.white, np.asarray(image))
+    values = np.where(transparency_mask(image), scale.white, np.asarray(image))
     if scale.bits:
         return Image.fromarray((values >> (scale.bits - 8)).astype(np.uint8))
     values = np.nan_to_num(values.astype(np.float64), nan=scale.black, posinf=scale.white, neginf=scale.black)

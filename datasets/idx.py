@@ -36,13 +36,14 @@ def native_shape(path):
     with open_file(images_path) as file, reported_damage(images_path):
         dtype, shape, _ = parse_header(file.read(4 + 4 * 4), images_path)
     shape = image_shape(dtype, shape, images_path)
-    return turned(shape) if is_transposed(prefix) else shape
+    return transposed(shape) if is_transposed(prefix) else shape
 
 
 def load(path):
     """Read the IDX files at a path, each plain or gzipped, as a Dataset.
 
-    EMNIST's images are stored transposed and are turned upright. <prefix>-mapping.txt names the classes if it exists.
+    EMNIST's images are stored transposed. They are transposed back. If <prefix>-mapping.txt exists, it names the
+    classes.
 
     Raises:
         UserError: if a file is missing, damaged or of another format, or if the folder holds several data sets.
@@ -59,7 +60,7 @@ def load(path):
                 images = images.transpose(0, 2, 1, 3)
             splits[split] = images, read_labels(labels_path, len(images))
     if is_transposed(prefix):
-        notes.append('The images are turned upright')
+        notes.append('The images are transposed back')
     return dataset_from_arrays(splits, read_mapping(files, prefix), notes, list_other_files(path))
 
 
@@ -154,7 +155,7 @@ def is_transposed(prefix):
     return prefix.lower().startswith('emnist')
 
 
-def turned(shape):
+def transposed(shape):
     height, width, channels = shape
     return width, height, channels
 

@@ -102,8 +102,8 @@ class Cluster:
         # 24 bits of each digest, as an integer that float32 represents exactly.
         digests = [int(hashlib.sha256(string.encode()).hexdigest()[:6], 16) for string in compared.values()]
         own = tf.constant(digests, tf.float32)
-        of_chief = reduce(own * float(self.is_chief), self.size, 'Id', CHIEF_KEY)
-        differences = reduce(tf.to_float(tf.not_equal(of_chief, own)), self.size, 'Id', COMPARE_KEY)
+        chief_values = reduce(own * float(self.is_chief), self.size, 'Id', CHIEF_KEY)
+        differences = reduce(tf.to_float(tf.not_equal(chief_values, own)), self.size, 'Id', COMPARE_KEY)
         counts = sess.run(differences)
         different = [name for name, count in zip(compared, counts, strict=True) if count > 0]
         if different:
@@ -115,12 +115,12 @@ class Cluster:
             return numbers
         # Two parts of each number, because float32 is exact only for integers up to 2**24.
         parts = tf.constant([divmod(number, 2**20) for number in numbers], tf.float32)  # [number of numbers, 2]
-        of_chief = []
+        chief_values = []
         for value in [parts, *(variable.read_value() for variable in variables)]:
-            with tf.control_dependencies(of_chief[-1:]):  # the order must be the same on all workers
-                of_chief.append(reduce(value * float(self.is_chief), self.size, 'Id'))
-        assignments = [variable.assign(value) for variable, value in zip(variables, of_chief[1:], strict=True)]
-        parts, _ = sess.run([of_chief[0], assignments])
+            with tf.control_dependencies(chief_values[-1:]):  # the order must be the same on all workers
+                chief_values.append(reduce(value * float(self.is_chief), self.size, 'Id'))
+        assignments = [variable.assign(value) for variable, value in zip(variables, chief_values[1:], strict=True)]
+        parts, _ = sess.run([chief_values[0], assignments])
         return [int(high) * 2**20 + int(low) for high, low in parts]
 
     def agree_to_stop(self, sess, stop):

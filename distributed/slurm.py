@@ -36,14 +36,14 @@ def read_step():
     """
     environ = os.environ
     first_port = step_port(int(environ['SLURM_JOB_ID']), int(environ['SLURM_STEP_ID']))
-    places = [(node, local) for node, count in enumerate(task_counts(environ['SLURM_STEP_TASKS_PER_NODE']))
+    tasks = [(node, local) for node, count in enumerate(task_counts(environ['SLURM_STEP_TASKS_PER_NODE']))
               for local in range(count)]
     index = rank()
-    own_place = int(environ['SLURM_NODEID']), local_rank()
-    if places[index] != own_place:
+    own_task = int(environ['SLURM_NODEID']), local_rank()
+    if tasks[index] != own_task:
         raise UserError('the tasks of this Slurm step are not numbered node by node: add --distribution=block to srun')
     hosts = host_names(environ['SLURM_STEP_NODELIST'])
-    return [f'{hosts[node]}:{first_port + local}' for node, local in places], index
+    return [f'{hosts[node]}:{first_port + local}' for node, local in tasks], index
 
 
 def step_port(job, step):

@@ -40,8 +40,8 @@ def compare(runs, checkpoint_dir, result_dir):
     for run, column in zip(runs, columns, strict=True):
         column['step'] = checkpoints_of(os.path.join(checkpoint_dir, run.name))[0]
         column['minutes'] = training_minutes(os.path.join(run.options['log_dir'], run.name))
-    scores = [latest_scores(os.path.join(run.options['result_dir'], run.name), image_shape_of(run.options, run.rest))
-              for run in runs]
+    scores = [latest_scores(os.path.join(run.options['result_dir'], run.name),
+                            image_shape_of(run.options, run.metadata)) for run in runs]
 
     print(f'{len(runs)} run{"s" if len(runs) > 1 else ""} in {checkpoint_dir}:')
     for number, name in enumerate(names, 1):

@@ -166,7 +166,7 @@ def compute_rows(columns, has_classes, reference='the training split'):
     with Progress('Computing the scores', len(METRICS)) as progress:
         for metric in METRICS:
             counts = image_counts(metric, columns)
-            reason = why_not(metric, columns[0], min(counts), has_classes)
+            reason = reason_left_out(metric, columns[0], min(counts), has_classes)
             if reason:
                 left_out.setdefault(reason, []).append(metric.short_label(reference))
             else:
@@ -191,7 +191,7 @@ def image_counts(metric, columns):
     return tuple(counts)
 
 
-def why_not(metric, column, count, has_classes):
+def reason_left_out(metric, column, count, has_classes):
     """Return why a Metric of count images cannot be computed, or '' if it can."""
     names = missing(metric, column)
     if names and not has_classes and names[0] in ('probabilities', 'labels'):

@@ -43,11 +43,11 @@ def from_run(name=None, checkpoint='latest', checkpoint_dir='checkpoint', **opti
         raise TypeError(f'from_run has no option {", ".join(unknown)}; its options are {", ".join(accepted)}. All '
                         'other options come from the run')
     run, *_ = find_runs(checkpoint_dir, {} if name is None else {'name': name})
-    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.rest)
+    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
     with tf.Graph().as_default():
         sess = tf.Session(config=session_config('float32'))
-        model = build(sess, image_shape=image_shape_of(run.options, run.rest), classes=run.rest.get('class_names'),
-                      **sampling_options(run, checkpoint_dir, options))
+        model = build(sess, image_shape=image_shape_of(run.options, run.metadata),
+                      classes=run.metadata.get('class_names'), **sampling_options(run, checkpoint_dir, options))
     step = phases.restore(model, checkpoint)
     if name is None:
         print(f'Run: {run.name}, step {step}', flush=True)

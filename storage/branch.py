@@ -43,7 +43,7 @@ class Source(NamedTuple):
     checkpoints: str  # the folder of the checkpoint
     steps: tuple  # of the checkpoints that may be restored, the preferred one first
     options: dict  # all options of the source run
-    rest: dict  # everything else in its config.json
+    metadata: dict  # everything else in its config.json
 
     @property
     def name(self):
@@ -53,12 +53,12 @@ class Source(NamedTuple):
     @property
     def image_shape(self):
         """The shape (H, W, C) of the source's images."""
-        return image_shape_of(self.options, self.rest)
+        return image_shape_of(self.options, self.metadata)
 
     @property
     def previous_steps(self):
         """The number of earlier steps that count towards the warm-up of the moving average."""
-        return self.rest.get('previous_steps', 0)
+        return self.metadata.get('previous_steps', 0)
 
 
 def folder_name(folder):
@@ -105,8 +105,8 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
         listed = ', '.join(map(str, existing)) or 'none'
         raise UserError(f'{checkpoints} has no checkpoint {checkpoint} (steps: {listed}): choose another --checkpoint '
                         'or another run')
-    options, rest = read_options(run_folder) or ({**ARTICLE, 'dataset_name': 'auto'}, {})
-    return Source(run_folder, checkpoints, tuple(steps), options, rest)
+    options, metadata = read_options(run_folder) or ({**ARTICLE, 'dataset_name': 'auto'}, {})
+    return Source(run_folder, checkpoints, tuple(steps), options, metadata)
 
 
 def split_checkpoint_path(text):
@@ -198,9 +198,9 @@ def choose_start(typed):
     if 'name' not in typed:
         return typed, {}, None
     folder = os.path.join(checkpoint_dir, typed['name'])
-    _, rest = read_options(folder) or ({}, {})
+    _, metadata = read_options(folder) or ({}, {})
     if 'from_name' in typed:
-        check_same_source(folder, rest, typed)
+        check_same_source(folder, metadata, typed)
     if checkpoints_of(folder):
         run = read_run(pathlib.Path(folder))
         if run is None:  # without a config.json, only the typed options describe the run
@@ -211,19 +211,19 @@ def choose_start(typed):
     if 'from_name' in typed:
         source = find_source(typed['from_name'], checkpoint_dir, typed.get('checkpoint', 'latest'))
         return typed, inherited_options(source, known_options(typed).get('dataset_name')), source
-    check_not_interrupted(folder, rest)
+    check_not_interrupted(folder, metadata)
     return typed, {}, None
 
 
-def check_same_source(folder, rest, typed):
+def check_same_source(folder, metadata, typed):
     """Raise UserError if a folder holds a run whose source differs from that of --from.
 
     Args:
         folder: that of the run, which may not exist.
-        rest: what its config.json holds besides options.
+        metadata: what its config.json holds besides options.
         typed: the options given on the command line.
     """
-    source, step = rest.get('source'), rest.get('source_step')
+    source, step = metadata.get('source'), metadata.get('source_step')
     if source is None and not checkpoints_of(folder):
         return
     if source is None:

@@ -114,10 +114,10 @@ class Run:
         """
         if not os.path.exists(self.config_path):
             return {}
-        options, rest = read_config(self.config_path)
+        options, metadata = read_config(self.config_path)
         if not checkpoints_of(self.folder):
             if config.source is None:
-                check_not_interrupted(self.folder, rest)
+                check_not_interrupted(self.folder, metadata)
             return {}
         saved = {**ARTICLE, **options}
         different = [f'{flag(name)} {as_typed(saved[name])}' for name in options_of('identity', 'training')
@@ -125,28 +125,28 @@ class Run:
         if different:
             raise UserError(f'{self.folder} holds a run with {", ".join(different)}: use the same options, or another '
                             '--name')
-        report_unknown_keys(self.config_path, rest)
+        report_unknown_keys(self.config_path, metadata)
         reading = list(config.reading)
-        if rest.get('reading', []) != reading:
-            before, now = describe_reading(rest.get('reading', [])), describe_reading(reading)
+        if metadata.get('reading', []) != reading:
+            before, now = describe_reading(metadata.get('reading', [])), describe_reading(reading)
             raise UserError(f'{self.folder} cannot resume (its data set was read {before}, and is now read {now}): '
                             f'branch from the run with --from {self.name} --name NEW')
         image_shape = list(config.image_shape)
-        if rest.get('image_shape', image_shape) != image_shape:
-            before, now = ('{} x {} x {}'.format(*shape) for shape in (rest['image_shape'], image_shape))
+        if metadata.get('image_shape', image_shape) != image_shape:
+            before, now = ('{} x {} x {}'.format(*shape) for shape in (metadata['image_shape'], image_shape))
             raise UserError(f'{self.folder} holds a run on images of {before}, but those of the data set are {now}: '
                             'restore the data set, or choose another --name')
         class_names = list(config.class_names)
-        if rest.get('class_names', class_names) != class_names:
-            before, now = (', '.join(names) or 'none' for names in (rest['class_names'], class_names))
+        if metadata.get('class_names', class_names) != class_names:
+            before, now = (', '.join(names) or 'none' for names in (metadata['class_names'], class_names))
             raise UserError(f'{self.folder} holds a run with the classes {before}, but the data set has {now}: restore '
                             'the data set, or choose another --name')
-        if rest.get('images', config.images) != config.images:
-            print(f'The training split has {config.images} images; it had {rest["images"]} before')
-        elif None not in (rest.get('digest'), config.digest) and rest['digest'] != config.digest:
+        if metadata.get('images', config.images) != config.images:
+            print(f'The training split has {config.images} images; it had {metadata["images"]} before')
+        elif None not in (metadata.get('digest'), config.digest) and metadata['digest'] != config.digest:
             print(f'The {config.images} images of the training split, or their classes, have changed since the run '
                   'was last trained')
-        return {name: rest[name] for name in SOURCE_METADATA if name in rest}
+        return {name: metadata[name] for name in SOURCE_METADATA if name in metadata}
 
     def is_older_than_augment(self):
         """Return whether this run has a checkpoint, but its config.json has no option augment."""
@@ -160,18 +160,19 @@ class Run:
         If the file lacks the option augment, which older runs do not have, it is not added. The command that started
         the run can then resume it: see storage.branch.resolve_augment.
         """
-        rest = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
-        values = {**rest, **vars(config)}
+        metadata = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
+        values = {**metadata, **vars(config)}
         if self.is_older_than_augment():
             del values['augment']
         write_json(values, self.config_path)
 
 
-def check_not_interrupted(folder, rest):
-    """Raise UserError if the start of a run from another run was interrupted. rest is that of its config.json."""
-    if rest.get('source'):
-        raise UserError(f'{folder} has no checkpoint yet (its start from {rest["source"]} was interrupted): add --from '
-                        f'{rest["source"]} --checkpoint {rest.get("source_step")}, or choose another --name')
+def check_not_interrupted(folder, metadata):
+    """Raise UserError if the start of a run from another run was interrupted. metadata is that of its config.json."""
+    source = metadata.get('source')
+    if source:
+        raise UserError(f'{folder} has no checkpoint yet (its start from {source} was interrupted): add --from '
+                        f'{source} --checkpoint {metadata.get("source_step")}, or choose another --name')
 
 
 def remove_partial_files(folder):
@@ -196,20 +197,20 @@ def read_config(path):
         UserError: if the file is damaged or an option's value is not valid.
     """
     try:
-        options, rest = check_saved_options(dict(json.loads(pathlib.Path(path).read_text())), path)
+        options, metadata = check_saved_options(dict(json.loads(pathlib.Path(path).read_text())), path)
         for key in 'class_names', 'reading':
-            if not all(isinstance(text, str) for text in rest.get(key, [])):
+            if not all(isinstance(text, str) for text in metadata.get(key, [])):
                 raise ValueError(f'{key} is not a list of strings')
-        check_class_counts(rest.get('class_counts', []), rest.get('class_names', []))
-        shape = rest.get('image_shape', [28, 28, 1])
+        check_class_counts(metadata.get('class_counts', []), metadata.get('class_names', []))
+        shape = metadata.get('image_shape', [28, 28, 1])
         if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
             raise ValueError('image_shape is not [height, width, channels]')
-        if not isinstance(rest.get('source') or '', str):
+        if not isinstance(metadata.get('source') or '', str):
             raise ValueError('source is not a string')
         for name in 'source_step', 'previous_steps':
-            if type(rest.get(name) or 0) is not int or (rest.get(name) or 0) < 0:
+            if type(metadata.get(name) or 0) is not int or (metadata.get(name) or 0) < 0:
                 raise ValueError(f'{name} is not a non-negative integer')
-        return options, rest
+        return options, metadata
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f'{path} is damaged ({error}): correct or delete it') from error
 
@@ -228,8 +229,8 @@ def read_metadata(options):
     path = os.path.join(options['checkpoint_dir'], run_name(options), 'config.json')
     if not os.path.exists(path):
         return None
-    _, rest = read_config(path)
-    return {name: rest[name] for name in DATASET_METADATA if name in rest}
+    _, metadata = read_config(path)
+    return {name: metadata[name] for name in DATASET_METADATA if name in metadata}
 
 
 def describe_reading(reading):
@@ -237,9 +238,9 @@ def describe_reading(reading):
     return f'with {", ".join(reading)}' if reading else 'as in earlier versions of this program'
 
 
-def report_unknown_keys(path, rest):
+def report_unknown_keys(path, metadata):
     """Print the keys of a config.json that are neither options nor metadata of the run."""
-    unknown = ', '.join(sorted(set(rest) - {*DATASET_METADATA, *SOURCE_METADATA}))
+    unknown = ', '.join(sorted(set(metadata) - {*DATASET_METADATA, *SOURCE_METADATA}))
     if unknown:
         print(f'{path} has unknown keys, which are ignored: {unknown}')
 
@@ -274,7 +275,7 @@ class StoredRun(NamedTuple):
     """A run that has a checkpoint."""
     name: str  # of its folder
     options: dict  # all options, {option: value}
-    rest: dict  # everything else in config.json
+    metadata: dict  # everything else in config.json
     trained: float  # time of the newest checkpoint, in seconds
 
 
@@ -312,7 +313,7 @@ def find_runs(checkpoint_dir, wanted):
 def has_options(run, wanted):
     """Return whether a StoredRun has the wanted options. For img_size and c_dim, 0 means the data set's own value."""
     native_shape = default_shape(run.options['dataset_name'])
-    height, width, channels = run.rest.get('image_shape', native_shape)
+    height, width, channels = run.metadata.get('image_shape', native_shape)
     if run.options['img_size'] == 0:
         native_shape = height, width, native_shape[2]
     if run.options['c_dim'] == 0:
@@ -340,9 +341,9 @@ def read_run(folder):
     saved = read_options(folder) if steps else None
     if saved is None:
         return None
-    options, rest = saved
+    options, metadata = saved
     trained = (folder / MODEL / f'{MODEL}.model-{steps[0]}.index').stat().st_mtime
-    return StoredRun(folder.name, options, rest, trained)
+    return StoredRun(folder.name, options, metadata, trained)
 
 
 def read_options(folder):
@@ -357,21 +358,21 @@ def read_options(folder):
     name = os.path.basename(os.path.abspath(folder))
     lineage_name = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', name)
     if os.path.exists(os.path.join(folder, 'config.json')):
-        options, rest = read_config(os.path.join(folder, 'config.json'))
+        options, metadata = read_config(os.path.join(folder, 'config.json'))
     elif lineage_name:
         dataset_name, batch_size, z_dim = lineage_name.groups()
-        options, rest = {'dataset_name': dataset_name, 'batch_size': int(batch_size), 'z_dim': int(z_dim)}, {}
+        options, metadata = {'dataset_name': dataset_name, 'batch_size': int(batch_size), 'z_dim': int(z_dim)}, {}
     else:
         return None
-    return {**ARTICLE, **options, 'name': name}, rest
+    return {**ARTICLE, **options, 'name': name}, metadata
 
 
-def image_shape_of(options, rest):
+def image_shape_of(options, metadata):
     """Return the shape (H, W, C) of the images of the run that read_options returns.
 
     The config.json of an older run may lack the shape. The options then determine it.
     """
-    return tuple(rest.get('image_shape') or shape_of(options, default_shape(options['dataset_name'])))
+    return tuple(metadata.get('image_shape') or shape_of(options, default_shape(options['dataset_name'])))
 
 
 def sampling_options(run, checkpoint_dir, changes):

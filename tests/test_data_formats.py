@@ -56,7 +56,7 @@ def letters(tmp_path_factory, run_main_in):
 def test_train_prints_what_it_read(letters):
     assert letters[1][0].startswith(
         'Data set: letters in data/letters (IDX files): 30 training and 10 test images of 8 x 12 x 1, 3 classes: A '
-        '(10), B (10), C (10)\nThe images are turned upright\n')
+        '(10), B (10), C (10)\nThe images are transposed back\n')
 
 
 @pytest.mark.slow

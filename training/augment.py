@@ -7,7 +7,7 @@ empty pixels are 0.5 instead of 0. Saturation and contrast do not depend on the 
 
 from tf1 import tf
 
-NUMBERS = 7  # random numbers per image
+NUM_RANDOM = 7  # random numbers per image
 EMPTY = 0.5  # value of the pixels that are shifted in or covered
 
 
@@ -18,13 +18,13 @@ def augment(images, numbers):
 
     Args:
         images: [B, H, W, C] in [0, 1].
-        numbers: random numbers in [0, 1), [B, NUMBERS].
+        numbers: random numbers in [0, 1), [B, NUM_RANDOM].
     """
     brightness, saturation, contrast, down, right, top, left = tf.unstack(
-        numbers[:, :, None, None, None], NUMBERS, axis=1)  # [B, 1, 1, 1] each
+        numbers[:, :, None, None, None], NUM_RANDOM, axis=1)  # [B, 1, 1, 1] each
     images = change_colours(images, brightness, saturation, contrast)
-    images = move(images, down, right)
-    return cover(images, top, left)
+    images = translate(images, down, right)
+    return cutout(images, top, left)
 
 
 def change_colours(images, brightness, saturation, contrast):
@@ -36,7 +36,7 @@ def change_colours(images, brightness, saturation, contrast):
     return mean + (contrast + 0.5) * (images - mean)
 
 
-def move(images, down, right):
+def translate(images, down, right):
     """Move each image by a whole number of pixels, up to 1/8 of its height and width in each direction."""
     _, height, width, _ = images.shape.as_list()
     down = tf.reshape(random_integer(down, -eighth(height), eighth(height)), [-1])  # [B]
@@ -49,7 +49,7 @@ def move(images, down, right):
         fill_mode='CONSTANT')
 
 
-def cover(images, top, left):
+def cutout(images, top, left):
     """Cover a box of half the height and width of each image. A part of the box may be outside the image."""
     _, height, width, _ = images.shape.as_list()
     in_rows = is_in_box(tf.range(float(height))[:, None, None], top, height)  # [B, H, 1, 1]

@@ -184,8 +184,8 @@ def test_load_turns_emnist_upright(emnist, path):
     assert same(idx.load(path).train, images[:TRAIN].transpose(0, 2, 1), labels[:TRAIN])
 
 
-def test_load_reports_that_images_are_turned(emnist):
-    assert idx.load(str(emnist / 'emnist-letters')).notes == ('The images are turned upright',)
+def test_load_reports_that_images_are_transposed(emnist):
+    assert idx.load(str(emnist / 'emnist-letters')).notes == ('The images are transposed back',)
 
 
 def test_load_names_classes_by_the_mapping(emnist):

@@ -97,7 +97,8 @@ def test_find_source_reads_the_name_of_a_folder_without_config(checkpoints):
 def test_find_source_accepts_checkpoints_in_any_folder(checkpoints):
     os.rename('checkpoint/old/SAGAN', 'download')
     source = find_source('download', 'checkpoint')
-    assert (source.folder, source.checkpoints, source.steps, source.rest) == ('download', 'download', (30, 20, 10), {})
+    assert (source.folder, source.checkpoints) == ('download', 'download')
+    assert (source.steps, source.metadata) == ((30, 20, 10), {})
 
 
 @pytest.mark.parametrize('text, checkpoint, message', [

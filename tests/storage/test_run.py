@@ -457,7 +457,7 @@ def test_find_runs_returns_all_options_of_a_run(tmp_path):
 
 def test_find_runs_returns_the_rest_of_config_json(tmp_path):
     make_run(tmp_path / 'mine', config={'seed': 3, 'colour': 'red', 'class_names': ['a']})
-    assert find_runs(tmp_path, {})[0].rest == {'colour': 'red', 'class_names': ['a']}
+    assert find_runs(tmp_path, {})[0].metadata == {'colour': 'red', 'class_names': ['a']}
 
 
 def test_find_runs_returns_when_a_run_was_trained(tmp_path):
@@ -532,8 +532,8 @@ def test_list_names_lists_the_first_three(count, text):
     assert list_names([str(number) for number in range(count)]) == text
 
 
-@pytest.mark.parametrize('options, rest, shape', [
+@pytest.mark.parametrize('options, metadata, shape', [
     ({}, {}, (28, 28, 1)), ({'img_size': 32, 'c_dim': 3}, {}, (32, 32, 3)),
     ({}, {'image_shape': [20, 28, 1]}, (20, 28, 1))])
-def test_image_shape_follows_from_the_options_if_config_json_lacks_it(options, rest, shape):
-    assert image_shape_of({**ARTICLE, **options}, rest) == shape
+def test_image_shape_follows_from_the_options_if_config_json_lacks_it(options, metadata, shape):
+    assert image_shape_of({**ARTICLE, **options}, metadata) == shape

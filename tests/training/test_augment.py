@@ -7,7 +7,7 @@ from tiny_gan import TinyGAN, open_model
 import SAGAN as module
 from distributed.cluster import Cluster
 from tf1 import tf
-from training.augment import NUMBERS, augment, cover, move, random_integer
+from training.augment import NUM_RANDOM, augment, cutout, random_integer, translate
 
 LAST = 1 - 2 ** -23  # the largest random number
 SHAPE = 12, 17, 3  # 1/8 of 12 is rounded up, and half of 17 is odd
@@ -48,7 +48,7 @@ def published(image, numbers):
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_augment_equals_the_published_code_in_its_range(sess, rng, channels):
-    images, numbers = rng.random([40, *SHAPE[:2], channels]), rng.random([40, NUMBERS])
+    images, numbers = rng.random([40, *SHAPE[:2], channels]), rng.random([40, NUM_RANDOM])
     augmented = sess.run(augment(tf.constant(images, tf.float32), tf.constant(numbers, tf.float32)))
     expected = [(published(2 * image - 1, row) + 1) / 2 for image, row in zip(images, numbers, strict=True)]
     np.testing.assert_allclose(augmented, expected, atol=1e-5)
@@ -56,13 +56,13 @@ def test_augment_equals_the_published_code_in_its_range(sess, rng, channels):
 
 def test_augment_keeps_the_static_shape(sess):
     images = tf.placeholder(tf.float32, [None, *SHAPE])
-    assert augment(images, tf.placeholder(tf.float32, [None, NUMBERS])).shape.as_list() == [None, *SHAPE]
+    assert augment(images, tf.placeholder(tf.float32, [None, NUM_RANDOM])).shape.as_list() == [None, *SHAPE]
 
 
 def test_augment_passes_the_gradient_of_each_image(sess, rng):
     """augment is affine in the images, so the gradient predicts the change of the score up to rounding."""
     images, change, weights = (tf.constant(rng.random([20, *SHAPE]), tf.float32) for _ in range(3))
-    numbers = tf.constant(rng.random([20, NUMBERS]), tf.float32)
+    numbers = tf.constant(rng.random([20, NUM_RANDOM]), tf.float32)
 
     def score(x):
         return tf.reduce_sum(augment(x, numbers) * weights, [1, 2, 3])  # [20]
@@ -84,7 +84,7 @@ def number(value):
 
 
 def test_move_shifts_by_at_most_an_eighth_of_height_and_width(sess):
-    moved = sess.run(move(tf.constant(ramp()), number(LAST), number(0)))
+    moved = sess.run(translate(tf.constant(ramp()), number(LAST), number(0)))
     expected = np.full([1, 16, 24, 1], 0.5)
     expected[:, 2:, :-3] = ramp()[:, :-2, 3:]
     np.testing.assert_array_equal(moved, expected)
@@ -96,7 +96,7 @@ def test_move_shifts_by_at_most_an_eighth_of_height_and_width(sess):
 def test_cover_fills_a_box_that_may_be_partly_outside(sess, top, left, rows, columns):
     expected = ramp()
     expected[:, rows, columns] = 0.5
-    np.testing.assert_array_equal(sess.run(cover(tf.constant(ramp()), number(top), number(left))), expected)
+    np.testing.assert_array_equal(sess.run(cutout(tf.constant(ramp()), number(top), number(left))), expected)
 
 
 def test_random_integer_is_uniform_and_includes_both_ends(sess):
