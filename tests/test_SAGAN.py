@@ -587,7 +587,7 @@ def test_attention_maps_of_images_are_those_of_the_discriminator(tiny):
     (np.zeros([8, 12, 1]), r'images have the shape \[8, 12, 1\]: use \[N, 8, 12, 1\] with at least one image'),
     (np.zeros([0, *TINY]), r'images have the shape \[0, 8, 12, 1\]: use \[N, 8, 12, 1\] with at least one image'),
     (np.zeros([3, 62]), r'images have the shape \[3, 62\]: use .* image, or z=z for the maps of the generator'),
-    (np.zeros([3, *TINY], np.uint8), 'images are uint8: use floats in .*, which images / 255 gives for pixels .*'),
+    (np.zeros([3, *TINY], np.uint8), 'images are uint8: use floats in .*, for example images / 255 for pixel .*'),
     (np.full([3, *TINY], -0.5), r'images have values from -0.5 to -0.5: use values in \[0, 1\], from black to white'),
     (np.full([3, *TINY], 255.), r'images have values from 255 to 255: use values in \[0, 1\], from black to white')],
     ids=lambda value: '' if isinstance(value, str) else f'{value.dtype}{value.shape}')

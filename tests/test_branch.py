@@ -244,7 +244,7 @@ def test_run_without_a_shared_weight_is_refused_and_changes_nothing(branched):
         tf.train.Saver().save(sess, str(branched.folder / 'x' / 'SAGAN.model'), 3, write_meta_graph=False)
     before = snapshot(branched.folder)
     with (open_tiny(branched.folder, name='refused') as model,
-          pytest.raises(UserError, match='SAGAN.model-3 has no trainable variable')):
+          pytest.raises(UserError, match='SAGAN.model-3 shares no trainable variable')):
         model.train(dataset=random_dataset(TINY), source=source)
     assert snapshot(branched.folder) == before and not (branched.folder / 'checkpoint' / 'refused').exists()
 
@@ -266,16 +266,19 @@ def resume_on(folder, dataset):
 CHANGED = 'The 20 images of the training split, or their classes, have changed since the run was last trained\n'
 
 
+@pytest.mark.slow
 def test_resumed_run_reports_changed_images(copy):
     dataset = random_dataset(TINY)
     dataset.train[0][5] += 1
     assert resume_on(copy, dataset).startswith(CHANGED)
 
 
+@pytest.mark.slow
 def test_resumed_run_is_silent_about_the_same_images(copy):
     assert resume_on(copy, random_dataset(TINY)).startswith('Resuming')
 
 
+@pytest.mark.slow
 def test_resumed_run_without_a_saved_digest_is_silent(copy):
     path = copy / 'checkpoint' / 'old' / 'config.json'
     config = json.loads(path.read_text())

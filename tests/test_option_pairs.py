@@ -37,8 +37,6 @@ OTHER_CASES = [
     dict(network='resnet', gan_type='dragan', attention='article', sn=False, conditional=False, n_critic=1,
          precision='bfloat16', ema=0.9, augment=True)]
 CASES = [*ARTICLE_CASES, *OTHER_CASES]
-FAST_CASE = CASES.index(dict(gan_type='wgan-lp', attention='none', sn=False, conditional=True, n_critic=2,
-                             precision='float32', ema=0.9, z_name='uniform', augment=True))
 
 
 @pytest.mark.parametrize('one, other', list(itertools.combinations(COMBINED, 2)))
@@ -79,8 +77,8 @@ def case_id(index):
     return '-'.join(map(str, CASES[index].values()))
 
 
-@pytest.fixture(scope='module', params=[index if index == FAST_CASE else pytest.param(index, marks=pytest.mark.slow)
-                                        for index in range(len(CASES))], ids=case_id)
+@pytest.fixture(scope='module', params=[pytest.param(index, marks=pytest.mark.slow) for index in range(len(CASES))],
+                ids=case_id)
 def trained(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'STATISTICS_BATCHES', 1)

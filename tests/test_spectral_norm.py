@@ -224,8 +224,8 @@ def trained_values(sess):
     return sess.run({v.op.name: v for v in tf.global_variables() if not v.op.name.endswith('Average')})
 
 
-@pytest.fixture(params=['article', 'paper', pytest.param('dcgan', marks=pytest.mark.slow),
-                        pytest.param('resnet', marks=pytest.mark.slow)])
+@pytest.fixture(params=['article', *(pytest.param(kind, marks=pytest.mark.slow)
+                                     for kind in ('paper', 'dcgan', 'resnet'))])
 def networks(request, sess):
     """Conditional networks with sn: (image_shape, images, (probability, logit, features)).
 

@@ -414,7 +414,7 @@ def test_load_scales_all_16_bit_images_by_the_same_number_of_bits(folder):
     write(folder / 'grey.png', Image.new('L', (8, 8), 77))
     content = load(folder, (8, 8, 1))
     assert content.images[:, 0, 0, 0].tolist() == [*range(9), 77, 250]
-    assert content.notes == ['Pixels: 12-bit values become 0 to 255'] and content.reading == ('12-bit values',)
+    assert content.notes == ['Pixels: 12-bit values are scaled to 0..255'] and content.reading == ('12-bit values',)
 
 
 def test_load_does_not_report_images_that_use_all_16_bits(folder):
@@ -428,7 +428,7 @@ def test_load_scales_floats_by_the_values_of_the_data_set(folder):
         write(folder / f'{number}.tiff', deep(value, np.float32))
     content = load(folder, (8, 8, 1))
     assert content.images[:, 0, 0, 0].tolist() == [0, 64, 255]
-    assert content.notes == ['Pixels: float values from -1 to 3 become 0 to 255']
+    assert content.notes == ['Pixels: float values from -1 to 3 are scaled to 0..255']
 
 
 def test_load_reports_pixels_that_are_not_finite(folder):

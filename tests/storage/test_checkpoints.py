@@ -311,7 +311,7 @@ def save_graph(folder, **shapes):
     (dict(bias=[3]), 'weight is missing')])
 def test_load_refuses_a_checkpoint_of_another_network(checkpoints, shapes, difference):
     save_graph(checkpoints.folder, **shapes)
-    with pytest.raises(UserError, match=fr'model-1 belongs to another network \({difference}\): move it away, or'):
+    with pytest.raises(UserError, match=fr'model-1 belongs to another network \({difference}\): move it to another folder, or'):
         checkpoints.load()
 
 
@@ -594,7 +594,7 @@ def test_start_from_keeps_moments_unbiased_with_other_betas(source, tmp_path):
 
 
 def test_start_from_refuses_networks_that_share_no_weight(source, tmp_path):
-    with pytest.raises(UserError, match='SAGAN.model-3 has no trainable variable with a name and shape of this'):
+    with pytest.raises(UserError, match='SAGAN.model-3 shares no trainable variable .name and shape. with this'):
         start_from(source[0], tmp_path, g_size=4, d_names=['discriminator/v'])
 
 
