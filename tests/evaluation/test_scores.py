@@ -44,7 +44,8 @@ def make_noise(count=140):
     return np.random.default_rng(1).integers(0, 256, [count, 12, 12, 1]).astype(np.uint8)
 
 
-@pytest.fixture(scope='module', params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=['classes', 'no classes'])
+@pytest.fixture(scope='module', params=[pytest.param(True, id='classes'),
+                                        pytest.param(False, id='no classes', marks=pytest.mark.slow)])
 def loaded(request, tmp_path_factory):
     """Return a data set with or without classes, its classifier, and a checkpoint_dir that holds the classifier."""
     dataset, checkpoint_dir = make_dataset(request.param), str(tmp_path_factory.mktemp('checkpoint'))
