@@ -251,7 +251,7 @@ def seconds_per_step(folder, cores, batch_size, workers=1, steps=40):
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     done = subprocess.run([str(part) for part in command], cwd=folder, check=True, capture_output=True, text=True,
                           preexec_fn=lambda: os.sched_setaffinity(0, allowed))
-    half, whole = map(float, re.findall(r'time: ([0-9.]+)', done.stdout))
+    *_, half, whole = map(float, re.findall(r'time: ([0-9.]+)', done.stdout))  # the first step is printed, too
     return (whole - half) / (steps - steps // 2)
 
 
