@@ -228,7 +228,7 @@ class SAGAN:
             fake = self.generator(cluster.local_shard(self.z), labels=z_labels, sync=cluster)
             self.g_variables = tf.global_variables('generator/')
             real_view, fake_view = self.augmented(cluster.local_shard(self.inputs), 0), self.augmented(fake, 1)
-            real_logit, fake_logit = self.judge(real_view, fake_view, labels, z_labels)
+            real_logit, fake_logit = self.real_and_fake_logits(real_view, fake_view, labels, z_labels)
             penalties = self.build_penalty(fake, labels)
         d_loss_real, d_loss_fake = self.objective.d_loss(real_logit, fake_logit)
         d_loss = tf.add_n([d_loss_real, d_loss_fake, *(config.ld * penalty for penalty in penalties.values())])
@@ -254,7 +254,7 @@ class SAGAN:
         self.losses = dict(zip(losses, cluster.all_reduce(list(losses.values())), strict=True))
         self.gammas = gammas_of(attention_layers())
 
-    def judge(self, real, fake, labels, z_labels):
+    def real_and_fake_logits(self, real, fake, labels, z_labels):
         """Return D's logits [B, 1] for real and for fake images [B, H, W, C]. D is updated with them."""
         if self.config.precision == 'bfloat16':
             # Two passes would convert the large weights and their gradients twice.
@@ -706,6 +706,25 @@ class SAGAN:
             maps = self.fetch(tensors, z, labels)
         return [beta.reshape(-1, *layer.query_shape, *layer.key_shape)
                 for layer, beta in zip(layers, maps, strict=True)]
+
+    def judge(self, images, labels=None):
+        """Return D's output [N] for images: the probability that they are real, or the logit without a probability.
+
+        Args:
+            images: [N, H, W, C] in [0, 1]. Black is 0 and white is 1.
+            labels: the classes [N] as which a conditional model judges the images.
+
+        Raises:
+            ValueError: if images or labels have the wrong shape, type or range, or if labels are missing.
+        """
+        feed = {self.inputs: checked_images(images, self.config.image_shape)}
+        if self.config.conditional:
+            if labels is None:
+                raise ValueError('the model is conditional: use judge(images, labels) with the class of each image')
+            feed[self.labels] = checked_labels(labels, len(images), self.config.num_classes)
+        elif labels is not None:
+            raise ValueError('labels require a model with conditional=True: omit labels')
+        return self.sess.run(self.d_output, feed)[:, 0]
 
     @contextlib.contextmanager
     def fixed_gamma(self, value):

@@ -111,7 +111,9 @@ def test(typed):
     """Draw samples from a trained run."""
     with open_run(typed) as model:
         model.test(typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'))
-    print('To play with both networks in a browser:', command_line({**typed, 'phase': 'export'}))
+    ignored = [name for name in (*options_of('sampling'), 'sample_seed') if name != 'weights']
+    exported = {name: value for name, value in typed.items() if name not in ignored}
+    print('To play with both networks in a browser:', command_line({**exported, 'phase': 'export'}))
 
 
 def evaluate(typed):
@@ -126,6 +128,9 @@ def evaluate(typed):
 
 def export(typed):
     """Write the generator of a trained run as a SavedModel, and the playground."""
+    if 'label' in typed:
+        raise UserError('--label requires --phase test or eval: omit it, because the exported generator has an input '
+                        'for the class')
     with open_run(typed) as model:
         from evaluation import phases
         phases.export(model, typed.get('checkpoint', 'latest'))
@@ -165,16 +170,15 @@ def select_run(typed):
     from storage.run import RunNotFound, find_runs, list_names, report_unknown_keys
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
     wanted = wanted_options(typed)
-    if 'label' in typed:
-        wanted.setdefault('conditional', True)
     if 'name' in typed:
         wanted['name'] = typed['name']
-    try:
-        run, *others = find_runs(checkpoint_dir, wanted)
-    except RunNotFound as error:
-        if 'label' not in typed:
-            raise
-        raise UserError(f'--label {typed["label"]} requires a run with --conditional true: {error}') from error
+    runs = find_runs(checkpoint_dir, wanted)
+    if 'label' in typed:
+        try:
+            runs = find_runs(checkpoint_dir, {'conditional': True, **wanted})
+        except RunNotFound as error:
+            raise UserError(f'--label {typed["label"]} requires a run with --conditional true: {error}') from error
+    run, *others = runs
     report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
     if others:
         print(f'Run: {run.name}, the latest of {1 + len(others)} matching runs; choose another with --name: '

@@ -26,8 +26,8 @@ def check_tensor(x):
     """Raise TypeError if the input of a layer is not a tensor, for example because it is an array."""
     if not tf.is_tensor(x):
         raise TypeError('the networks accept tensors, not arrays: call model.sample(z) for images, '
-                        'model.attention_maps(images=images) for maps, or model.sess.run(model.d_output, '
-                        "{model.inputs: images}) for the discriminator's output")
+                        "model.attention_maps(images=images) for maps, or model.judge(images) for the discriminator's "
+                        'output')
 
 
 def initializer(stddev, normal):

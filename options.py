@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 import os
 import re
 import sys
@@ -172,7 +173,7 @@ GROUPS = 'run', 'network', 'objective', 'data', 'output', 'several workers'
 OPTIONS = {
     'command': [
         Option('phase', 'train', choice('train', 'test', 'eval', 'export', 'compare'), 'run',
-               'train, draw samples, compute scores, write a SavedModel, or compare runs'),
+               'train, draw samples, compute scores, export a SavedModel and a playground, or compare runs'),
         Option('from_name', '', SOURCE, 'run',
                'start the new run --name from another run, given by name, folder, or path of a checkpoint'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
@@ -353,7 +354,12 @@ def parse(arguments=None):
         parser.add_argument(words, dest=name, type=argument_type(ALL[name]), help=argparse.SUPPRESS)
     if arguments is None:
         arguments = sys.argv[1:]
-    typed = vars(parser.parse_args(arguments or ['--help']))
+    namespace, unknown = parser.parse_known_args(arguments or ['--help'])
+    if unknown:
+        similar = difflib.get_close_matches(unknown[0], map(flag, ALL), 1)
+        advice = f'did you mean {similar[0]}?' if similar else '--help lists the options'
+        raise UserError(f'unrecognized arguments: {" ".join(unknown)}: {advice}')
+    typed = vars(namespace)
     for name, value in typed.items():
         if isinstance(value, list):  # argparse's result for --option=--
             raise UserError(f'argument {flag(name)}: expected one argument')

@@ -655,7 +655,9 @@ function buildPage() {
   element('z-dim').textContent = zDim;
   element('colour-field').hidden = channels === 1;
   element('centre').hidden = channels !== 1;
-  element('shortcuts').hidden = Object.values(sides).every(side => side.layers.length === 0);
+  for (const id of ['shortcuts', 'attention-help']) {
+    element(id).hidden = Object.values(sides).every(side => side.layers.length === 0);
+  }
   for (const field of document.querySelectorAll('.class-field')) field.hidden = !conditional;
   for (const side of Object.values(sides)) {
     for (const part of side.findAll('.with-attention')) part.hidden = side.layers.length === 0;

@@ -305,8 +305,9 @@ def find_runs(checkpoint_dir, wanted):
         typed = ''.join(f' {flag(option)} {as_typed(value)}' for option, value in wanted.items())
         if typed:
             typed = f' with{typed}'
-        raise RunNotFound(f'no trained run{typed} in {checkpoint_dir} (existing: {existing}): train one first, with '
-                          '--phase train')
+        choice = 'choose one of these, or ' if runs else ''
+        raise RunNotFound(f'no trained run{typed} in {checkpoint_dir} (existing: {existing}): {choice}train one first, '
+                          'with --phase train')
     return matching
 
 

@@ -608,6 +608,28 @@ def test_attention_maps_of_images_refuse_labels(conditional_tiny):
         conditional_tiny.attention_maps(np.zeros([1, *TINY]), labels=[0])
 
 
+def test_judge_returns_the_output_of_the_discriminator(conditional_tiny):
+    images, labels = np.random.default_rng(0).random([3, *TINY]), [3, 0, 1]
+    feed = {conditional_tiny.inputs: images, conditional_tiny.labels: labels}
+    expected = conditional_tiny.sess.run(conditional_tiny.d_output, feed)
+    np.testing.assert_array_equal(conditional_tiny.judge(images, labels), expected.reshape(3))
+
+
+def test_judge_of_a_conditional_model_requires_labels(conditional_tiny):
+    with pytest.raises(ValueError, match=r'^the model is conditional: use judge\(images, labels\)'):
+        conditional_tiny.judge(np.zeros([1, *TINY]))
+
+
+def test_judge_refuses_labels_without_classes(tiny):
+    with pytest.raises(ValueError, match='^labels require a model with conditional=True: omit labels$'):
+        tiny.judge(np.zeros([1, *TINY]), [0])
+
+
+def test_judge_refuses_images_of_another_range(tiny):
+    with pytest.raises(ValueError, match='^images have values from 255 to 255'):
+        tiny.judge(np.full([1, *TINY], 255.))
+
+
 @pytest.mark.parametrize('network', ['generator', 'discriminator'])
 def test_network_refuses_an_array(tiny, network):
     array = np.zeros([1, *TINY]) if network == 'discriminator' else np.zeros([1, 62])

@@ -438,7 +438,7 @@ def sampled(finished, tmp_path_factory, run_main_in):
 @pytest.mark.slow
 def test_test_prints_the_command_that_writes_the_playground(sampled):
     *_, line = sampled[2].splitlines()
-    assert line == f'To play with both networks in a browser: {sys.executable} main.py --phase export --test_num 3'
+    assert line == f'To play with both networks in a browser: {sys.executable} main.py --phase export'
 
 
 @pytest.fixture(scope='module')
@@ -586,6 +586,17 @@ def test_select_run_requires_classes_for_a_label(tmp_path, typed):
 def test_label_without_a_conditional_run_is_refused(run_main, tmp_path):
     write_fake_run(tmp_path, RUN)
     one_line_error(run_main('--phase', 'test', '--label', 7), '--label 7 requires a run with --conditional true', RUN)
+
+
+def test_label_is_not_blamed_for_another_option(run_main, tmp_path):
+    write_fake_run(tmp_path, RUN, conditional=True)
+    result = run_main('--phase', 'test', '--label', 7, '--seed', 3)
+    one_line_error(result, f'main.py: no trained run with --seed 3 in checkpoint (existing: {RUN}): choose one')
+
+
+def test_label_is_refused_by_export(run_main, tmp_path):
+    write_fake_run(tmp_path, RUN, conditional=True)
+    one_line_error(run_main('--phase', 'export', '--label', 7), '--label requires --phase test or eval')
 
 
 @pytest.mark.parametrize('phase', ['test', 'eval', 'export'])

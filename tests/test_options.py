@@ -109,6 +109,15 @@ def test_parse_refuses_what_is_not_an_option_with_a_value(arguments):
         parse(arguments)
 
 
+@pytest.mark.parametrize('words, advice', [
+    (['--lable', '7'], 'unrecognized arguments: --lable 7: did you mean --label?'),
+    (['--data-dir=x'], 'unrecognized arguments: --data-dir=x: did you mean --data_dir?'),
+    (['7'], 'unrecognized arguments: 7: --help lists the options')])
+def test_parse_suggests_a_similar_option(words, advice):
+    with pytest.raises(UserError, match=f'^{re.escape(advice)}$'):
+        parse(words)
+
+
 @pytest.mark.parametrize('name', ['a', '7.x_y-z', 'a' * 100])
 def test_parse_accepts_a_name(name):
     assert parse([f'--name={name}']) == {'name': name}

@@ -30,7 +30,7 @@ def device_line():
     line = 'Device: CPU, 1 core' if cores == 1 else f'Device: CPU, {cores} cores'
     unit = bfloat16_unit()
     if unit is not None:
-        line += f', bfloat16 in hardware ({unit})'
+        line += f', supports bfloat16 ({unit})'
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible in ('', '-1'):  # the user's choice
         return f'{line} (CUDA_VISIBLE_DEVICES is {visible or "empty"})'

@@ -86,7 +86,7 @@ def test_from_run_leaves_the_default_graph_alone(opened):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ({'name': 'other'}, r'no trained run with --name other in .* \(existing: new, old\): train one first'),
+    ({'name': 'other'}, r'no trained run with --name other in .* \(existing: new, old\): choose one of these, or'),
     ({'name': 'old', 'label': 'cat'}, '--label cat requires a run with --conditional true')], ids=['name', 'label'])
 def test_from_run_reports_what_the_run_lacks(stored, arguments, message):
     with pytest.raises(UserError, match=f'^[^\n]*{message}[^\n]*$'):

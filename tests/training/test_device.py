@@ -55,7 +55,7 @@ def test_device_line_of_one_core(monkeypatch):
 
 def test_device_line_names_the_unit_for_bfloat16(monkeypatch):
     monkeypatch.setattr(device, 'bfloat16_unit', lambda: 'AMX')
-    assert device_line() == 'Device: CPU, 2 cores, bfloat16 in hardware (AMX)'
+    assert device_line() == 'Device: CPU, 2 cores, supports bfloat16 (AMX)'
 
 
 @pytest.mark.parametrize('count, expected', [(1, 'GPU 0, NVIDIA T4'), (3, 'GPU 0 of 3, NVIDIA T4')])
