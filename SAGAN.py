@@ -59,7 +59,17 @@ from training.losses import OBJECTIVES, uniform_noise
 from training.precision import BFLOAT16_GRADIENTS
 from training.progress import ProgressBar
 from training.stop import Stop
-from utils import Stream, draw_labels, draw_z, grid_size, make_folder, proportional_labels, show_all_variables, to_uint8
+from utils import (
+    Stream,
+    check_folder,
+    draw_labels,
+    draw_z,
+    grid_size,
+    make_folder,
+    proportional_labels,
+    show_all_variables,
+    to_uint8,
+)
 
 SAMPLE_PIXELS = 512 * 28 * 28  # maximum number of pixels per call of the sampling graph
 STATISTICS_BATCHES = 12  # batches of images for the batch norm statistics of the averaged weights
@@ -109,8 +119,8 @@ class SAGAN:
         check_image_size(self.kind, *config.image_shape[:2])
         check_worker_share(config.batch_size, self.cluster.size)
         if config.conditional and not config.class_names:
-            raise UserError('--conditional true requires a --dataset with classes: choose another data set, or '
-                            'use --conditional false')
+            raise UserError('--conditional true requires a --dataset with classes: choose another data set, or use '
+                            '--conditional false, also if the option comes from another run')
         self.target_class = target_class(config)
         self.objective = OBJECTIVES[config.gan_type]
         # A gradient penalty is defined per image, but batch norm makes each logit depend on the whole batch.
@@ -373,7 +383,11 @@ class SAGAN:
             self.initialize()
             if source is not None and self.cluster.is_chief and not checkpoint_steps(self.checkpoints.folder):
                 self.config = self.branch(source)
-        lock = self.run.locked() if self.cluster.is_chief else contextlib.nullcontext()
+        lock = contextlib.nullcontext()
+        if self.cluster.is_chief:
+            for folder in self.run.folder, self.run.logs, self.run.results:
+                check_folder(folder)
+            lock = self.run.locked()
         with graph.as_default(), lock:
             step = self.resume()
             config = self.config

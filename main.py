@@ -177,7 +177,8 @@ def select_run(typed):
         try:
             runs = find_runs(checkpoint_dir, {'conditional': True, **wanted})
         except RunNotFound as error:
-            raise UserError(f'--label {typed["label"]} requires a run with --conditional true: {error}') from error
+            raise UserError(f'--label {typed["label"]} requires a run with --conditional true, unlike '
+                            f'{list_names([run.name for run in runs])}: choose another run, or omit --label') from error
     run, *others = runs
     report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
     if others:

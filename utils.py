@@ -131,6 +131,17 @@ def is_abandoned(part):
     return not writer or int(writer[1]) == os.getpid() or not psutil.pid_exists(int(writer[1]))
 
 
+def check_folder(path):
+    """Raise UserError if a folder cannot be created, or exists but is read-only."""
+    existing = os.path.abspath(path)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise UserError(f'{path} cannot be created ({existing} is not a folder): choose another folder')
+    if not os.access(existing, os.W_OK):
+        raise UserError(f'{existing} is read-only: choose another folder, or change its permissions')
+
+
 def make_folder(path):
     """Create a folder unless it exists, and return its path.
 

@@ -121,7 +121,7 @@ def walk(folder):
         with os.scandir(os.path.join(folder, prefix)) as entries:
             for entry in entries:
                 path = prefix + entry.name
-                if entry.name.startswith('.') or PREPARED.fullmatch(path):
+                if entry.name.startswith('.') or PREPARED.fullmatch(entry.name):
                     continue
                 try:
                     info = entry.stat()
@@ -156,7 +156,8 @@ def prepare(path, names, open_file, left_out, shape, prepared):
     labels = read_labels(path, names, images, open_file)
     layout = arrange(images, labels)
     train, test, classes = layout.train, layout.test, layout.classes
-    print(f'Preparing {len(train + test)} images of {path} at {shape[1]} x {shape[0]} pixels (only once)', flush=True)
+    print(f'Preparing {len(train + test)} images of {path} at {shape[1]} x {shape[0]} pixels, only once: the result is '
+          f'stored in {os.path.dirname(prepared)}', flush=True)
     damaged, image_classes, digest = [], [], hashlib.sha256()
     scales, notes, reading = survey_images(open_file, train + test)
     read = functools.partial(read_image, shape=shape, scales=scales)

@@ -165,7 +165,10 @@ def export(model, checkpoint='latest'):
     make_folder(model.run.results)
     folder = f'{model.run.results}/saved_model{suffix}'
     write_saved_model(model, folder)
-    print(f'Generator of step {step}, {model.sampled_weights} weights:\n{folder}', flush=True)
+    config = model.config
+    distribution = 'uniform in [-1, 1]' if config.z_name == 'uniform' else 'standard normal'
+    print(f'Generator of step {step}, {model.sampled_weights} weights (z is [N, {config.z_dim}], {distribution}):\n'
+          f'{folder}', flush=True)
     path = model.run.result_path('playground.html', suffix)
     try:
         write_playground(model, step, path, load_test_images(model))

@@ -15,12 +15,13 @@ from training.precision import session_config
 COMBINED = dict(gan_type=list(OBJECTIVES), attention=['article', 'paper', 'none'], sn=[False, True],
                 conditional=[False, True], n_critic=[1, 2], precision=['float32', 'bfloat16'],
                 ema=[0.9, 0.], z_name=['uniform', 'normal'], augment=[False, True])
-# The values of the last seven options, as indices, for each combination of gan_type and attention.
+# The values of the last seven options, as indices, for each combination of gan_type and attention. With more
+# objectives, the first rows are used again.
 BITS = ['1111110', '1000001', '0000111', '0100010', '1110011', '1001101', '0001101', '0100011', '1111010', '0100011',
         '1011100', '0111001', '1010101', '0001110', '0110001', '1011001', '0111100', '1000111', '1110100', '0001010',
         '1010111']
 ARTICLE_CASES = []
-for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['attention']), BITS, strict=True):
+for (gan_type, attention), bits in zip(itertools.product(OBJECTIVES, COMBINED['attention']), itertools.cycle(BITS)):
     case = {'gan_type': gan_type, 'attention': attention}
     for name, bit in zip(list(COMBINED)[2:], bits, strict=True):
         case[name] = COMBINED[name][int(bit)]

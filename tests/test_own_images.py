@@ -381,7 +381,7 @@ def exports(tmp_path_factory, run_main_in, small_data):
 
 @pytest.mark.slow
 def test_export_prints_the_step_and_the_weights(exports):
-    assert 'Generator of step 8, ema weights:\n' in exports['conditional'][1]
+    assert 'Generator of step 8, ema weights (z is [N, 62], uniform in [-1, 1]):\n' in exports['conditional'][1]
 
 
 @pytest.mark.slow

@@ -171,6 +171,23 @@ def test_make_folder_reports_a_file_in_the_path(tmp_path):
         utils.make_folder(str(tmp_path / 'file' / 'b'))
 
 
+def test_check_folder_creates_nothing(tmp_path):
+    utils.check_folder(str(tmp_path / 'a' / 'b'))
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_folder_reports_a_file_in_the_path(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match='file/b cannot be created .*/file is not a folder.: choose another folder'):
+        utils.check_folder(str(tmp_path / 'file' / 'b'))
+
+
+def test_check_folder_reports_a_read_only_parent(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    with pytest.raises(UserError, match=f'^{tmp_path} is read-only: choose another folder'):
+        utils.check_folder(str(tmp_path / 'a' / 'b'))
+
+
 def test_make_folder_reports_a_read_only_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, mode: False)
     with pytest.raises(UserError, match='is read-only: choose another folder'):

@@ -137,7 +137,7 @@ class Objective(NamedTuple):
     g_loss: Callable
     penalty: Callable | None
     probability: bool  # whether the sigmoid of a logit is the probability that the image is real
-    # The lowest d_loss, without a penalty, of a D with the same logit for all images. None if 0 is not the minimum.
+    # The lowest d_loss, without a penalty, of a D with the same logit for all images. None if no D has a d_loss near 0.
     chance_loss: float | None = None
 
 

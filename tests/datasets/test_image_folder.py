@@ -338,10 +338,16 @@ def test_load_names_the_damaged_image_if_there_is_no_other(folder):
         load(folder, SHAPE)
 
 
+def write_prepared(folder):
+    folder.mkdir()
+    (folder / 'prepared_8x8x1_0123456789abcdef.bytes').touch()
+
+
 UNLISTED = {
     'hidden file': lambda folder: write(folder / '.hidden.png'),
     'hidden folder': lambda folder: write(folder / '.git' / 'a.png'),
     'link to a parent': lambda folder: (folder / 'up').symlink_to('.'),
+    'prepared images of a subfolder': lambda folder: write_prepared(folder / 'a'),
     'pipe': lambda folder: os.mkfifo(folder / 'pipe.png')}
 
 
@@ -597,7 +603,8 @@ def test_load_maps_the_images(prepared):
 def test_load_reports_that_it_prepares(folder, capsys):
     write(folder / 'a.png')
     load(folder, (8, 16, 3))
-    assert capsys.readouterr().out == f'Preparing 1 images of {folder} at 16 x 8 pixels (only once)\n'
+    assert capsys.readouterr().out == (
+        f'Preparing 1 images of {folder} at 16 x 8 pixels, only once: the result is stored in {folder}\n')
 
 
 def test_load_prepares_once(is_prepared_again):

@@ -401,7 +401,8 @@ def test_export_writes_a_graph_of_constants(exported):
 
 
 def test_export_reports_the_folder_and_the_playground(exported, model):
-    assert exported.output == (f'Generator of step 3, ema weights:\n{exported.folder}\n'
+    assert exported.output == ('Generator of step 3, ema weights (z is [N, 62], uniform in [-1, 1]):\n'
+                               f'{exported.folder}\n'
                                f'Playground (open it in a browser):\n{model.run.results}/SAGAN_playground.html\n')
 
 
