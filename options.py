@@ -208,7 +208,7 @@ OPTIONS = {
         Option('d_lr', 0.0002, number(1e-9, 1), 'objective', 'learning rate of the discriminator'),
         Option('beta1', 0.5, number(0, 1), 'objective', "decay rate of Adam's first moment"),
         Option('lr_decay', 'none', choice('none', 'linear'), 'objective',
-               'linear decays both learning rates to zero over the second half of the steps'),
+               'linear: both learning rates decay to zero over the second half of the steps'),
         Option('seed', 0, integer(0, 2**31 - 1), 'run', 'seed of all random numbers in training'),
         Option('gan_type', 'gan', choice(*GAN_TYPES), 'objective', 'objective of both networks'),
         Option('ld', 10., number(0, 1e6), 'objective',
