@@ -722,11 +722,11 @@ class SAGAN:
                 for layer, beta in zip(layers, maps, strict=True)]
 
     def judge(self, images, labels=None):
-        """Return D's output [N] for images: the probability that they are real, or the logit without a probability.
+        """Return D's output [N] for images: the probability that each is real, or else the logit (see build_sampling).
 
         Args:
             images: [N, H, W, C] in [0, 1]. Black is 0 and white is 1.
-            labels: the classes [N] as which a conditional model judges the images.
+            labels: the class [N] of each image. A conditional model requires them.
 
         Raises:
             ValueError: if images or labels have the wrong shape, type or range, or if labels are missing.
@@ -744,8 +744,8 @@ class SAGAN:
     def fixed_gamma(self, value):
         """Set the gamma of every attention layer to this value inside a with block. 0 turns attention off.
 
-        Use the block only for sampling and attention_maps. The batch norm statistics remain those of the learned
-        gammas. The learned gammas are restored at the end.
+        Use the block only for sampling, attention_maps and judge. The batch norm statistics remain those of the
+        learned gammas. The learned gammas are restored at the end.
         """
         if self.statistics_are_stale:
             self.refresh_statistics()
@@ -809,7 +809,7 @@ def checked_images(images, image_shape):
     if images.ndim != 4 or images.shape[1:] != image_shape or len(images) == 0:
         advice = f'use [N, {wanted}] with at least one image'
         if images.ndim == 2 and images.shape != image_shape[:2]:
-            advice += ', or z=z for the maps of the generator'
+            advice += ', or attention_maps(z=z) for the maps of the generator'
         raise ValueError(f'images have the shape {list(images.shape)}: {advice}')
     if not np.issubdtype(images.dtype, np.floating):
         raise ValueError(f'images are {images.dtype}: use floats in [0, 1], for example images / 255 for pixel values '
@@ -826,7 +826,7 @@ def checked_labels(labels, count, num_classes):
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f'labels are {labels.dtype}: use integers from 0 to {num_classes - 1}')
     if labels.shape != (count,):
-        raise ValueError(f'labels have the shape {list(labels.shape)}: use [{count}], one label per z')
+        raise ValueError(f'labels have the shape {list(labels.shape)}: use [{count}], one label per image')
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong) > 0:
         raise ValueError(f'label {wrong[0]} is not a class: use integers from 0 to {num_classes - 1}')

@@ -358,7 +358,7 @@ def parse(arguments=None):
     if unknown:
         similar = difflib.get_close_matches(unknown[0], map(flag, ALL), 1)
         advice = f'did you mean {similar[0]}?' if similar else '--help lists the options'
-        raise UserError(f'unrecognized arguments: {" ".join(unknown)}: {advice}')
+        raise UserError(f'unrecognised arguments: {" ".join(unknown)}: {advice}')
     typed = vars(namespace)
     for name, value in typed.items():
         if isinstance(value, list):  # argparse's result for --option=--

@@ -24,12 +24,12 @@ from utils import atomic_write, enlarge
 
 COLOURS = ('#E69F00', '#56B4E9', '#009E73', '#CC79A7')  # safe for colour-blind readers (Okabe and Ito 2008)
 COMPARED_COLOURS = (*COLOURS, '#000000', '#D55E00', '#0072B2')  # one per run in a comparison
-MARKED_POINTS = 12  # curves with more points have no markers
+MARKED_POINTS = 12  # in a comparison, curves with more points have no markers
 SMOOTHED_ROWS = 10  # rows of the history that a smoothed loss averages
 ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
 MAX_FRAMES = 150
-MAX_FRAME_SIZE = 840  # pixels of the longer side; larger grids consist of equal blocks of 2 x 2 pixels
+MAX_FRAME_SIZE = 840  # pixels of the longer side; enlarged grids above it consist of equal blocks of 2 x 2 pixels
 
 
 ##################################################################################

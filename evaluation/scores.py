@@ -25,7 +25,7 @@ MISSING = {'probabilities': '--features gives no class predictions',
            'labels': 'the run is not conditional',
            'train_features': '--reference holds only statistics',
            'train_labels': '--reference holds no classes',
-           'classes': f'no class has {MIN_FRECHET_IMAGES} samples, test images and training images'}
+           'classes': f'no class has {MIN_FRECHET_IMAGES} of each: samples, test images and training images'}
 
 
 class Row(NamedTuple):

@@ -87,7 +87,7 @@ function mapGrid() {
   return view.direction === 'looks' ? selectedLayer().keys : selectedLayer().positions;
 }
 
-// Return the position of the selected image that is selected first.
+// Return the position to select first on the current image.
 function openingPosition() {
   const layer = selectedLayer(), images = arrays[view.network];
   const ink = inkAt(images.values, offset(images, view.snapshot, view.image), imageShape(), layer.positions);

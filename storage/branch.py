@@ -127,7 +127,7 @@ def run_folder_of(folder):
 
 
 def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'):
-    """Return whether --from text --checkpoint checkpoint is the recorded source of a run, even if it was deleted."""
+    """Return whether --from text --checkpoint checkpoint is the recorded source, even if that was deleted."""
     path, step = split_checkpoint_path(text)
     if step is None and isinstance(checkpoint, int):
         step = checkpoint

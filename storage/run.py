@@ -217,7 +217,7 @@ def read_config(path):
 
 def check_class_counts(class_counts, class_names):
     """Raise ValueError unless class_counts is empty or holds a number of images for each class."""
-    if class_counts == []:  # the data set has no classes
+    if class_counts == []:  # the data set has no classes, or an older config.json lacks the counts
         return
     valid = all(type(count) is int and 0 <= count < 2 ** 31 for count in class_counts)
     if not valid or len(class_counts) != len(class_names) or sum(class_counts) == 0:
@@ -369,7 +369,7 @@ def read_options(folder):
 
 
 def image_shape_of(options, metadata):
-    """Return the shape (H, W, C) of the images of the run that read_options returns.
+    """Return the shape (H, W, C) of a run's images. options and metadata are those that read_options returns.
 
     The config.json of an older run may lack the shape. The options then determine it.
     """

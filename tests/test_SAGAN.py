@@ -556,9 +556,9 @@ def conditional_tiny():
     (['0', '1', '2'], 'labels are <U1: use integers from 0 to 3'),
     ([0, 4, 1], 'label 4 is not a class: use integers from 0 to 3'),
     ([0, 1, -1], 'label -1 is not a class: use integers from 0 to 3'),
-    ([0, 1], r'labels have the shape \[2\]: use \[3\], one label per z'),
-    (2, r'labels have the shape \[\]: use \[3\], one label per z'),
-    ([[0], [1], [2]], r'labels have the shape \[3, 1\]: use \[3\], one label per z')], ids=str)
+    ([0, 1], r'labels have the shape \[2\]: use \[3\], one label per image'),
+    (2, r'labels have the shape \[\]: use \[3\], one label per image'),
+    ([[0], [1], [2]], r'labels have the shape \[3, 1\]: use \[3\], one label per image')], ids=str)
 def test_sampling_refuses_wrong_labels(conditional_tiny, sample, labels, message):
     with pytest.raises(ValueError, match=f'^{message}$'):
         sample(conditional_tiny, draw_z(3, 62, 0), labels)
@@ -586,7 +586,7 @@ def test_attention_maps_of_images_are_those_of_the_discriminator(tiny):
 @pytest.mark.parametrize('images, message', [
     (np.zeros([8, 12, 1]), r'images have the shape \[8, 12, 1\]: use \[N, 8, 12, 1\] with at least one image'),
     (np.zeros([0, *TINY]), r'images have the shape \[0, 8, 12, 1\]: use \[N, 8, 12, 1\] with at least one image'),
-    (np.zeros([3, 62]), r'images have the shape \[3, 62\]: use .* image, or z=z for the maps of the generator'),
+    (np.zeros([3, 62]), r'images have the shape \[3, 62\]: use .* image, or attention_maps.z=z. for the maps of .*'),
     (np.zeros([3, *TINY], np.uint8), 'images are uint8: use floats in .*, for example images / 255 for pixel .*'),
     (np.full([3, *TINY], -0.5), r'images have values from -0.5 to -0.5: use values in \[0, 1\], from black to white'),
     (np.full([3, *TINY], 255.), r'images have values from 255 to 255: use values in \[0, 1\], from black to white')],

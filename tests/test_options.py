@@ -110,9 +110,9 @@ def test_parse_refuses_what_is_not_an_option_with_a_value(arguments):
 
 
 @pytest.mark.parametrize('words, advice', [
-    (['--lable', '7'], 'unrecognized arguments: --lable 7: did you mean --label?'),
-    (['--data-dir=x'], 'unrecognized arguments: --data-dir=x: did you mean --data_dir?'),
-    (['7'], 'unrecognized arguments: 7: --help lists the options')])
+    (['--lable', '7'], 'unrecognised arguments: --lable 7: did you mean --label?'),
+    (['--data-dir=x'], 'unrecognised arguments: --data-dir=x: did you mean --data_dir?'),
+    (['7'], 'unrecognised arguments: 7: --help lists the options')])
 def test_parse_suggests_a_similar_option(words, advice):
     with pytest.raises(UserError, match=f'^{re.escape(advice)}$'):
         parse(words)

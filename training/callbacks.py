@@ -289,10 +289,10 @@ def collapse_advice(config):
 
 
 def variety(images, labels=None):
-    """Return the standard deviation of pixels within a class of images [N, H, W, C], as a root mean square over both.
+    """Return the root mean square, over pixels and classes, of the standard deviation within a class.
 
-    Without labels [N], all images are of one class. Classes with one image do not count. If no class has more, return
-    0.
+    images are [N, H, W, C]. Without labels [N], all images are of one class. Classes with one image do not count. If
+    no class has more, return 0.
     """
     if labels is None:
         labels = np.zeros(len(images))

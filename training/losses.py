@@ -137,7 +137,8 @@ class Objective(NamedTuple):
     g_loss: Callable
     penalty: Callable | None
     probability: bool  # whether the sigmoid of a logit is the probability that the image is real
-    # The lowest d_loss, without a penalty, of a D with the same logit for all images. None if no D has a d_loss near 0.
+    # The lowest d_loss, without a penalty, of a D with the same logit for all images. None if a d_loss near 0 does not
+    # mean that D wins.
     chance_loss: float | None = None
 
 

@@ -75,8 +75,8 @@ def test_evaluate_samples_has_the_scores_that_the_data_allow(evaluated):
 def test_evaluate_samples_reports_what_is_left_out(evaluated):
     dataset, result, _ = evaluated
     if dataset.class_names:
-        assert result.left_out == {
-            'no class has 128 samples, test images and training images': ['mean Fréchet distance within classes']}
+        reason = 'no class has 128 of each: samples, test images and training images'
+        assert result.left_out == {reason: ['mean Fréchet distance within classes']}
     else:
         assert list(result.left_out) == ['the data set has no classes']
 
