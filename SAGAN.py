@@ -290,7 +290,7 @@ class SAGAN:
         """Return this worker's images [B, H, W, C] as D sees them in training, augmented if augment is true.
 
         Args:
-            draw: 0 for real images, 1 for generated ones. They are augmented with different random numbers.
+            draw: 0 for real images and penalties, 1 for generated images. The random numbers of 0 and 1 differ.
         """
         if not self.config.augment:
             return images
@@ -347,7 +347,7 @@ class SAGAN:
             if sampled:
                 with tf.name_scope('averages'):
                     images = self.generator(self.z, reuse=True, labels=labels)
-                    with tf.control_dependencies([images]):
+                    with tf.control_dependencies([images]):  # computing images also moves the batch norm statistics
                         self.move_statistics = update_u(tf.local_variables())
         probability, logit, _ = self.discriminator(self.inputs, is_training=False, reuse=True, labels=self.labels)
         self.d_output = probability if self.objective.probability else logit
@@ -861,7 +861,8 @@ def find_classes(options, metadata, image_shape):
 def learning_rate_scale(config, step):
     """Return the number by which both learning rates are multiplied. step is the number of steps before this one.
 
-    Without --lr_decay, it is 1. With --lr_decay linear, it falls to 0 over the second half of the steps.
+    Without --lr_decay, it is 1. With --lr_decay linear, it falls to 0 over the second half of the steps. If a finished
+    run continues with a larger --epoch, it is larger again.
     """
     if config.lr_decay == 'none':
         return 1.
