@@ -378,7 +378,7 @@ class SAGAN:
             dataset = load_dataset(self.config.dataset_name, self.config.data_dir, self.config.image_shape)
             print(dataset.description, flush=True)
         self.config = self.config_with(dataset)
-        graph = self.sess.graph  # a model of networks.from_run has a graph of its own
+        graph = self.sess.graph  # a model of networks.from_run has its own graph
         with graph.as_default():
             self.initialize()
             if source is not None and self.cluster.is_chief and not checkpoint_steps(self.checkpoints.folder):
@@ -576,7 +576,7 @@ class SAGAN:
         If the checkpoint has no averages, they start at the restored weights. The argument and the errors are load's.
         """
         self.statistics_are_stale = True  # even if loading fails halfway
-        with self.sess.graph.as_default():  # a model of networks.from_run has a graph of its own
+        with self.sess.graph.as_default():  # a model of networks.from_run has its own graph
             loaded = self.checkpoints_for(checkpoint).load(checkpoint)
         if loaded is None:
             return None

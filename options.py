@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -356,6 +355,7 @@ def parse(arguments=None):
         arguments = sys.argv[1:]
     namespace, unknown = parser.parse_known_args(arguments or ['--help'])
     if unknown:
+        import difflib  # not needed otherwise, and --help must be fast
         similar = difflib.get_close_matches(unknown[0], map(flag, ALL), 1)
         advice = f'did you mean {similar[0]}?' if similar else '--help lists the options'
         raise UserError(f'unrecognised arguments: {" ".join(unknown)}: {advice}')

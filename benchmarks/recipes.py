@@ -63,7 +63,8 @@ def train_and_score(folder, name, epochs, iteration, words):
     """Train and score a run, and return its values {column: string}.
 
     distance, score and class_accuracy are those of --phase eval. worst_ratio is the largest ratio of the distance after
-    an epoch to the smallest distance so far. minutes is the time that --phase train takes.
+    an epoch to the smallest distance so far. minutes is the time that --phase train takes. The committed CSV file omits
+    it for runs that shared the machine with other programs.
     """
     start = time.time()
     call_main(folder, '--phase', 'train', '--name', name, '--epoch', epochs, '--iteration', iteration, '--eval_freq',

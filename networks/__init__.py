@@ -24,8 +24,8 @@ def build(sess, network='article', **options):
 def from_run(name=None, checkpoint='latest', checkpoint_dir='checkpoint', **options):
     """Return the model of a trained run, built with the options of its config.json, and restored.
 
-    The model has a graph and a session of its own, model.sess. model.sess.close() frees the memory. The data set is not
-    needed if config.json records the shape and the classes of the images.
+    The model has its own graph and its own session, model.sess. model.sess.close() frees the memory. The data set is
+    not needed if config.json records the shape and the classes of the images.
 
     Args:
         name: the name of the run, or None for the most recently trained one, whose name is printed.

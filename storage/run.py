@@ -225,7 +225,7 @@ def check_class_counts(class_counts, class_names):
 
 
 def read_metadata(options):
-    """Return the DATASET_METADATA in the config.json of the run with these options, or None if there is no file."""
+    """Return the DATASET_METADATA of the run with these options, or None if the run has no config.json."""
     path = os.path.join(options['checkpoint_dir'], run_name(options), 'config.json')
     if not os.path.exists(path):
         return None
