@@ -577,10 +577,10 @@ class SAGAN:
         """
         self.statistics_are_stale = True  # even if loading fails halfway
         with self.sess.graph.as_default():  # a model of networks.from_run has its own graph
-            loaded = self.checkpoints_for(checkpoint).load(checkpoint)
-        if loaded is None:
+            restored = self.checkpoints_for(checkpoint).restore(checkpoint)
+        if restored is None:
             return None
-        step, self.has_averages = loaded
+        step, self.has_averages = restored
         return step
 
     def checkpoints_for(self, checkpoint):

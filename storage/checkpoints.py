@@ -82,7 +82,7 @@ class Checkpoints:
         """Return the number of checkpoints that the folder gains from the given number of saves."""
         return max(0, min(saves, self.keep - len(checkpoint_steps(self.folder))))
 
-    def load(self, checkpoint='latest'):
+    def restore(self, checkpoint='latest'):
         """Restore a checkpoint.
 
         Args:
@@ -99,10 +99,10 @@ class Checkpoints:
         steps = select_steps(existing, checkpoint)
         for step in steps:
             try:
-                return step, self.restore(self.path(step))
+                return step, self.restore_file(self.path(step))
             except tf.errors.OpError as error:
                 if checkpoint_steps(self.folder) != existing:  # a training run has replaced it in the meantime
-                    return self.load(checkpoint)
+                    return self.restore(checkpoint)
                 fallback = '' if step == steps[-1] else ': falling back to the previous one'
                 print(f'{self.path(step)} is damaged ({one_line(error)}){fallback}')
         if not steps:
@@ -111,7 +111,7 @@ class Checkpoints:
             raise UserError(f'all checkpoints in {self.folder} are damaged: delete the folder to start training again')
         raise UserError(f'checkpoint {checkpoint} in {self.folder} is damaged: choose another --checkpoint')
 
-    def restore(self, path):
+    def restore_file(self, path):
         """Restore the checkpoint at path and return whether it has the averages.
 
         Raises:

@@ -160,31 +160,31 @@ def test_check_disk_space_refuses_a_disk_that_is_too_small(checkpoints, free_spa
 # Loading
 ##################################################################################
 
-def test_load_returns_none_without_a_checkpoint(checkpoints):
-    assert checkpoints.load() is None
+def test_restore_returns_none_without_a_checkpoint(checkpoints):
+    assert checkpoints.restore() is None
 
 
-def test_load_restores_the_newest_checkpoint(checkpoints, sess):
+def test_restore_loads_the_newest_checkpoint(checkpoints, sess):
     save_steps(checkpoints, 9, 10)
     assign(sess, 0)
-    assert checkpoints.load() == (10, True)
+    assert checkpoints.restore() == (10, True)
     assert first_values(sess) == [10, 100]
 
 
-def test_load_restores_the_checkpoint_of_a_step(checkpoints, sess):
+def test_restore_loads_the_checkpoint_of_a_step(checkpoints, sess):
     save_steps(checkpoints, 9, 10)
-    assert checkpoints.load(9) == (9, True)
+    assert checkpoints.restore(9) == (9, True)
     assert first_values(sess) == [9, 90]
 
 
-def test_load_of_a_step_without_a_checkpoint_returns_none(checkpoints):
+def test_restore_of_a_step_without_a_checkpoint_returns_none(checkpoints):
     save_steps(checkpoints, 9, 10)
-    assert checkpoints.load(8) is None
+    assert checkpoints.restore(8) is None
 
 
-def test_load_best_restores_the_newest_checkpoint(checkpoints):
+def test_restore_best_restores_the_newest_checkpoint(checkpoints):
     save_steps(checkpoints, 9, 10)
-    assert checkpoints.load('best') == (10, True)
+    assert checkpoints.restore('best') == (10, True)
 
 
 @pytest.fixture
@@ -192,24 +192,24 @@ def replaced(sess, tmp_path, monkeypatch):
     """Checkpoints with step 1 only, which another process replaces with step 2 before step 1 is restored."""
     checkpoints = make_checkpoints(sess, tmp_path / 'SAGAN', keep=1)
     save_steps(checkpoints, 1)
-    restore = checkpoints.restore
+    restore_file = checkpoints.restore_file
 
     def restore_too_late(path):
         monkeypatch.undo()
         save_steps(checkpoints, 2)
-        return restore(path)
+        return restore_file(path)
 
-    monkeypatch.setattr(checkpoints, 'restore', restore_too_late)
+    monkeypatch.setattr(checkpoints, 'restore_file', restore_too_late)
     return checkpoints
 
 
-def test_load_restores_a_checkpoint_that_replaces_the_newest_in_the_meantime(replaced, sess):
-    assert replaced.load() == (2, True)
+def test_restore_loads_a_checkpoint_that_replaces_the_newest_in_the_meantime(replaced, sess):
+    assert replaced.restore() == (2, True)
     assert first_values(sess) == [2, 20]
 
 
-def test_load_does_not_report_a_replaced_checkpoint_as_damaged(replaced, capsys):
-    replaced.load()
+def test_restore_does_not_report_a_replaced_checkpoint_as_damaged(replaced, capsys):
+    replaced.restore()
     assert capsys.readouterr().out == ''
 
 
@@ -245,51 +245,51 @@ def damaged(request, checkpoints):
     return checkpoints, lambda step: damage(f'{checkpoints.path(step)}.{part}')
 
 
-def test_load_falls_back_from_a_damaged_checkpoint(damaged, sess):
+def test_restore_falls_back_from_a_damaged_checkpoint(damaged, sess):
     checkpoints, damage = damaged
     damage(2)
-    assert checkpoints.load() == (1, True)
+    assert checkpoints.restore() == (1, True)
     assert first_values(sess) == [1, 10]
 
 
-def test_load_reports_the_fallback(damaged, capsys):
+def test_restore_reports_the_fallback(damaged, capsys):
     checkpoints, damage = damaged
     damage(2)
-    checkpoints.load()
+    checkpoints.restore()
     line, = capsys.readouterr().out.splitlines()
     assert line.startswith(f'{checkpoints.path(2)} is damaged (')
     assert line.endswith('): falling back to the previous one')
 
 
-def test_load_refuses_if_all_checkpoints_are_damaged(damaged):
+def test_restore_refuses_if_all_checkpoints_are_damaged(damaged):
     checkpoints, damage = damaged
     for step in 1, 2:
         damage(step)
     with pytest.raises(UserError, match='all checkpoints in .* are damaged: delete the folder'):
-        checkpoints.load()
+        checkpoints.restore()
 
 
-def test_load_refuses_a_damaged_checkpoint_of_a_step(damaged, capsys):
+def test_restore_refuses_a_damaged_checkpoint_of_a_step(damaged, capsys):
     checkpoints, damage = damaged
     damage(2)
     with pytest.raises(UserError, match='checkpoint 2 in .* is damaged: choose another --checkpoint'):
-        checkpoints.load(2)
+        checkpoints.restore(2)
     assert 'falling back' not in capsys.readouterr().out
 
 
-def test_load_that_fails_leaves_the_folder_as_it_was(damaged):
+def test_restore_that_fails_leaves_the_folder_as_it_was(damaged):
     checkpoints, damage = damaged
     damage(2)
     before = snapshot(pathlib.Path(checkpoints.folder))
     with pytest.raises(UserError):
-        checkpoints.load(2)
+        checkpoints.restore(2)
     assert snapshot(pathlib.Path(checkpoints.folder)) == before
 
 
-def test_load_does_not_see_a_checkpoint_without_its_index(checkpoints, capsys):
+def test_restore_does_not_see_a_checkpoint_without_its_index(checkpoints, capsys):
     save_steps(checkpoints, 1, 2)
     os.remove(f'{checkpoints.path(2)}.index')
-    assert checkpoints.load() == (1, True)
+    assert checkpoints.restore() == (1, True)
     assert capsys.readouterr().out == ''
 
 
@@ -309,35 +309,35 @@ def save_graph(folder, **shapes):
 @pytest.mark.parametrize('shapes, difference', [
     (dict(weight=[4]), r'weight has shape \[4\] in the checkpoint and \[3\] here'),
     (dict(bias=[3]), 'weight is missing')])
-def test_load_refuses_a_checkpoint_of_another_network(checkpoints, shapes, difference):
+def test_restore_refuses_a_checkpoint_of_another_network(checkpoints, shapes, difference):
     save_graph(checkpoints.folder, **shapes)
     with pytest.raises(UserError, match=fr'model-1 belongs to another network \({difference}\): move it'):
-        checkpoints.load()
+        checkpoints.restore()
 
 
-def test_load_ignores_variables_that_the_graph_lacks(checkpoints, sess):
+def test_restore_ignores_variables_that_the_graph_lacks(checkpoints, sess):
     save_graph(checkpoints.folder, weight=[3], bias=[5])
-    checkpoints.load()
+    checkpoints.restore()
     assert first_values(sess)[0] == 7
 
 
-def test_load_starts_missing_averages_at_the_weights(checkpoints, sess):
+def test_restore_starts_missing_averages_at_the_weights(checkpoints, sess):
     assign(sess, 3)
     save_graph(checkpoints.folder, weight=[3])
-    checkpoints.load()
+    checkpoints.restore()
     assert first_values(sess) == [7, 7]
 
 
-def test_load_reports_missing_averages(checkpoints, capsys):
+def test_restore_reports_missing_averages(checkpoints, capsys):
     save_graph(checkpoints.folder, weight=[3])
-    assert checkpoints.load() == (1, False)
+    assert checkpoints.restore() == (1, False)
     assert capsys.readouterr().out == f'{checkpoints.path(1)} has no averaged weights: using the raw weights\n'
 
 
-def test_load_without_averages_in_the_graph_reports_none(sess, tmp_path, capsys):
+def test_restore_without_averages_in_the_graph_reports_none(sess, tmp_path, capsys):
     save_graph(tmp_path / 'SAGAN', weight=[3])
     tf.get_variable('weight', [3], use_resource=True)
-    assert Checkpoints(sess, str(tmp_path / 'SAGAN'), [], keep=3).load() == (1, False)
+    assert Checkpoints(sess, str(tmp_path / 'SAGAN'), [], keep=3).restore() == (1, False)
     assert capsys.readouterr().out == ''
 
 
