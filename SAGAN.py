@@ -46,6 +46,7 @@ from storage.run import (
     Diverged,
     Run,
     checkpoint_steps,
+    describe_checkpoint,
     image_shape_of,
     list_names,
     list_runs,
@@ -120,7 +121,7 @@ class SAGAN:
         check_worker_share(config.batch_size, self.cluster.size)
         if config.conditional and not config.class_names:
             raise UserError('--conditional true requires a --dataset with classes: choose another data set, or use '
-                            '--conditional false, also if the option comes from another run')
+                            '--conditional false, even if true comes from another run')
         self.target_class = target_class(config)
         self.objective = OBJECTIVES[config.gan_type]
         # A gradient penalty is defined per image, but batch norm makes each logit depend on the whole batch.
@@ -193,7 +194,7 @@ class SAGAN:
             inputs: real images [B, H, W, C] in [0, 1].
             z: noise [B, z_dim].
             labels, z_labels: the classes [B] of inputs and of z, or None unless the model is conditional.
-            step: number of steps before this one.
+            step: number of earlier steps that count towards the warm-up of the moving average.
             batch_number: number of batches before this one. It seeds augmentation and the noise of a penalty.
             lr_scale: number by which both learning rates are multiplied.
 
@@ -265,7 +266,7 @@ class SAGAN:
         self.gammas = gammas_of(attention_layers())
 
     def real_and_fake_logits(self, real, fake, labels, z_labels):
-        """Return D's logits [B, 1] for real and for fake images [B, H, W, C]. D is updated with them."""
+        """Return D's logits [B, 1] for real and for fake images [B, H, W, C], from which the loss of D is computed."""
         if self.config.precision == 'bfloat16':
             # Two passes would convert the large weights and their gradients twice.
             images = tf.concat([real, fake], 0)  # [2B, H, W, C]
@@ -294,7 +295,7 @@ class SAGAN:
         """
         if not self.config.augment:
             return images
-        # The keys of the penalties are not negative. Negative keys are therefore different.
+        # The penalties use non-negative keys. Negative keys never coincide with them.
         key = tf.stack([self.config.seed, -1 - 2 * self.batch_number - draw])
         numbers = uniform_noise([self.cluster.size * tf.shape(images)[0], NUM_RANDOM], key)
         return augment(images, self.cluster.local_shard(numbers))
@@ -394,7 +395,8 @@ class SAGAN:
             if step >= config.last_step:
                 if self.cluster.is_chief and not os.path.exists(self.run.config_path):
                     self.run.write_config(config)
-                print(f'This run is complete at step {step}: choose an --epoch larger than {config.epoch} to continue')
+                print(f'This run is complete at step {step}: choose an --epoch larger than '
+                      f'{step // config.steps_per_epoch} to continue')
                 return
             scorer, callbacks, progress = None, [], ProgressBar()
             if self.cluster.is_chief:
@@ -441,7 +443,10 @@ class SAGAN:
         self.sess.run(tf.variables_initializer(self.averages))
 
     def branch(self, source):
-        """Restore the variables that are shared with a Source, and return the config with the source's metadata.
+        """Restore the variables that are shared with a Source.
+
+        Returns:
+            The config with source, source_step and previous_steps set.
 
         Raises:
             UserError: as in Checkpoints.start_from.
@@ -590,7 +595,7 @@ class SAGAN:
     def missing_checkpoint(self, checkpoint):
         """Return the phrase that reports a missing checkpoint and lists the existing steps."""
         steps = ', '.join(map(str, checkpoint_steps(self.checkpoints.folder))) or 'none'
-        return f'{self.checkpoints_for(checkpoint).folder} has no checkpoint {checkpoint} (steps: {steps})'
+        return f'{self.run.folder} has no {describe_checkpoint(checkpoint)} (steps: {steps})'
 
     ##################################################################################
     # Sampling
@@ -625,7 +630,10 @@ class SAGAN:
         return proportional_labels(count, self.config.label_counts)
 
     def sampled_labels(self, count):
-        """Return labels [count]: the target class, or else each class in turn. Return None without classes."""
+        """Return labels [count]: the target class, or else each class in turn.
+
+        Return None if the run is not conditional.
+        """
         if not self.config.conditional:
             return None
         if self.target_class is not None:
@@ -861,8 +869,8 @@ def find_classes(options, metadata, image_shape):
 def learning_rate_scale(config, step):
     """Return the number by which both learning rates are multiplied. step is the number of steps before this one.
 
-    Without --lr_decay, it is 1. With --lr_decay linear, it falls to 0 over the second half of the steps. If a finished
-    run continues with a larger --epoch, it is larger again.
+    Without --lr_decay, the scale is 1. With --lr_decay linear, the scale falls to 0 over the second half of the steps.
+    It rises again if a finished run continues with a larger --epoch.
     """
     if config.lr_decay == 'none':
         return 1.

@@ -31,7 +31,7 @@ def check_tensor(x):
 
 
 def initializer(stddev, normal):
-    """Return normal(stddev=stddev). If stddev is None, return Xavier-uniform (Glorot and Bengio 2010, eq. 16)."""
+    """Return normal(stddev=stddev), or the initializer of Glorot and Bengio 2010, eq. 16, if stddev is None."""
     return tf.glorot_uniform_initializer() if stddev is None else normal(stddev=stddev)
 
 

@@ -176,8 +176,8 @@ OPTIONS = {
         Option('from_name', '', SOURCE, 'run',
                'start the new run --name from another run, given by name, folder, or path of a checkpoint'),
         Option('checkpoint', 'latest', CHECKPOINT, 'run',
-               'checkpoint that test, eval, export and --from restore; best is the one with the best score (see '
-               '--eval_freq)'),
+               'checkpoint that test, eval, export and --from restore; best is the one with the smallest Fréchet '
+               'distance (see --eval_freq)'),
         Option('recipe', 'article', choice('article', 'fast', 'paper'), 'run',
                "defaults of other options: the article's, those that train fastest, or the paper's (listed in "
                'docs/options.md)'),
@@ -195,7 +195,7 @@ OPTIONS = {
         Option('dataset_name', 'auto', DATASET, 'data',
                'auto is mnist if it is present or can be downloaded, else the built-in digits; NAME is your own data '
                'in --data_dir, or a path'),
-        Option('batch_size', 64, integer(1), 'data', 'images per step'),
+        Option('batch_size', 64, integer(1), 'data', 'images per batch, shared by all workers'),
         Option('z_dim', 62, integer(1), 'network', 'length of the noise vector')],
     'training': [
         Option('precision', 'float32', choice('float32', 'bfloat16'), 'network',
@@ -292,10 +292,10 @@ RECIPES = {
              'lr_decay': 'linear', 'ema': 0.995, 'epoch': 1, 'iteration': 1200, 'precision': 'bfloat16',
              'conditional': None, 'img_size': None}}
 
-# (H, W, C) of the images of each built-in data set. By default, image folders are converted to OWN_SHAPE.
+# (H, W, C) of the images of each built-in data set. By default, image folders are converted to FOLDER_SHAPE.
 SHAPES = {'auto': (28, 28, 1), 'mnist': (28, 28, 1), 'fashion-mnist': (28, 28, 1), 'digits': (28, 28, 1),
           'cifar10': (32, 32, 3), 'cifar100': (32, 32, 3)}
-OWN_SHAPE = 64, 64, 3
+FOLDER_SHAPE = 64, 64, 3
 
 
 def flag(name):
@@ -528,7 +528,7 @@ def normalized(name, value):
 
 def default_shape(dataset_name):
     """Return the native shape (H, W, C) of a built-in data set, or that of an image folder for any other name."""
-    return SHAPES.get(dataset_name, OWN_SHAPE)
+    return SHAPES.get(dataset_name, FOLDER_SHAPE)
 
 
 def shape_of(options, native_shape):

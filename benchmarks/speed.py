@@ -1,4 +1,4 @@
-"""Measure the speed of training and sampling in one process: python -m benchmarks.speed
+"""Measure the speed of training, sampling, attention and the attention page: python -m benchmarks.speed
 
 The variants take turns (A B C A B C ...), so that other load on the machine affects all of them alike. The times are
 medians. The output is Markdown.
@@ -59,9 +59,9 @@ def two_call_step(model):
 def step_gflop(batch_size):
     """Return the GFLOP of a training step, with 2 FLOP per multiplication in a convolution or matrix product.
 
-    If a forward pass takes G FLOP in the generator and D in the discriminator, a step takes 3 G + 8 D. G runs forward
-    and backward to its weights and inputs. D runs forward on real images, on fake images, and on fake images again
-    after its update. The first two passes run backward to the weights and inputs, the third only to the inputs.
+    If a forward pass takes g FLOP in G and d FLOP in D, a step takes 3 g + 8 d. G runs forward and backward to its
+    weights and inputs. D runs forward on real images, on fake images, and on fake images again after its update. The
+    first two passes run backward to the weights and inputs, the third only to the inputs.
     """
     with tf.Graph().as_default(), tf.Session() as sess:
         model = SAGAN(sess)
@@ -167,8 +167,8 @@ def whole_loop(blocks=2, steps=300):
     return np.mean(loop), np.mean(bare)
 
 
-def stand_in_loop(seconds=0.01, size=128, blocks=3, steps=500):
-    """Compare the training loop with bare steps of a fast GPU, for which a pause stands in.
+def loop_with_pauses(seconds=0.01, size=128, blocks=3, steps=500):
+    """Compare the training loop with bare steps. A pause replaces each step, to simulate a fast GPU.
 
     The loop prepares batches of 64 colour images, prints and records. It draws and saves only at the end of a block.
 
@@ -258,7 +258,7 @@ def seconds_per_step(folder, cores, batch_size, workers=1, steps=40):
 def print_workers(rounds=2):
     """Print the rates of one process and of two workers, measured alternately."""
     print('\n| batch size | 1 process, 1 core | 2 workers, 1 core each | 1 process, 2 cores | 2 workers : 2 cores | '
-          'share of averaging |\n' + '|---' * 6 + '|')
+          'share of time spent averaging |\n' + '|---' * 6 + '|')
     with tempfile.TemporaryDirectory() as folder:
         os.makedirs(f'{folder}/digits')
         make_digits(f'{folder}/digits', train=2000, test=100)
@@ -302,7 +302,7 @@ def main():
     gflop = step_gflop(64)
     products = {name: 2 * size ** 3 / times[name] / 1e9 for name in ('product', 'product bfloat16')}
 
-    print('| training at batch 64 | s per step | images/s | ratio | GFLOP/s | of a matrix product |')
+    print('| training at batch 64 | s per step | images/s | ratio | GFLOP/s | relative to a matrix product |')
     print('|---|---|---|---|---|---|')
     for name, label, product in [('two', 'two calls per step, as in the lineage', 'product'),
                                  ('fused', 'one call per step', 'product'),
@@ -311,17 +311,17 @@ def main():
                                  ('average bfloat16', 'with moving average', 'product bfloat16')]:
         print(f'| {label} | {times[name]:.3f} | {64 / times[name]:.0f} | {times["two"] / times[name]:.2f} | '
               f'{gflop / times[name]:.0f} | {gflop / times[name] / products[product]:.0%} |')
-    print(f'\nA step is {gflop:.1f} GFLOP; a {size} x {size} matrix product runs at {products["product"]:.0f} GFLOP/s '
-          f'in float32 and {products["product bfloat16"]:.0f} in bfloat16.')
-    print(f'\nSampling: {64 / times["sample 64"]:.0f} images/s at batch 64, '
-          f'{1000 / times["sample 1000"]:.0f} for 1000.')
+    print(f'\nA step takes {gflop:.1f} GFLOP. A {size} x {size} matrix product runs at {products["product"]:.0f} '
+          f'GFLOP/s in float32 and {products["product bfloat16"]:.0f} in bfloat16.')
+    print(f'\nSampling: {64 / times["sample 64"]:.0f} images/s for 64 images, '
+          f'{1000 / times["sample 1000"]:.0f} images/s for 1,000.')
 
     print_ratios()
     print_workers()
     loop, bare = whole_loop()
     print(f'\nThe training loop takes {loop:.3f} s per step, the bare step {bare:.3f} s: the loop reaches '
           f'{bare / loop:.0%} of the rate of bare steps.')
-    loop, bare = stand_in_loop()
+    loop, bare = loop_with_pauses()
     print(f'\nWith a pause of {1e3 * bare:.1f} ms in place of the step, and 128 x 128 x 3 images, the loop reaches '
           f'{bare / loop:.0%} of the rate of bare pauses.')
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from datasets import cifar, idx, image_folder, npz, sources
 from datasets.dataset import Dataset, dataset_digest, describe
 from datasets.sources import CLASS_NAMES
-from options import OWN_SHAPE, SHAPES, UserError, last_component
+from options import FOLDER_SHAPE, SHAPES, UserError, last_component
 
 # The formats in the order in which they are tried. A format that reads arrays is a module with these functions:
 # matches(path)       whether a path holds data of this format; the path need not exist
@@ -68,7 +68,7 @@ def native_shape(name, data_dir='data'):
     path, data_format = locate(name, data_dir)
     if data_format is None:
         raise not_found(path)
-    return OWN_SHAPE if data_format is image_folder else data_format.native_shape(path)
+    return FOLDER_SHAPE if data_format is image_folder else data_format.native_shape(path)
 
 
 def load_dataset(name, data_dir='data', shape=None, limit=None):

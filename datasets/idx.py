@@ -95,7 +95,7 @@ def find_prefix(parent, prefix):
 
 
 def file_name(prefix, split, kind):
-    """Return MNIST's name of an uncompressed file, or EMNIST's if there is a prefix."""
+    """Return the name of an uncompressed file of MNIST, or of EMNIST if there is a prefix."""
     name = FILES[ROLES.index((split, kind))]
     return f'{prefix}-{name.replace("t10k", "test")}' if prefix else name
 
@@ -127,7 +127,7 @@ def choose_data_set(path):
 
 
 def missing_files(folder):
-    """Return the names among FILES that an MNIST folder holds neither plain nor gzipped."""
+    """Return those of FILES that an MNIST folder lacks, both plain and gzipped."""
     files = find_in_folder(folder).get('', {})
     return [name for name, role in zip(FILES, ROLES, strict=True) if role not in files]
 
@@ -185,7 +185,7 @@ def read_mapping(files, prefix):
                 names[label] = name
             except (ValueError, IndexError, OverflowError) as error:
                 raise UserError(f'{paths[0]} is damaged (the line {line.strip()!r} is not a label and a character '
-                                'code): correct it, or move it away to number the classes') from error
+                                'code): correct it, or move it away to use the labels as class names') from error
     return names
 
 

@@ -57,8 +57,8 @@ def load(path, shape):
     changes, the images are prepared again. Several processes may prepare them at the same time.
 
     Raises:
-        UserError: if there is no training image, if only the held-out folder has a class, or if a label or zip file is
-            damaged.
+        UserError: if there is no training image, if a class occurs only in the held-out folder, or if a label or zip
+            file is damaged.
     """
     if os.path.isdir(path):
         files, open_file = sorted(walk(path)), functools.partial(open_in_folder, path)

@@ -77,7 +77,7 @@ def arrange(paths, labels):
         paths = [path for path in paths if path in labels.classes]
     train, test, val = ([path for path in paths if split_of[path] == split] for split in ('train', 'test', 'val'))
     if not train:
-        raise UserError(f'{sources} has no labels for training images: add labels for {folders["train"]}')
+        raise UserError(f'no labels for training images in {sources}: add labels for {folders["train"]}')
     if test and val:
         notes.append(f'The {len(val)} images in {folders["val"]} are not used, because test images are in '
                      f'{folders["test"]}')
@@ -173,7 +173,11 @@ def classes_of_folders(inner):
 
 
 def stray_images(inner):
-    """Return [note] if images {path: name} beside the class folders are the only reason for no classes, else []."""
+    """Return a list with a note if images beside the class folders are the only reason for no classes, else [].
+
+    Args:
+        inner: {path: name} of the images.
+    """
     stray = [path for path, name in inner.items() if '/' not in name]
     rest = {path: name for path, name in inner.items() if '/' in name}
     if not stray or not rest or not classes_of_folders(strip_common_folders(rest, [list(rest)])):

@@ -42,7 +42,8 @@ class ImageFolder(NamedTuple):
 def prepared_folder(path):
     """Return the folder for the prepared files of a folder or zip file.
 
-    It is that folder, or <name>.prepared beside a zip file, or a folder in the user's cache if these are read-only.
+    This is the folder itself, or <name>.prepared beside a zip file. If that place is read-only, it is a folder in the
+    user's cache.
     """
     is_zip = not os.path.isdir(path)
     if os.access(os.path.dirname(os.path.abspath(path)) if is_zip else path, os.W_OK):

@@ -178,7 +178,11 @@ def free_addresses(count):
 
 
 def gpu_of(index):
-    """Return the GPU of the worker with this number on its machine. If there are fewer GPUs, workers share them."""
+    """Return the GPU of the worker with this number on its machine.
+
+    If CUDA_VISIBLE_DEVICES lists fewer GPUs than there are workers, workers share them. If it is not set, a worker
+    without a GPU of its number has none.
+    """
     gpus = os.environ.get('CUDA_VISIBLE_DEVICES', str(index)).split(',')
     return gpus[index % len(gpus)]
 
@@ -186,7 +190,7 @@ def gpu_of(index):
 def start_worker(addresses, index, options, error_file):
     """Run the command line of this process as worker number index.
 
-    The worker gets an equal share of the cores (only on Linux), and GPU number index if there is one.
+    The worker gets an equal share of the cores (only on Linux), and the GPU that gpu_of returns.
 
     Args:
         addresses: 'host:port' of each worker.

@@ -32,7 +32,7 @@ def read_step():
         (addresses, index) as launcher.read_task returns them.
 
     Raises:
-        UserError: if the tasks are not numbered node by node, which is Slurm's default.
+        UserError: if the tasks are not numbered node by node. By default, Slurm numbers them so.
     """
     environ = os.environ
     first_port = step_port(int(environ['SLURM_JOB_ID']), int(environ['SLURM_STEP_ID']))

@@ -27,13 +27,13 @@ def classifier(x, num_classes, is_training, reuse=False):
         Features [B, 128] and logits [B, num_classes].
     """
     with tf.variable_scope('classifier', reuse=reuse, use_resource=True):
-        x = tf.nn.relu(bn(conv2d(x, 32, 3, 3, 1, 1, name='c_conv1'), is_training, 'c_bn1'))  # [B, 28, 28, 32]
-        x = tf.nn.relu(bn(conv2d(x, 64, 3, 3, 2, 2, name='c_conv2'), is_training, 'c_bn2'))  # [B, 14, 14, 64]
-        x = tf.nn.relu(bn(conv2d(x, 128, 3, 3, 2, 2, name='c_conv3'), is_training, 'c_bn3'))  # [B, 7, 7, 128]
-        while max(x.shape.as_list()[1:3]) > 8:  # images larger than 32 x 32 need more layers to shrink to 8 x 8
+        x = tf.nn.relu(bn(conv2d(x, 32, 3, 3, 1, 1, name='c_conv1'), is_training, 'c_bn1'))  # [B, H, W, 32]
+        x = tf.nn.relu(bn(conv2d(x, 64, 3, 3, 2, 2, name='c_conv2'), is_training, 'c_bn2'))  # [B, H/2, W/2, 64]
+        x = tf.nn.relu(bn(conv2d(x, 128, 3, 3, 2, 2, name='c_conv3'), is_training, 'c_bn3'))  # [B, H/4, W/4, 128]
+        while max(x.shape.as_list()[1:3]) > 8:  # images larger than 32 x 32 need more layers to shrink to at most 8 x 8
             height = x.shape.as_list()[1] // 2
             x = conv2d(x, 128, 3, 3, 2, 2, name=f'c_conv_{height}')
-            x = tf.nn.relu(bn(x, is_training, f'c_bn_{height}'))  # [B, H/2, W/2, 128]
+            x = tf.nn.relu(bn(x, is_training, f'c_bn_{height}'))  # [B, H/8, W/8, 128], then [B, H/16, W/16, 128], ...
         x = linear(tf.reshape(x, [-1, math.prod(x.shape.as_list()[1:])]), 128, 'c_fc4')
         features = tf.nn.relu(bn(x, is_training, 'c_bn4'))  # [B, 128]
         return features, linear(features, num_classes, 'c_fc5')
@@ -177,8 +177,8 @@ def require_samples(count, minimum, failure, fix='increase --eval_num'):
     """Raise UserError if count is below a minimum.
 
     Args:
-        failure: what cannot be done with so few samples.
+        failure: what cannot be done with so few images.
         fix: how to get more of them.
     """
     if count < minimum:
-        raise UserError(f'{failure} (at least {minimum} samples are needed, not {count}): {fix}')
+        raise UserError(f'{failure} (at least {minimum} images are needed, not {count}): {fix}')

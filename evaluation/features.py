@@ -122,8 +122,8 @@ def check_reference(reference, extract, images):
     features, _ = extract(images)
     expected, size = len(reference.statistics.mean), features.shape[1]
     if size != expected:
-        raise UserError(f'--reference {reference.name} is from another network (its features have {expected} numbers, '
-                        f'those of --features have {size}): pass statistics of the same network')
+        raise UserError(f'--reference {reference.name} is from another network (its features have {expected} '
+                        f'dimensions, those of --features have {size}): pass statistics of the same network')
 
 
 def load_reference(path):

@@ -29,7 +29,7 @@ SMOOTHED_ROWS = 10  # rows of the history that a smoothed loss averages
 ROW_HEIGHT, SECTION_TITLE_HEIGHT, COLOUR_BAR_HEIGHT = 1.7, 0.35, 0.65  # in the attention figure, in inches
 # All frames of an animation are in memory at once.
 MAX_FRAMES = 150
-MAX_FRAME_SIZE = 840  # pixels of the longer side; enlarged grids above it consist of equal blocks of 2 x 2 pixels
+MAX_FRAME_SIZE = 840  # pixels of the longer side; halving a larger grid loses nothing if enlarge() has doubled it
 
 
 ##################################################################################
@@ -178,7 +178,7 @@ def draw_comparison(histories):
                           marker='.' if len(points) <= MARKED_POINTS else '')
         if column == 'frechet_distance':
             axis.set_yscale('log')  # the distances of the first epochs are much larger
-            axis.yaxis.set_major_formatter(LogFormatter())  # 10 instead of a power of 10 in large type
+            axis.yaxis.set_major_formatter(LogFormatter())  # 10 instead of 10^1, which would be in larger type
             axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
         axis.set_title(title, fontsize=10, loc='left')
         axis.grid(alpha=0.3)

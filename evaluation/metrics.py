@@ -15,7 +15,7 @@ from scipy.special import entr, rel_entr
 
 from evaluation.classifier import require_samples
 
-MIN_FRECHET_IMAGES = 128  # as many as the classifier's features; with fewer, the covariance is singular
+MIN_FRECHET_IMAGES = 128  # the number of the classifier's features; fewer images say too little about the covariance
 MIN_NEIGHBOUR_IMAGES = 50
 NEIGHBOUR_IMAGES = 5000  # images of each set that precision, recall, density and coverage use
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
@@ -68,8 +68,9 @@ def kernel_distance(a, b, subsets=KID_SUBSETS, size=None, seed=0):
     images. It can be negative.
 
     Args:
-        size: images of each set in a subset, without repetition. By default, this is half of the smaller set, and at
-            most 1,000. Larger subsets of a small set would be nearly equal, and the deviation too small.
+        size: number of images that a subset draws from each set, without replacement. By default, this is half of the
+            smaller set, and at most 1,000. Larger subsets of a small set would be nearly equal, and the deviation too
+            small.
     """
     if size is None:
         size = min(KID_SUBSET_SIZE, len(a) // 2, len(b) // 2)

@@ -25,7 +25,7 @@ MISSING = {'probabilities': '--features gives no class predictions',
            'labels': 'the run is not conditional',
            'train_features': '--reference holds only statistics',
            'train_labels': '--reference holds no classes',
-           'classes': f'no class has {MIN_FRECHET_IMAGES} of each: samples, test images and training images'}
+           'classes': f'no class has {MIN_FRECHET_IMAGES} samples, as many test images and as many training images'}
 
 
 class Row(NamedTuple):
@@ -283,4 +283,4 @@ def caution(samples, test_images):
     if count < FEW_IMAGES:
         return (f'{limited}With only {count} images, Fréchet distances are too large, and recall and coverage too '
                 f'small: compare them only with scores of {count} images. KID has no such bias')
-    return f'{limited}Compare only scores of the same classifier and the same numbers of images'
+    return f'{limited}Compare only scores of the same classifier or features, and of the same numbers of images'

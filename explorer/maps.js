@@ -159,7 +159,7 @@ function drawImage(canvas, painted, scale) {
   return context;
 }
 
-// Draw the weights of a grid over the image in a context. The weight top has the brightest colour.
+// Draw the weights of a grid over the image in a context. Weights of the value top have the brightest colour.
 function drawMap(context, weights, top, grid, positions) {
   const span = cellSpan(grid, positions), {width, height} = context.canvas;
   const map = paint(grid[0], grid[1], i => viridis(weights[i] / top));

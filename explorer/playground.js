@@ -16,8 +16,8 @@ const conditional = playground.class_names.length > 0;
 
 // ---- The two sides
 
-// A side is a network with its input and its results. Inputs, lists of gammas and results are replaced, never
-// changed, so that a result belongs to the current input if it refers to the same object.
+// A side is a network with its input and its results. Inputs, lists of gammas and results are replaced, never modified
+// in place. A result is current if it refers to the input and the list of gammas of its side.
 function makeSide(network) {
   const root = element(network), layers = playground.layers[network];
   return {

@@ -101,7 +101,7 @@ def add_binary(graph, name, a, b, shape):
 
 
 def repeated(graph, x, shape):
-    """Return x in a form that graph.js can broadcast to this shape: without leading axes, the shapes agree."""
+    """Return x in a form that graph.js can broadcast to this shape: only leading axes are missing or have size 1."""
     first = next((axis for axis, size in enumerate(x.shape) if size > 1), len(x.shape))
     if x.shape[first:] == shape[len(shape) - len(x.shape) + first:]:
         return x

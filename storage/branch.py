@@ -25,6 +25,7 @@ from storage.run import (
     check_not_interrupted,
     checkpoint_steps,
     checkpoints_of,
+    describe_checkpoint,
     has_options,
     image_shape_of,
     list_names,
@@ -34,7 +35,7 @@ from storage.run import (
     select_steps,
 )
 
-SUBFOLDERS = MODEL, 'best'  # of a run's folder that hold checkpoints
+SUBFOLDERS = MODEL, 'best'  # the subfolders of a run's folder that hold checkpoints
 
 
 class Source(NamedTuple):
@@ -103,8 +104,8 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
     steps = select_steps(existing, checkpoint)
     if not steps:
         listed = ', '.join(map(str, existing)) or 'none'
-        raise UserError(f'{checkpoints} has no checkpoint {checkpoint} (steps: {listed}): choose another --checkpoint '
-                        'or another run')
+        raise UserError(f'{checkpoints} has no {describe_checkpoint(checkpoint)} (steps: {listed}): choose another '
+                        '--checkpoint or another run')
     options, metadata = read_options(run_folder) or ({**ARTICLE, 'dataset_name': 'auto'}, {})
     return Source(run_folder, checkpoints, tuple(steps), options, metadata)
 
@@ -144,7 +145,8 @@ def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'
 def inherited_options(source, dataset_name=None):
     """Return the options that a new run inherits from a source. Typed options take precedence.
 
-    The images of another data set are converted to the shape of the source's images, so that its weights fit.
+    If the source's images are square, images of another data set are converted to their shape, so that the weights of
+    the source fit.
 
     Args:
         dataset_name: the data set of the new run, or None for that of the source.
@@ -191,7 +193,7 @@ def choose_start(typed):
     """
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
     if 'checkpoint' in typed and 'from_name' not in typed:
-        raise UserError('--checkpoint requires --from with --phase train (training resumes from the newest '
+        raise UserError('--checkpoint requires --from if --phase is train (otherwise training resumes from the newest '
                         f'checkpoint). {branch_advice(typed)}')
     if 'from_name' in typed and 'name' not in typed:
         raise UserError('--from requires the name of the new run: add --name')

@@ -1,4 +1,4 @@
-"""The history of a run: a CSV file with one row for each step that is printed or scored."""
+"""The history of a run: a CSV file with one row every --print_freq steps, and one for each step that is scored."""
 
 import contextlib
 import os

@@ -29,7 +29,7 @@ from options import (
 from utils import is_abandoned, make_folder, write_json
 
 MODEL = 'SAGAN'  # the names of a run's files start with it
-MAX_LISTED = 3  # maximum number of runs in a message
+MAX_LISTED = 3  # maximum number of names in a message
 
 
 class RunNotFound(UserError):
@@ -149,7 +149,7 @@ class Run:
         return {name: metadata[name] for name in SOURCE_METADATA if name in metadata}
 
     def is_older_than_augment(self):
-        """Return whether this run has a checkpoint, but its config.json has no option augment."""
+        """Return whether this run has a checkpoint, but no config.json with the option augment."""
         if not checkpoints_of(self.folder):
             return False
         return not os.path.exists(self.config_path) or 'augment' not in read_config(self.config_path)[0]
@@ -216,7 +216,7 @@ def read_config(path):
 
 
 def check_class_counts(class_counts, class_names):
-    """Raise ValueError unless class_counts is empty or holds a number of images for each class."""
+    """Raise ValueError unless class_counts is empty or holds one image count per class."""
     if class_counts == []:  # the data set has no classes, or an older config.json lacks the counts
         return
     valid = all(type(count) is int and 0 <= count < 2 ** 31 for count in class_counts)
@@ -264,6 +264,11 @@ def select_steps(steps, checkpoint):
     if checkpoint == 'best':  # its folder holds no others
         return steps[:1]
     return [step for step in steps if step == checkpoint]
+
+
+def describe_checkpoint(checkpoint):
+    """Return the phrase for a value of --checkpoint: 'latest checkpoint', 'best checkpoint' or 'checkpoint <step>'."""
+    return f'{checkpoint} checkpoint' if checkpoint in ('latest', 'best') else f'checkpoint {checkpoint}'
 
 
 def checkpoints_of(folder):

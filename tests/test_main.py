@@ -703,7 +703,7 @@ def test_reference_without_features_is_refused(run_main, tmp_path):
 
 @pytest.mark.slow
 def test_eval_refuses_too_few_samples_before_training_the_classifier(trained, run_main, few_statistics):
-    one_line_error(run_main('--phase', 'eval', '--eval_num', 9), 'at least 10 samples are needed, not 9', '--eval_num')
+    one_line_error(run_main('--phase', 'eval', '--eval_num', 9), 'at least 10 images are needed, not 9', '--eval_num')
     assert not (trained / 'checkpoint' / 'classifier_mnist').exists()
 
 

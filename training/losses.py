@@ -125,7 +125,7 @@ def dragan(logits_of, real, fake, key, cluster):
 def r1(logits_of, real, fake, key, cluster):
     """Return the R1 penalty of Mescheder et al. 2018 (arXiv:1801.04406), eq. 9, without the weight gamma.
 
-    The gradient is that with respect to images in [0, 1]. With respect to images in [-1, 1], it would be half as large.
+    The gradient is taken with respect to images in [0, 1]. It would be half as large for images in [-1, 1].
     The arguments are those of wgan_gp. fake and key are not used.
     """
     return tf.reduce_mean(gradient_norm(logits_of, cluster.local_shard(real)) ** 2) / 2

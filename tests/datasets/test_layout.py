@@ -292,7 +292,7 @@ def test_arrange_never_trains_on_a_test_folder_without_labels():
 
 def test_arrange_rejects_labels_of_the_test_folder_only():
     labels = Labels(['labels.csv'], {'test/0.png': 1, 'test/1.png': 2}, [])
-    with pytest.raises(UserError, match='labels.csv has no labels for training images: add labels for train/'):
+    with pytest.raises(UserError, match='no labels for training images in .*labels.csv: add labels for train/'):
         arrange(files('train/', 'test/'), labels)
 
 

@@ -165,7 +165,7 @@ def test_load_classifier_reports_that_it_cannot_save(tmp_path, monkeypatch):
 def test_load_classifier_needs_enough_training_images(tmp_path):
     images, labels = shaded_dataset().train
     dataset = shaded_dataset()._replace(train=(images[:5], labels[:5]))
-    with pytest.raises(UserError, match='at least 6 samples are needed, not 5.*: add training images'):
+    with pytest.raises(UserError, match='at least 6 images are needed, not 5.*: add training images'):
         load_classifier('own', dataset, str(tmp_path))
     assert not os.listdir(tmp_path)
 

@@ -107,8 +107,15 @@ def test_compare_lists_many_runs_in_several_tables(tmp_path, capsys, monkeypatch
 
 def test_compare_reports_equal_options(tmp_path, capsys):
     write_run(tmp_path, 'a')
+    write_run(tmp_path, 'b')
+    out, _ = run_compare(tmp_path, capsys)
+    assert 'All runs have the same options that affect training\n' in out
+
+
+def test_compare_of_one_run_does_not_compare_options(tmp_path, capsys):
+    write_run(tmp_path, 'a')
     out, rows = run_compare(tmp_path, capsys)
-    assert 'All options that affect training are equal\n' in out
+    assert 'All runs' not in out
     assert rows == [{'run': 'a', 'step': '20', 'minutes': '1.5'}]
 
 

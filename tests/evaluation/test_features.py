@@ -168,5 +168,5 @@ def test_load_reference_refuses_damaged_files(reference_path, content):
 def test_check_reference_refuses_features_of_another_size(tmp_path, reference_path, pixels):
     np.savez(reference_path, mu=np.ones(3), sigma=np.eye(3))
     extract = load_features(write_frozen_graph(tmp_path / 'graph.pb'), 3)
-    with pytest.raises(UserError, match='its features have 3 numbers, those of --features have 2'):
+    with pytest.raises(UserError, match='its features have 3 dimensions, those of --features have 2'):
         check_reference(load_reference(reference_path), extract, pixels[:2])

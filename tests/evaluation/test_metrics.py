@@ -240,7 +240,7 @@ def test_scores_do_not_depend_on_the_size_of_blocks(score, rng, monkeypatch):
     lambda: kernel_distance(np.ones([3, 4]), np.ones([9, 4]))],
     ids=['Fréchet distance', 'classifier score', 'precision', 'density', 'KID'])
 def test_scores_need_enough_samples(score):
-    with pytest.raises(UserError, match=r'computed \(at least \d+ samples are needed, not \d\): .*--eval_num'):
+    with pytest.raises(UserError, match=r'computed \(at least \d+ images are needed, not \d\): .*--eval_num'):
         score()
 
 

@@ -75,7 +75,7 @@ def test_evaluate_samples_has_the_scores_that_the_data_allow(evaluated):
 def test_evaluate_samples_reports_what_is_left_out(evaluated):
     dataset, result, _ = evaluated
     if dataset.class_names:
-        reason = 'no class has 128 of each: samples, test images and training images'
+        reason = 'no class has 128 samples, as many test images and as many training images'
         assert result.left_out == {reason: ['mean Fréchet distance within classes']}
     else:
         assert list(result.left_out) == ['the data set has no classes']
@@ -226,7 +226,7 @@ def test_compute_rows_counts_the_training_images(columns):
 
 
 @pytest.mark.parametrize('samples, test_images, words', [
-    (10000, 10000, 'Compare only scores of the same classifier and the same numbers of images'),
+    (10000, 10000, 'Compare only scores of the same classifier or features, and of the same numbers of images'),
     (1000, 10000, 'With only 1000 images, Fréchet distances are too large, and recall and coverage too small: compare '
      'them only with scores of 1000 images. KID has no such bias'),
     (10000, 30, 'There are only 30 test images, so the scores that depend on the number of images use 30 samples, '

@@ -95,7 +95,7 @@ def test_from_run_reports_what_the_run_lacks(stored, arguments, message):
 
 @pytest.mark.slow
 def test_from_run_reports_a_missing_checkpoint(stored):
-    with pytest.raises(UserError, match=r'old/SAGAN has no checkpoint 9 \(steps: 5, 4\): choose one of these'):
+    with pytest.raises(UserError, match=r'old has no checkpoint 9 \(steps: 5, 4\): choose one of these'):
         networks.from_run('old', 9, stored.folder)
 
 
@@ -113,5 +113,5 @@ def test_load_outside_the_graph_of_the_model_restores_another_checkpoint(opened,
 def test_load_that_finds_nothing_lists_steps_and_runs(opened, stored, capsys):
     assert opened.model.load(9) == (False, 0)
     assert capsys.readouterr().out == (
-        f'{stored.folder}/new/SAGAN has no checkpoint 9 (steps: 5, 4): nothing was restored. Trained runs in '
+        f'{stored.folder}/new has no checkpoint 9 (steps: 5, 4): nothing was restored. Trained runs in '
         f'{stored.folder}: new, old\n')
