@@ -188,7 +188,7 @@ def table_line(label, better, values):
     """Return a line of the table. Long values are shortened; compare.csv holds them in full."""
     texts = ['-' if value is None else str(value) for value in values]
     texts = [text if len(text) <= 9 else f'{text[:8]}…' for text in texts]
-    return f'{label:<42.42}{better:<7}{"".join(f"{text:>10}" for text in texts)}'.rstrip()
+    return f'{label:<42.41}{better:<7}{"".join(f"{text:>10}" for text in texts)}'.rstrip()
 
 
 def write_csv(path, names, columns, scores):

@@ -222,11 +222,11 @@ class Metric(NamedTuple):
     """A score. It becomes a row of the table of eval, a key of SAGAN_scores.json and a row of docs/evaluation.md."""
     name: str  # key of SAGAN_scores.json
     title: str
-    detail: str  # completes the title in the table; may contain {reference}, {num_classes} and {max_entropy}
+    detail: str  # completes the title to at most 40 characters; may use {reference}, {num_classes} and {max_entropy}
     better: str  # 'lower' or 'higher'
     meaning: str  # for the documentation
     compute: Callable  # Comparison -> a number, or a pair (mean, standard deviation)
-    needs: tuple = ()  # the arrays of a Comparison that must be known
+    needs: tuple = ()  # the arrays of a Comparison that must be known; scores.MISSING says why one may be unknown
     min_images: int = 1  # with fewer, the score is left out
     max_images: int | None = None  # with more, only the first max_images are used
     same_count: bool = True  # whether both columns must have the same number of images; False for unbiased scores

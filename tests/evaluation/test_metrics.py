@@ -300,6 +300,11 @@ def test_metrics_need_arrays_of_a_comparison():
     assert all(set(metric.needs) <= fields for metric in METRICS)
 
 
+@pytest.mark.parametrize('metric', METRICS, ids=lambda metric: metric.name)
+def test_label_of_a_metric_fits_the_table(metric):
+    assert len(metric.label(reference='the training split', num_classes=1000, max_entropy='6.908')) <= 40
+
+
 def test_comparison_first_keeps_the_reference(comparison):
     part = comparison.first(7)
     assert (len(part.features), len(part.probabilities), len(part.labels)) == (7, 7, 7)

@@ -225,6 +225,10 @@ def test_compute_rows_counts_the_training_images(columns):
         'precision', 'recall', 'density', 'coverage']
 
 
+def test_every_array_that_a_metric_needs_has_a_reason_why_it_may_be_unknown():
+    assert {name for metric in METRICS for name in metric.needs} <= {*scores.MISSING, 'test_features'}
+
+
 @pytest.mark.parametrize('samples, test_images, words', [
     (10000, 10000, 'Compare only scores of the same classifier or features, and of the same numbers of images'),
     (1000, 10000, 'With only 1000 images, Fréchet distances are too large, and recall and coverage too small: compare '
