@@ -43,6 +43,11 @@ class Dataset(NamedTuple):
             return ()
         return tuple(np.bincount(labels, minlength=len(self.class_names)).tolist())
 
+    def of_class(self, label):
+        """Return a Dataset with only the images of one class. The names of all classes are kept."""
+        train, test = ((images[labels == label], labels[labels == label]) for images, labels in (self.train, self.test))
+        return self._replace(train=train, test=test, digest=None)
+
 
 def dataset_digest(dataset):
     """Return a hash that identifies the training split: the known digest, or else the SHA-256 of its arrays."""

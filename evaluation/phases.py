@@ -59,6 +59,8 @@ def test(model, seed=0, checkpoint='latest'):
 def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
     """Score eval_num images and the real test split, and draw some images with their nearest training images.
 
+    Images of a target class are compared only with the images of this class in the data set.
+
     Args:
         features: network whose features are compared, as --features names it, or None for the classifier.
         reference: npz file of statistics to compare with, or None for the training split.
@@ -72,7 +74,11 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
     print(dataset.description, flush=True)
     check_classes(model, dataset)
     report_reading(config, dataset)
-    check_counts(config.eval_num, dataset)
+    compared = dataset
+    if model.target_class is not None:
+        compared = dataset.of_class(model.target_class)
+        print(f'The scores use only images of class {config.class_names[model.target_class]}')
+    check_counts(config.eval_num, compared)
     labels = model.proportional_labels(config.eval_num)
     z = model.draw_z(config.eval_num, seed, Stream.EVAL_Z)
     extract = statistics = None
@@ -81,13 +87,13 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
         if reference is not None:
             statistics = load_reference(reference)
             check_reference(statistics, extract, dataset.test[0][:2])
-    report_plan(model, dataset, z, labels, extract, statistics)
+    report_plan(model, dataset, compared, z, labels, extract, statistics)
     make_folder(model.run.results)
     with Progress(f'Drawing {len(z)} samples', len(z)) as progress:
         images = model.pixels(z, labels, progress)
     if extract is None:
         extract = load_classifier(config.dataset_name, dataset, config.checkpoint_dir)
-    scores = evaluate_samples(images, labels, dataset, extract, statistics)
+    scores = evaluate_samples(images, labels, compared, extract, statistics)
 
     metadata = {'step': step, 'weights': model.sampled_weights, 'seed': seed, 'dataset': config.dataset_name,
                 'eval_num': config.eval_num}
@@ -104,7 +110,7 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
         file_name = 'scores.json'
     print_scores(scores, dataset.class_names, reference_name)
     report_classes(model, scores.classes)
-    print(caution(config.eval_num, len(dataset.test[0])))
+    print(caution(config.eval_num, len(compared.test[0])))
     write_json({**metadata, **as_json(scores)}, model.run.result_path(file_name, suffix))
 
     train_images, images = dataset.train[0], images[:NEIGHBOUR_ROWS]
@@ -114,10 +120,11 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
     print(f'Scores and nearest neighbours:\n{model.run.results}')
 
 
-def report_plan(model, dataset, z, labels, extract=None, reference=None):
+def report_plan(model, dataset, compared, z, labels, extract=None, reference=None):
     """Print what evaluate will do, and roughly how long it takes.
 
     Args:
+        compared: the Dataset to compare with: the whole dataset, or the images of one class.
         z, labels: those of the samples.
         extract: the function that load_features returns, or None for the classifier.
         reference: a Reference, or None for the training split.
@@ -134,9 +141,9 @@ def report_plan(model, dataset, z, labels, extract=None, reference=None):
             # A training step takes about three times as long as a prediction.
             seconds += 3 * feature_seconds * len(train_images) * training_epochs(len(train_images))
             tasks.append('train the classifier')
-    num_images = len(test_images) + len(z)
+    num_images = len(compared.test[0]) + len(z)
     if reference is None:
-        num_images += len(train_images)
+        num_images += len(compared.train[0])
     seconds += feature_seconds * num_images + SCORES_SECONDS
     tasks.append(f'compute features of {num_images} images')
     print(f'Plan: {", ".join(tasks)}, compute the scores: {rough_duration(seconds)}', flush=True)
@@ -148,10 +155,7 @@ def report_classes(model, classes):
     Args:
         classes: those over which frechet_within_classes averages, or None if the model is not conditional.
     """
-    if model.target_class is not None:
-        print(f'All samples are of class {model.config.class_names[model.target_class]}, but they are compared with '
-              'images of all classes')
-    elif classes is not None and 0 < len(classes) < model.config.num_classes:
+    if model.target_class is None and classes is not None and 0 < len(classes) < model.config.num_classes:
         rare = [name for label, name in enumerate(model.config.class_names) if label not in classes]
         print(f'The mean within classes leaves out {list_names(rare)} (fewer than {MIN_FRECHET_IMAGES} samples, test '
               'images or training images)')

@@ -60,7 +60,7 @@ def make_layers(seed, grid=GRID, keys=None, pixels=2, channels=1, count=3):
 
 
 class Page:
-    """A page in the browser: an attention page, unless a method says otherwise."""
+    """A page in the browser. By default, its methods use the elements of the attention page."""
 
     def __init__(self, driver, path, address='', width=1000):
         self.driver = driver

@@ -128,7 +128,7 @@ def test_generator_makes_images_of_any_shape_for_any_batch_size(sess, colour_gen
     assert sess.run(images, {z: draw_z(batch_size, 5, 0)}).shape == (batch_size, 16, 12, 3)
 
 
-def test_generator_attends_to_all_positions_of_a_quarter_of_the_size(sess, colour_generator):
+def test_generator_attends_over_positions_of_a_quarter_of_the_height_and_width(sess, colour_generator):
     z, _, attention_map = colour_generator
     assert sess.run(attention_map, {z: draw_z(7, 5, 0)}).shape == (7, 4 * 3, 4 * 3)
 

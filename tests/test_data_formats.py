@@ -79,7 +79,7 @@ def test_eval_prints_what_it_read_once(letters):
 
 
 @pytest.mark.slow
-def test_notebook_takes_shape_and_classes_from_the_run(letters, monkeypatch):
+def test_build_takes_shape_and_classes_from_the_run(letters, monkeypatch):
     monkeypatch.chdir(letters[0])
     with tf.Graph().as_default(), tf.Session() as sess:
         model = networks.build(sess, dataset_name='letters', batch_size=4, conditional=True, augment=True,

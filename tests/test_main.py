@@ -406,7 +406,7 @@ def test_missing_config_of_a_complete_run_is_restored(trained, run_main, small_d
     path.unlink()
     code, _, _ = run_main('--data_dir', small_data, *QUICK)
     assert code == 0
-    del before['augment']  # the run counts as older than this option, which means false
+    del before['augment']  # the run counts as older than this option, so augment is false
     assert json.loads(path.read_text()) == {**before, 'data_dir': str(small_data)}
 
 

@@ -56,7 +56,7 @@ def test_spectral_norm_converges_to_the_largest_singular_value(rng, shape, axis,
         normalized = spectral_norm(tf.constant(w, tf.float32), axis)
         step = update_u(tf.global_variables())
         sess.run(tf.global_variables_initializer())
-        for _ in range(40):  # each step multiplies the error of sigma by (2 / 3) ** 2
+        for _ in range(40):  # each step multiplies the error of u by (2 / 3) ** 2
             sess.run(step)
         np.testing.assert_allclose(sess.run(normalized), w / 3, rtol=1e-4, atol=1e-6)
 

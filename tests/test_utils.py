@@ -194,7 +194,7 @@ def test_make_folder_reports_a_read_only_folder(tmp_path, monkeypatch):
         utils.make_folder(tmp_path)
 
 
-def test_write_json_can_be_read(tmp_path):
+def test_write_json_writes_a_readable_file(tmp_path):
     content = {'name': 'Füße', 'steps': [1, 2], 'lr': 0.1, 'done': None}
     utils.write_json(content, tmp_path / 'a.json')
     assert json.loads((tmp_path / 'a.json').read_text()) == content and os.listdir(tmp_path) == ['a.json']
@@ -237,7 +237,7 @@ def test_to_uint8_turns_nan_into_0():
     assert utils.to_uint8(np.array([np.nan])).tolist() == [0]
 
 
-# Grids of 1, 4, 64 and 100 images of 28, 32 and 64 pixels.
+# Grids of 1, 4, 64 and 100 images of 28, 32 and 64 pixels, and sides just below and at the limit.
 @pytest.mark.parametrize('side, enlarged', [
     (28, 560), (32, 576), (64, 576), (56, 560), (128, 640), (224, 672), (256, 768), (512, 1024), (280, 560),
     (320, 640), (559, 1118), (560, 560), (640, 640)])
@@ -258,7 +258,7 @@ def test_save_images_writes_an_enlarged_grid(tmp_path):
     assert os.listdir(tmp_path) == ['grid.png']
 
 
-def test_save_images_of_a_diverged_run_is_black(tmp_path):
+def test_save_images_writes_black_for_a_diverged_run(tmp_path):
     utils.save_images(np.full([1, 4, 4, 1], np.nan), (1, 1), str(tmp_path / 'grid.png'))
     assert (imageio.imread(tmp_path / 'grid.png') == 0).all()
 

@@ -301,14 +301,21 @@ def test_description_lists_the_first_ten_classes():
 
 
 ##################################################################################
-# dataset_digest
+# Dataset and dataset_digest
 ##################################################################################
 
 @pytest.mark.parametrize('labels, class_names, class_counts', [
     (np.array([0, 2, 2], np.uint8), ('a', 'b', 'c', 'd'), (1, 0, 2, 0)), (None, (), ())], ids=['classes', 'no classes'])
-def test_class_counts_are_the_training_images_of_each_class(labels, class_names, class_counts):
+def test_class_counts_count_the_training_images_of_each_class(labels, class_names, class_counts):
     split = np.zeros([3, 2, 2, 1], np.uint8), labels
     assert Dataset(split, split, class_names).class_counts == class_counts
+
+
+def test_of_class_keeps_the_images_of_one_class():
+    images, labels = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), np.array([0, 1, 1, 0])
+    dataset = Dataset((images, labels), (images[:3], labels[:3]), ('a', 'b')).of_class(1)
+    assert [(split.ravel().tolist(), labels.tolist()) for split, labels in (dataset.train, dataset.test)] == [
+        ([1, 2], [1, 1]), ([1, 2], [1, 1])]
 
 
 def test_dataset_digest_is_the_sha256_of_images_and_labels():

@@ -23,7 +23,7 @@ def test_kind_of_finds_images_of_more_than_8_bits(image, kind):
 
 @pytest.mark.parametrize('high, bits', [(0, 8), (255, 8), (256, 10), (1023, 10), (1024, 12), (4095, 12), (4096, 14),
                                         (16383, 14), (16384, 16), (65535, 16)])
-def test_choose_scale_returns_the_smallest_number_of_bits(high, bits):
+def test_choose_scale_returns_the_smallest_usual_bit_depth(high, bits):
     assert choose_scale('I', 0, high) == (0, 2 ** bits - 1, bits)
 
 

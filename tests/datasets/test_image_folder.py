@@ -290,7 +290,7 @@ SKIPPED = {
 
 
 @pytest.mark.parametrize('name', SKIPPED)
-def test_load_skips_what_is_not_an_image(folder, monkeypatch, name):
+def test_load_skips_a_file_that_it_cannot_use(folder, monkeypatch, name):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10000)
     write(folder / 'a.png')
     SKIPPED[name](folder / name)

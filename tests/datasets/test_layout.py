@@ -83,22 +83,22 @@ def test_arrange_spreads_classes_of_different_size_evenly(split):
 
 
 ##################################################################################
-# Folders around all images, and images beside the classes
+# Enclosing folders, and images beside the classes
 ##################################################################################
 
 @pytest.mark.parametrize('folder', ['flowers/', 'flowers/flowers/', 'train/'])
-def test_arrange_looks_through_a_folder_around_the_classes(folder):
+def test_arrange_ignores_a_folder_that_encloses_the_classes(folder):
     assert classes_in(arrange(files(f'{folder}a/', f'{folder}b/'), NO_LABELS)) == {'a', 'b'}
 
 
-def test_arrange_looks_through_a_folder_around_the_splits():
+def test_arrange_ignores_a_folder_that_encloses_the_splits():
     layout = arrange(files('data/train/a/', 'data/train/b/', 'data/test/a/', 'data/test/b/'), NO_LABELS)
     assert layout.held_out == 'data/test/' and classes_in(layout) == {'a', 'b'}
     assert all(path.startswith('data/test/') for path in layout.test) and len(layout.test) == 4
 
 
 @pytest.mark.parametrize('train, test', [('images/', 'images/'), ('train/', 'test/')])
-def test_arrange_looks_through_a_folder_in_each_split(train, test):
+def test_arrange_ignores_a_folder_that_encloses_the_classes_of_a_split(train, test):
     layout = arrange(files(f'train/{train}a/', f'train/{train}b/', f'test/{test}a/'), NO_LABELS)
     assert classes_in(layout) == {'a', 'b'}
 
@@ -202,7 +202,7 @@ def test_read_labels_keeps_labels_with_leading_zeros():
 
 @pytest.mark.parametrize('path, name', [('labels.csv', 'data/a.png'), ('labels.csv', 'a.png'),
                                         ('data/labels.csv', 'a.png')])
-def test_read_labels_looks_through_a_folder_around_all_images(path, name):
+def test_read_labels_ignores_a_folder_that_encloses_all_images(path, name):
     assert classes_of(csv_file(f'{name},cat'), path, ['data/a.png', 'data/b.png']) == {'data/a.png': 'cat'}
 
 
@@ -279,7 +279,7 @@ def test_arrange_leaves_out_images_without_a_label():
     assert layout.left_out == [('1.png', 'no label in labels.csv')] and layout.train == ['0.png', '2.png']
 
 
-def test_arrange_leaves_out_an_image_for_one_reason():
+def test_arrange_gives_one_reason_per_image_left_out():
     layout = arrange(['cover.png', 'train/0.png', 'val/0.png'], Labels(['labels.csv'], {'train/0.png': 1}, []))
     assert layout.left_out == [('cover.png', 'outside train/ and val/'), ('val/0.png', 'no label in labels.csv')]
 

@@ -215,7 +215,7 @@ def test_both_workers_have_the_same_bits(smooth_runs):
 @pytest.mark.slow
 @pytest.mark.parametrize('step', [1, 5])
 @pytest.mark.parametrize('network', ['generator', 'discriminator'])
-def test_two_workers_train_the_weights_of_one_process(smooth_runs, network, step):
+def test_two_workers_train_the_same_weights_as_one_process(smooth_runs, network, step):
     single, chief, _ = smooth_runs
     names = [name.removeprefix('0/') for name in single if re.match(f'0/{network}/(?!.*(moving|Exponential))', name)]
     largest_change = max(abs(single[f'{step}/{name}'] - single[f'0/{name}']).max() for name in names)
@@ -227,7 +227,7 @@ def test_two_workers_train_the_weights_of_one_process(smooth_runs, network, step
 
 @pytest.mark.slow
 @pytest.mark.parametrize('step', [1, 5])
-def test_two_workers_move_the_statistics_of_one_process(smooth_runs, step):
+def test_two_workers_update_the_moving_statistics_as_one_process_does(smooth_runs, step):
     single, chief, _ = smooth_runs
     names = [name for name in single if re.match(f'{step}/.*moving_(mean|variance)$', name)]
     assert names
@@ -238,7 +238,7 @@ def test_two_workers_move_the_statistics_of_one_process(smooth_runs, step):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('step', [1, 5])
-def test_two_workers_report_the_losses_of_one_process(smooth_runs, step):
+def test_two_workers_report_the_same_losses_as_one_process(smooth_runs, step):
     single, chief, _ = smooth_runs
     names = [name for name in single if name.startswith(f'{step}/loss/')]
     assert len(names) >= 6

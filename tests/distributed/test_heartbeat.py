@@ -124,7 +124,7 @@ def test_finished_worker_is_not_lost(start_cluster):
     assert chief.find_loss() is None
 
 
-def test_worker_names_a_worker_that_has_restarted_after_an_error_of_tensorflow(start, start_cluster, messages):
+def test_worker_names_a_restarted_worker_once_tensorflow_reports_an_error(start, start_cluster, messages):
     addresses, (chief, other) = start_cluster(2)
     other.close()
     start(addresses, 1, FOREVER)

@@ -85,7 +85,7 @@ def test_read_step_rejects_tasks_that_are_not_numbered_node_by_node(step):
         slurm.read_step()
 
 
-def test_ports_of_the_next_jobs_and_steps_differ():
+def test_ports_of_consecutive_jobs_and_steps_differ():
     first_ports = [slurm.step_port(job, number) for job in range(100, 200) for number in range(slurm.STEPS_PER_JOB)]
     assert len(set(first_ports)) == len(first_ports)
 
@@ -98,7 +98,7 @@ def test_ports_are_below_those_of_outgoing_connections(job):
 def test_task_uses_the_gpu_of_its_local_rank(run_main, step, monkeypatch):
     step(SLURM_PROCID='1', SLURM_NODEID='0', SLURM_LOCALID='1')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,5')
-    assert run_main('--batch_size', 64)[0] == 2  # three workers cannot share it, so training does not start
+    assert run_main('--batch_size', 64)[0] == 2  # three workers cannot share a batch of 64: training does not start
     assert os.environ['CUDA_VISIBLE_DEVICES'] == '5'
 
 
@@ -116,12 +116,12 @@ def test_only_the_first_task_of_a_step_samples(run_main, step, phase):
 
 
 ##################################################################################
-# A real Slurm
+# A real Slurm cluster
 ##################################################################################
 
 @pytest.fixture(scope='module')
 def srun(tmp_path_factory):
-    """A function that starts two tasks in a Slurm of one node, localhost. It returns srun's process.
+    """A function that starts two tasks in a Slurm cluster of one node, localhost. It returns srun's process.
 
     Its attribute `environment` is the environment of Slurm's commands.
     """
@@ -197,7 +197,7 @@ def finish(process):
 
 
 @pytest.mark.slow
-def test_two_tasks_train_the_weights_of_one_process(srun, tmp_path):
+def test_two_tasks_train_the_same_weights_as_one_process(srun, tmp_path):
     options = json.dumps({'gan_type': 'gan'})
     command = f"exec {sys.executable} {TRAIN_SMOOTH} $SLURM_PROCID.npz '{options}'"
     code, _, err = finish(srun('sh', '-c', command, cwd=tmp_path))

@@ -86,7 +86,7 @@ def test_load_classifier_restores_without_training(trained, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_load_classifier_does_not_hash_data_with_a_digest(trained, monkeypatch):
+def test_load_classifier_does_not_hash_data_that_has_a_digest(trained, monkeypatch):
     monkeypatch.setattr('datasets.dataset.hashlib', None)
     load_classifier('own', shaded_dataset(), str(trained[0]))
 

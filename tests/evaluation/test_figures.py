@@ -198,7 +198,7 @@ def test_draw_comparison_gives_each_of_many_runs_its_own_style():
     assert len(styles) == 15
 
 
-def test_draw_comparison_is_drawn_without_histories():
+def test_draw_comparison_draws_a_figure_without_histories():
     assert figures.draw_comparison({}).axes
 
 
@@ -381,7 +381,7 @@ def test_foreground_is_the_brightness_of_a_grey_image():
     np.testing.assert_array_equal(figures.foreground(image), image[:, :, 0])
 
 
-def test_foreground_is_the_distance_from_the_border_in_colour():
+def test_foreground_of_a_colour_image_is_its_difference_from_the_border_colour():
     expected = np.zeros([32, 32])
     expected[8:16, 16:24] = (0.4 + 0.4 + 0) / 3
     np.testing.assert_allclose(figures.foreground(COLOUR_IMAGE), expected, atol=1e-12)

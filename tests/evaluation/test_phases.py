@@ -229,7 +229,7 @@ def test_evaluate_with_features_needs_no_classifier(model, features_path, capsys
     assert '--features gives no class predictions: classifier score, ' in capsys.readouterr().out
 
 
-def test_evaluate_refuses_features_before_it_writes(model, tmp_path):
+def test_evaluate_refuses_missing_features_before_it_writes(model, tmp_path):
     with pytest.raises(UserError, match='missing.pb cannot be read'):
         phases.evaluate(model, features='missing.pb')
     assert not os.path.exists(model.run.results)
@@ -290,7 +290,7 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
     phases.evaluate(conditional_model)
     scores = json.loads(pathlib.Path(conditional_model.run.result_path('scores.json')).read_text())
     generated, real = scores['generated'], scores['real']
-    # If 95 to 5 were sampled equally often, frechet_to_train would be 0.5.
+    # If the classes of 95 to 5 were sampled equally often, frechet_to_train would be 0.5.
     for name in 'frechet_to_train', 'frechet_within_classes':
         assert generated[name] == pytest.approx(real[name], abs=0.002), name
     for name in 'classifier_score', 'class_entropy', 'class_accuracy', 'precision', 'recall', 'density', 'coverage':
@@ -301,7 +301,7 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
 @pytest.mark.parametrize('real_images, reported', [((1000, 1000), False), ((1900, 100), True)],
                          ids=['balanced', '95 to 5'], indirect=['real_images'])
 def test_evaluate_reports_classes_with_few_images(conditional_model, real_images, reported, monkeypatch, capsys):
-    """95 to 5 is 665 to 35 samples."""
+    """Of 700 samples, 95 to 5 gives 665 and 35."""
     set_options(monkeypatch, conditional_model, eval_num=700)
     phases.evaluate(conditional_model)
     message = 'The mean within classes leaves out 1 (fewer than 128 samples, test images or training images)\n'
@@ -309,11 +309,23 @@ def test_evaluate_reports_classes_with_few_images(conditional_model, real_images
 
 
 @pytest.mark.slow
-def test_evaluate_of_one_class_reports_the_comparison_with_all(conditional_model, real_images, monkeypatch, capsys):
+@pytest.mark.parametrize('real_images', [(1000, 1000)], ids=['balanced'], indirect=True)
+def test_evaluate_of_one_class_compares_with_images_of_this_class(conditional_model, real_images, monkeypatch):
+    set_options(monkeypatch, conditional_model, eval_num=1000)
+    monkeypatch.setattr(conditional_model, 'target_class', 1)
+    phases.evaluate(conditional_model)
+    scores = json.loads(pathlib.Path(conditional_model.run.result_path('scores.json', '_label1')).read_text())
+    assert scores['images']['frechet_to_train'] == [500, 500]
+    # Compared with images of both classes, frechet_to_train would be above 0.4.
+    assert scores['generated']['frechet_to_train'] == pytest.approx(scores['real']['frechet_to_train'], abs=0.002)
+
+
+@pytest.mark.slow
+def test_evaluate_of_one_class_reports_it(conditional_model, real_images, monkeypatch, capsys):
     set_options(monkeypatch, conditional_model, eval_num=30)
     monkeypatch.setattr(conditional_model, 'target_class', 1)
     phases.evaluate(conditional_model)
-    assert 'All samples are of class 1, but they are compared with images of all classes\n' in capsys.readouterr().out
+    assert 'The scores use only images of class 1\n' in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -411,7 +423,7 @@ def test_export_writes_the_playground_with_test_images(exported, model):
     assert '"step":3,' in page and '"samples":{"count":40,' in page
 
 
-def test_export_reports_that_the_playground_has_no_images_of_other_classes(conditional_model, capsys):
+def test_export_reports_that_the_playground_has_no_test_images_if_the_classes_differ(conditional_model, capsys):
     phases.export(conditional_model)
     assert ('The playground has no test images: SAGAN_mnist_64_62_conditional was trained on the classes 0, 1, but the '
             'data set has 0, 1, 2') in capsys.readouterr().out

@@ -56,7 +56,7 @@ def loaded(request, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def evaluated(loaded):
-    """Return the data set and {'generated': ..., 'real': ...}, the scores of noise."""
+    """Return the data set, the Scores of noise, and these as JSON."""
     dataset, classify, _ = loaded
     labels = np.arange(140) % 4 if dataset.class_names else None
     result = evaluate_samples(make_noise(), labels, dataset, classify)

@@ -133,7 +133,7 @@ def opening(open_page, tmp_path, image, weights, keys=GRID):
     """Return the opening status of a page with a generator and a discriminator.
 
     Args:
-        image: of the discriminator [H, W, C], in [0, 1].
+        image: that of both networks, [H, W, C] in [0, 1].
         weights: {position: (key, weight)}. The rest of each row is uniform.
     """
     maps = np.full([24, np.prod(keys)], 1.)

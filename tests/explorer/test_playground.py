@@ -42,7 +42,7 @@ const [requests, done] = arguments;
 
 
 def answers_of(driver, path, requests):
-    """Open a page and return the answers of its worker to requests, after that to the request to load the networks."""
+    """Open a page, load its networks, and return its worker's answers to the requests."""
     driver.get(f'file://{path}')
     ready, *answers = json.loads(driver.execute_async_script(ANSWER, requests), object_hook=decode_array)
     assert ready == {'kind': 'ready'}
@@ -87,7 +87,7 @@ def randomize(model):
             gain = 1.5 if 'generator' in name else 1.2
             values[name] = rng.normal(0, gain / np.sqrt(terms), value.shape)
         if re.search('attention.*/[fg]_', name):
-            values[name] *= 2 if model.config.sn else 0.5  # neither equal weights nor a single one
+            values[name] *= 2 if model.config.sn else 0.5  # attention is neither uniform nor one-hot
     assign(model.sess, variables.values(), values.values())
     model.refresh_statistics()
 
@@ -207,7 +207,7 @@ def test_maps_and_outputs_with_8_bit_weights_are_close_to_those_of_tensorflow(co
 
 
 @pytest.mark.slow
-def test_gamma_0_is_tensorflow_with_gamma_0(computed):
+def test_page_with_gamma_0_equals_tensorflow_with_gamma_0(computed):
     page, reference = computed['without attention'], computed['tensorflow without attention']
     assert np.abs(reference.images - computed['tensorflow'].images).max() > 0.05
     np.testing.assert_allclose(page.images, reference.images, rtol=0, atol=1 / 255)
@@ -358,7 +358,7 @@ def test_lower_computes_constants_once():
 
 
 @pytest.mark.parametrize('array', [np.float32(70001), np.int32(4097)], ids=['beyond float16', 'integer'])
-def test_graph_stores_numbers_exactly_that_do_not_fit_in_16_bits(array):
+def test_graph_stores_numbers_that_do_not_fit_in_16_bits_exactly(array):
     graph = playground.Graph(bytearray(), quantize=False)
     graph.constant(array)
     assert np.frombuffer(graph.weights, '<f4') == array

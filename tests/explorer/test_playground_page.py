@@ -1,4 +1,4 @@
-"""The page of the playground, around a worker that computes simple formulas. test_playground.py checks the networks."""
+"""The playground page, with a stand-in worker that computes simple formulas. test_playground.py checks the networks."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ SAMPLES = RNG.integers(0, 256, [4, 28, 28, 1], np.uint8)
 
 
 def layers(*gammas):
-    """Return two layers at most: the first has 7 x 7 positions, the second 4 x 4."""
+    """Return at most two layers: the first has 7 x 7 positions, the second 4 x 4."""
     return [{'name': 'attention', 'positions': grid, 'keys': grid, 'gamma': gamma, 'block': 'article'}
             for grid, gamma in zip([[7, 7], [4, 4]], gammas, strict=False)]
 
@@ -70,7 +70,7 @@ def test_file_escapes_the_names_of_classes():
     assert json.loads(metadata)['class_names'] == ['</script><b>']
 
 
-def test_file_has_no_addresses_outside():
+def test_file_refers_to_no_external_addresses():
     assert not re.search(r'(src|href)="(?!data:)|https?://|@import|url\(', render_page(METADATA, b'', ''))
 
 
@@ -209,7 +209,7 @@ def test_note_says_how_the_sample_was_made(page):
 
 
 @slow
-def test_walk_mixes_the_kept_samples(page):
+def test_walk_interpolates_between_the_kept_samples(page):
     page.set('#seed', 1)
     start = page.z()
     page.click('#keep-start')
@@ -305,7 +305,7 @@ def test_difference_of_gamma_zero_is_empty(page):
 
 
 @slow
-def test_output_without_attention_stands_beside_the_output(page):
+def test_output_without_attention_is_shown_beside_the_output(page):
     wait_for_comparison(page, 'discriminator')
     assert page.text('output') == 'Probability that the image is real: 0.040'
     assert page.text('output-note') == 'Without attention: 0.000.'
@@ -412,7 +412,7 @@ def test_keyboard_erases(page):
 
 
 @slow
-def test_pen_of_the_keyboard_is_lifted_when_the_drawing_loses_the_focus(page):
+def test_keyboard_pen_is_lifted_when_the_drawing_loses_focus(page):
     page.press(Keys.SPACE, '#drawing')
     before = page.pixels('discriminator')
     page.press(Keys.ARROW_DOWN, '#generator .image')
@@ -494,7 +494,7 @@ def test_button_starts_from_the_generated_image_and_its_class(open_playground):
 
 
 def save_quarters(path, colours, size=(84, 56)):
-    """Write an image file of 4 blocks of one colour each, around the centre. The sides are cut off."""
+    """Write an image file of 4 blocks of one colour each, around the centre. The page cuts off the red sides."""
     width, height = size
     image = Image.new('RGBA', size, 'red')
     for (row, column), colour in zip(np.ndindex(2, 2), colours, strict=True):

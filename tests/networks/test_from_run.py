@@ -30,8 +30,8 @@ def tiny_network():
 def stored(tmp_path_factory):
     """The folder of the runs 'new' and 'old', z, and the images of step 5. Each run has checkpoints 4 and 5.
 
-    The checkpoint of step 4 has no averages, and its images are grey. The data set is missing, and the folder has been
-    moved since they were trained.
+    The checkpoint of step 4 has no averages, and its images are grey. The data set is missing. The folder has been
+    moved since the runs were saved.
     """
     folder, z = tmp_path_factory.mktemp('stored'), draw_z(3, 7, 0)
     with open_model(TinyGAN, image_shape=(8, 12, 1), classes=('cat', 'dog'), dataset='pets', z_dim=7, epoch=3,

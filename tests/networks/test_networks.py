@@ -132,7 +132,7 @@ def test_network_equals_numpy(sess, rng, kind, numpy_network):
 
 @pytest.mark.parametrize('kind', NETWORKS)
 def test_discriminator_judges_two_batches_as_it_judges_each(sess, rng, kind):
-    """Batch norm, also that of the attention layers, treats real and fake images as two batches."""
+    """Batch norm, including that of the attention layers, treats real and fake images as two batches."""
     model = NETWORKS[kind](sess, image_shape=(32, 32, 1), ch=8, attention='article', sn=False)
     first, second = (tf.constant(rng.random([3, 32, 32, 1]), tf.float32) for _ in range(2))
     _, together, _ = model.discriminator(tf.concat([first, second], 0), batches=2)

@@ -351,7 +351,7 @@ def test_nearest_run_differs_in_the_fewest_options(checkpoints):
     assert (run.name, different) == ('near', ['seed'])
 
 
-def test_nearest_run_of_several_was_trained_last(checkpoints):
+def test_nearest_run_prefers_the_latest_of_equally_near_runs(checkpoints):
     make_run(checkpoints / 'a', 10, age=9, g_lr=0.25)
     make_run(checkpoints / 'b', 10, age=5, g_lr=0.75)
     make_run(checkpoints / 'c', 10, age=7, g_lr=0.125)

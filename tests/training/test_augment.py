@@ -10,7 +10,7 @@ from tf1 import tf
 from training.augment import NUM_RANDOM, augment, cutout, random_integer, translate
 
 LAST = 1 - 2 ** -23  # the largest random number
-SHAPE = 12, 17, 3  # 1/8 of 12 is rounded up, and half of 17 is odd
+SHAPE = 12, 17, 3  # 1/8 of 12 and half of 17 are not whole numbers
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def number(value):
     return tf.constant(value, tf.float32, [1, 1, 1, 1])
 
 
-def test_move_shifts_by_at_most_an_eighth_of_height_and_width(sess):
+def test_translate_shifts_by_at_most_an_eighth_of_height_and_width(sess):
     moved = sess.run(translate(tf.constant(ramp()), number(LAST), number(0)))
     expected = np.full([1, 16, 24, 1], 0.5)
     expected[:, 2:, :-3] = ramp()[:, :-2, 3:]
@@ -93,7 +93,7 @@ def test_move_shifts_by_at_most_an_eighth_of_height_and_width(sess):
 @pytest.mark.parametrize('top, left, rows, columns', [
     (0, 0, slice(0, 4), slice(0, 6)), (0.5, 0.5, slice(4, 12), slice(6, 18)),
     (LAST, LAST, slice(12, 16), slice(18, 24))])
-def test_cover_fills_a_box_that_may_be_partly_outside(sess, top, left, rows, columns):
+def test_cutout_fills_a_box_that_may_be_partly_outside(sess, top, left, rows, columns):
     expected = ramp()
     expected[:, rows, columns] = 0.5
     np.testing.assert_array_equal(sess.run(cutout(tf.constant(ramp()), number(top), number(left))), expected)

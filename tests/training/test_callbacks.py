@@ -114,14 +114,14 @@ def test_running_calls_a_callback_that_defines_only_on_step():
     assert seen == [('model', 4, 0.5), ('model', 5, 0.5)]
 
 
-def test_running_passes_the_step_before_training_to_start():
+def test_running_passes_the_initial_step_to_start():
     callback = mock.create_autospec(Callback, instance=True)
     run_steps([callback], [8])
     callback.start.assert_called_once_with('model', 7)
 
 
 @pytest.mark.parametrize('step, is_last', [(3, False), (4, True)])
-def test_running_passes_is_due_whether_the_step_is_the_last(step, is_last):
+def test_running_passes_is_last_to_is_due(step, is_last):
     callback = mock.create_autospec(Callback, instance=True, activity='')
     run_steps([callback], [3, 4])
     assert mock.call('model', step, is_last) in callback.is_due.call_args_list

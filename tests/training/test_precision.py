@@ -84,7 +84,7 @@ def test_one_pass_of_d_over_real_and_fake_images_trains_as_two_passes_do():
 
 @pytest.mark.slow
 def test_losses_in_bfloat16_are_close_to_those_in_float32():
-    """Compare two steps with sn, a penalty, classes and the paper's attention."""
+    """Compare the second step with sn, a penalty, classes and the paper's attention."""
     results = []
     for name in 'float32', 'bfloat16':
         with tf.Graph().as_default(), tf.Session(config=session_config(name)) as sess:
