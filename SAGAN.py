@@ -121,7 +121,7 @@ class SAGAN:
         check_worker_share(config.batch_size, self.cluster.size)
         if config.conditional and not config.class_names:
             raise UserError('--conditional true requires a --dataset with classes: choose another data set, or use '
-                            '--conditional false, even if true comes from another run')
+                            '--conditional false (--from inherits true from its run)')
         self.target_class = target_class(config)
         self.objective = OBJECTIVES[config.gan_type]
         # A gradient penalty is defined per image, but batch norm makes each logit depend on the whole batch.
@@ -615,7 +615,7 @@ class SAGAN:
         return draw_z(count, self.config.z_dim, *key, distribution=self.config.z_name)
 
     def draw_labels(self, count, *key):
-        """Return random labels [count] with the class frequencies, or None if the run is not conditional.
+        """Return random labels [count] in proportion to the class frequencies, or None if the run is not conditional.
 
         The labels depend only on the integers in key.
         """
@@ -712,7 +712,7 @@ class SAGAN:
             key. These weights sum to 1.
 
         Raises:
-            ValueError: if images or z have the wrong shape, type or range, or unless exactly one of them is given.
+            ValueError: if images or z have the wrong shape, type or range, or if both or neither are given.
         """
         if (images is None) == (z is None):
             raise ValueError('attention_maps requires either images or z: use attention_maps(images=images) for the '

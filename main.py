@@ -61,13 +61,13 @@ def train(typed):
         options['dataset_name'], message = choose_dataset(options)
         if message and (not addresses or args['workers'] == 1):  # otherwise the parent process has printed it
             print(message, flush=True)
-        place = options['dataset_name'], options['data_dir'], image_shape
+        dataset_args = options['dataset_name'], options['data_dir'], image_shape
         if args['workers'] > 1 and not addresses:
-            load_dataset(*place, limit=1)  # prepares the user's own images once, before the workers start
+            load_dataset(*dataset_args, limit=1)  # prepares the user's own images once, before the workers start
             sys.exit(start_workers(args['workers'], args['timeout'], [f'--dataset={options["dataset_name"]}']))
         if len(addresses) > 1:
             print(f'Training with {len(addresses)} workers', flush=True)
-        dataset = load_dataset(*place)
+        dataset = load_dataset(*dataset_args)
         print(dataset.description, flush=True)
         options = resolve_augment(options, len(dataset.train[0]), dataset.class_names)
         with open_model(options, image_shape, dataset.class_names, addresses, index) as model:
@@ -177,8 +177,9 @@ def select_run(typed):
         try:
             runs = find_runs(checkpoint_dir, {'conditional': True, **wanted})
         except RunNotFound as error:
-            raise UserError(f'--label {typed["label"]} requires a run with --conditional true, unlike '
-                            f'{list_names([run.name for run in runs])}: choose another run, or omit --label') from error
+            raise UserError(f'--label {typed["label"]} requires a run with --conditional true (not conditional: '
+                            f'{list_names([run.name for run in runs])}): choose another run, or omit --label'
+                            ) from error
     run, *others = runs
     report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
     if others:

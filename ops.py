@@ -209,7 +209,9 @@ def singular_vectors(matrix):
 
 
 def singular_value(u, product):
-    """Return the estimate v w u of the largest singular value, and add the next value of u to a graph collection.
+    """Return the estimate v w u' of the largest singular value, where u' is the next value of u.
+
+    Add the pair (u, u') to a graph collection, from which update_u updates u.
 
     Args:
         product: v w, [1, C].

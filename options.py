@@ -58,7 +58,7 @@ def number(low, high):
         if not text.isascii() or not low <= float(text) < high:
             raise ValueError
         return float(text)
-    return OptionType(f'{low:g}..{high:g}', f'a number that is at least {low:g} and less than {high:g}', parse_number)
+    return OptionType(f'{low:g}..<{high:g}', f'a number that is at least {low:g} and less than {high:g}', parse_number)
 
 
 def choice(*values):
@@ -223,7 +223,8 @@ OPTIONS = {
                "the article's network, the DCGAN-like one, or the paper's ResNet; dcgan and resnet change the defaults "
                'of other options (listed in docs/options.md)',
                {'dcgan': '_dcgan', 'resnet': '_resnet'}),
-        Option('ch', 64, multiple_of_8(8, 1024), 'network', 'base number of channels of dcgan and resnet'),
+        Option('ch', 64, multiple_of_8(8, 1024), 'network',
+               'base number of channels of dcgan and resnet, a multiple of 8'),
         Option('img_size', 0, integer(0, 508), 'data',
                "height and width in pixels; 0 means the data set's own size, 64 for image folders"),
         Option('c_dim', 0, choice(0, 1, 3), 'data',
@@ -282,8 +283,8 @@ SOURCE_METADATA = 'source', 'source_step', 'previous_steps'
 PAPER = {'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0.,
          'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}
 NETWORK_DEFAULTS = {'dcgan': {**PAPER, 'g_lr': 0.001, 'd_lr': 0.004}, 'resnet': PAPER}
-# conditional None means true if the data set has classes. img_size None means the data set's own size, or 32 if that is
-# smaller.
+# conditional None means true if the data set has classes. img_size None means the data set's own size. If a side is
+# shorter than 32 pixels, img_size None means the longer side, but at least 32.
 RECIPES = {
     'article': {},
     'paper': {**PAPER, 'network': 'resnet', 'conditional': None, 'img_size': None},
@@ -580,7 +581,8 @@ def last_component(dataset_name):
 def run_name(options):
     """Return the name of a run's folder.
 
-    Runs that train differently have different names, unless their options agree to six significant digits.
+    Runs with different training options have different names, unless the values agree to six significant digits. Two
+    data sets whose paths have the same last component share a name.
     """
     if options['name']:
         return options['name']
@@ -625,7 +627,7 @@ def check_saved_options(values, path):
 def options_page():
     """Return the text of docs/options.md. Update the file with: python options.py > docs/options.md"""
     lines = ['# Options', '', 'This page is generated from [options.py](../options.py): `python options.py > '
-             'docs/options.md`.']
+             'docs/options.md`. `0..5` includes 5, and `0..<5` does not.']
     for group in GROUPS:
         lines += ['', f'## {group.capitalize()}', '', '| option | default | values | description |',
                   '|---|---|---|---|']
@@ -641,8 +643,9 @@ def defaults_table():
     columns = {f'--network {name}': values for name, values in NETWORK_DEFAULTS.items()}
     columns |= {f'--recipe {name}': values for name, values in RECIPES.items() if values}
     lines = ['## Networks and recipes', '',
-             'These networks and recipes change the defaults of other options. For `--conditional`, `auto` is true if',
-             "the data set has classes. For `--img_size`, it is the data set's own size, but at least 32.", '',
+             'These networks and recipes change the defaults of other options. `auto` is not a value to type: it means',
+             "true for `--conditional` if the data set has classes, and the data set's own size, but at least 32, for",
+             '`--img_size`.', '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -1,7 +1,7 @@
 """Measure the speed of training, sampling, attention and the attention page: python -m benchmarks.speed
 
 The variants take turns (A B C A B C ...), so that other load on the machine affects all of them alike. The times are
-medians. The output is Markdown.
+medians, except those of the training loop, which are means. The output is Markdown.
 """
 
 import contextlib

@@ -143,8 +143,9 @@ def mean_and_std(values, digits=2):
 
 def print_table(rows, dataset_name, variants, **conditions):
     """Print a Markdown table of the scores of option variants after 1 and 2 epochs."""
-    print(f'\n| {dataset_name}, bfloat16, {", ".join(map(str, conditions.values()))} | Fréchet distance, 1 epoch | '
-          '2 epochs | classifier score, 2 epochs | class accuracy | gamma of G, of D | minutes |')
+    values = ', '.join(f'{name} {value}' for name, value in conditions.items())
+    print(f'\n| {dataset_name}, bfloat16, {values} | Fréchet distance, 1 epoch | 2 epochs | '
+          'classifier score, 2 epochs | class accuracy | gamma of G, of D | minutes |')
     print('|---' * 7 + '|')
     for arguments in variants:
         one_epoch = dict(dataset=dataset_name, options=arguments, epoch=1, **conditions)

@@ -133,8 +133,8 @@ def built_in_names(name, numbers):
 def saved_name(name, data_dir):
     """Return the name under which a data set is saved with a run.
 
-    It is relative to data_dir if the data set is there, and an absolute path otherwise. It has no .npz or .zip if the
-    data set is found without it.
+    It is an absolute path if the data set is only outside data_dir, and relative to data_dir otherwise. It has no .npz
+    or .zip if the data set is found without it.
     """
     name = absolute_or_in(data_dir, with_slashes(name))
     stem = last_component(name)
@@ -145,7 +145,7 @@ def saved_name(name, data_dir):
 
 
 def absolute_or_in(data_dir, name):
-    """Return a name relative to data_dir if the data set is there, and an absolute path otherwise."""
+    """Return an absolute path if the data set is only outside data_dir, else a name relative to data_dir."""
     if '/' not in name and not name.startswith('~'):
         return name
     path, root = with_slashes(os.path.abspath(os.path.expanduser(name))), with_slashes(os.path.abspath(data_dir))

@@ -45,7 +45,7 @@ def is_finite(image):
 
 
 def transparency_mask(image):
-    """Return a mask [H, W] of the pixels that have the transparent value of a deep image's file, if it has one."""
+    """Return a mask [H, W] of the pixels of a deep image whose value its file declares transparent."""
     return np.asarray(image) == image.info.get('transparency', np.nan)
 
 

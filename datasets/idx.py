@@ -46,7 +46,7 @@ def load(path):
     classes.
 
     Raises:
-        UserError: if a file is missing, damaged or of another format, or if the folder holds several data sets.
+        UserError: if a file is missing, damaged or of another format, or as in choose_data_set.
     """
     prefix, files = choose_data_set(path)
     splits, notes = {}, []
@@ -115,7 +115,11 @@ def find_in_folder(folder):
 
 
 def choose_data_set(path):
-    """Return (prefix, {(split, kind): file}) of the data set at a path. Raise UserError if there are several."""
+    """Return (prefix, {(split, kind): file}) of the data set at a path, preferably of the one without a prefix.
+
+    Raises:
+        UserError: if there are several data sets, all with a prefix.
+    """
     data_sets = find_data_sets(path)
     if len(data_sets) == 1:
         return next(iter(data_sets.items()))

@@ -52,9 +52,9 @@ def matches(path):
 def load(path, shape):
     """Load all images in a folder or zip file, centre-cropped and resized to shape (H, W, C), as an ImageFolder.
 
-    The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder, beside the zip file, or in
-    the user's cache. The key depends on the names, sizes, and modification times or checksums of all files. If a file
-    changes, the images are prepared again. Several processes may prepare them at the same time.
+    The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder that prepared_folder returns.
+    The key depends on the names, sizes, and modification times or checksums of all files. If a file changes, the images
+    are prepared again. Several processes may prepare them at the same time.
 
     Raises:
         UserError: if there is no training image, if a class occurs only in the held-out folder, or if a label or zip

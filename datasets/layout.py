@@ -173,7 +173,7 @@ def classes_of_folders(inner):
 
 
 def stray_images(inner):
-    """Return a list with a note if images beside the class folders are the only reason for no classes, else [].
+    """Return [note] if there are no classes only because of images beside the class folders, else [].
 
     Args:
         inner: {path: name} of the images.
@@ -213,7 +213,7 @@ def printable(name):
 ##################################################################################
 
 def read_labels(root, paths, images, open_file):
-    """Read dataset.json and labels.csv in the root folder, in the folder of all images or splits, and in each split.
+    """Read dataset.json and labels.csv in the root, the folder that contains all images or splits, and each split.
 
     Args:
         root: the folder or zip file, for messages.

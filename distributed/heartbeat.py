@@ -27,8 +27,8 @@ FINAL_PACKETS = 3  # the last packet of a worker is repeated, because UDP may lo
 def watch_workers(addresses, index, timeout):
     """End this process with exit code 138 and one line if another worker is lost while the context is open.
 
-    A worker is lost after `timeout` seconds without a packet. Time while this process is stopped does not count. A
-    worker that leaves the context without an exception has finished. It is no longer watched.
+    A worker is lost after `timeout` seconds without a packet. Time during which this process is suspended does not
+    count. A worker that leaves the context without an exception has finished. It is no longer watched.
 
     Args:
         addresses: 'host:port' of each worker. With fewer than two workers, nothing happens.
@@ -61,10 +61,10 @@ class Heartbeat:
         self.interval = min(MAX_INTERVAL, timeout / 5)
         # Packets of other clusters, which may have used the same ports before, are ignored.
         self.cluster = hashlib.sha256(json.dumps(list(addresses)).encode()).hexdigest()[:16]
-        self.start = os.urandom(8).hex()  # differs after a restart of this worker
+        self.start_id = os.urandom(8).hex()  # differs after a restart of this worker
         self.peers = [peer for peer in range(len(addresses)) if peer != index]
         self.silence = dict.fromkeys(self.peers, 0.)  # seconds since the last packet of each worker that is watched
-        self.starts = {}  # the first start that each worker has reported
+        self.start_ids = {}  # the first start ID that each worker has reported
         self.restarted = None  # a worker that has restarted since
         self.error_reported = False  # whether TensorFlow has reported a lost connection
         self.closed = threading.Event()
@@ -100,7 +100,7 @@ class Heartbeat:
         Args:
             news: finished=True if this worker has finished, or lost=N if it has lost worker N.
         """
-        packet = json.dumps({'cluster': self.cluster, 'worker': self.index, 'start': self.start, **news}).encode()
+        packet = json.dumps({'cluster': self.cluster, 'worker': self.index, 'start_id': self.start_id, **news}).encode()
         for peer in self.peers:
             with contextlib.suppress(OSError):  # no route or no such host, which may be temporary
                 if peer not in self.places:
@@ -122,7 +122,7 @@ class Heartbeat:
             if message and not self.closed.is_set():
                 end_process(message, self.stderr)
             now = time.monotonic()
-            # If more time has passed, this process was stopped, or another thread kept Python busy.
+            # If more time has passed, this process was suspended, or another thread kept Python busy.
             elapsed, previous = min(now - previous, self.interval), now
             for peer in self.silence:
                 self.silence[peer] += elapsed
@@ -133,10 +133,10 @@ class Heartbeat:
             packet = json.loads(self.socket.recv(4096))
             if packet['cluster'] != self.cluster:
                 return None
-            peer, start = packet['worker'], packet['start']
+            peer, start_id = packet['worker'], packet['start_id']
         except (OSError, ValueError, KeyError, TypeError):  # nothing was received, or the packet of another program
             return None
-        if start != self.starts.setdefault(peer, start):
+        if start_id != self.start_ids.setdefault(peer, start_id):
             self.restarted = peer
         if packet.get('finished'):
             self.silence.pop(peer, None)
@@ -156,7 +156,7 @@ class Heartbeat:
         peer = max(self.silence, key=self.silence.get)
         if self.silence[peer] > self.timeout:
             self.send_final(lost=peer)
-            if peer in self.starts:
+            if peer in self.start_ids:
                 return f'{self.describe(peer)} has sent nothing for {self.timeout} s: restart all workers'
             return (f'{self.describe(peer)} did not start within {self.timeout} s: start all '
                     'workers, and allow UDP and TCP on their ports')

@@ -180,8 +180,8 @@ def free_addresses(count):
 def gpu_of(index):
     """Return the GPU of the worker with this number on its machine.
 
-    If CUDA_VISIBLE_DEVICES lists fewer GPUs than there are workers, workers share them. If it is not set, a worker
-    without a GPU of its number has none.
+    If CUDA_VISIBLE_DEVICES lists fewer GPUs than there are workers, workers share them. If it is not set, worker n gets
+    GPU n, or no GPU if there is no GPU n.
     """
     gpus = os.environ.get('CUDA_VISIBLE_DEVICES', str(index)).split(',')
     return gpus[index % len(gpus)]

@@ -47,7 +47,7 @@ def read_step():
 
 
 def step_port(job, step):
-    """Return the first port of a step. Steps whose numbers are close have different ports."""
+    """Return the first port of a step. Steps below STEPS_PER_JOB of jobs with close numbers have different ports."""
     return FIRST_PORT + (job * STEPS_PER_JOB + step) % NUM_BLOCKS * PORTS_PER_STEP
 
 

@@ -54,7 +54,7 @@ def layer_maps(model, z, labels, real):
 def take_snapshot(model, real, epoch, step, key=None):
     """Return a snapshot for the attention page.
 
-    Its images are of the class that --label names, or else of each class in turn.
+    The generated images are of the class that --label names, or else of each class in turn.
 
     Args:
         real: SNAPSHOT_IMAGES real images [N, H, W, C] for the discriminator. If None, it gets the generated images.

@@ -47,7 +47,7 @@ def compare(runs, checkpoint_dir, result_dir):
     for number, name in enumerate(names, 1):
         print(f'{number:3}  {name}')
     if len(runs) > 1 and not differences:
-        print('All runs have the same options that affect training')
+        print('The runs do not differ in any option that affects training')
     for start in range(0, len(runs), RUNS_PER_TABLE):
         part = slice(start, start + RUNS_PER_TABLE)
         print_table(range(start + 1, len(runs) + 1)[:RUNS_PER_TABLE], columns[part], scores[part])

@@ -39,7 +39,7 @@ def load_features(spec, channels):
         images, or None.
 
     Raises:
-        UserError: if the network cannot be loaded. extract raises it if the images do not fit its input.
+        UserError: if the network cannot be loaded. extract raises UserError if the images do not fit the network.
     """
     sess = tf.Session(graph=tf.Graph())
     with sess.graph.as_default():
@@ -150,7 +150,7 @@ def load_reference(path):
         check_numbers(path, activations=features)
         return Reference(name, features, fit_gaussian(features))
     if len(arrays) != 2:
-        raise UserError(f'{path} holds neither mu and sigma nor activations: pass an npz file that does')
+        raise UserError(f'{path} holds neither mu and sigma nor activations: pass an npz file with either')
     mu, sigma = arrays['mu'].reshape(-1), arrays['sigma']
     if sigma.shape != (len(mu), len(mu)):
         raise UserError(f'{path} is damaged (mu has {len(mu)} values, but sigma is {list(sigma.shape)}): pass another '

@@ -219,8 +219,8 @@ def restore(model, checkpoint):
     """Restore a checkpoint and return its step. Raise UserError if there is no such checkpoint."""
     step = model.restore(checkpoint)
     if step is None:
-        raise UserError(f'{model.missing_checkpoint(checkpoint)}: choose one of these, or train first (best requires '
-                        '--eval_freq)')
+        raise UserError(f'{model.missing_checkpoint(checkpoint)}: choose one of these steps, or train first (best '
+                        'requires --eval_freq)')
     if model.config.conditional and not model.config.class_counts:
         print(f'The config.json of {model.run.name} has no class_counts: all classes are sampled equally often')
     return step

@@ -10,7 +10,7 @@ INTERPOLATIONS, INTERPOLATION_STEPS = 8, 10  # rows and columns of the grid
 
 
 def write_grid(model, name, *key, suffix=''):
-    """Write a grid of sample_num images and return its path.
+    """Write a grid of at least sample_num images and return its path.
 
     Args:
         name: file name without prefix and extension.

@@ -1,4 +1,4 @@
-// Computes the networks of the playground, in a Web Worker. playground.py writes the nodes in the order of computation.
+// Runs the networks of the playground in a Web Worker. playground.py writes the nodes in the order of computation.
 // The batch size is 1. A value is a Float32Array in row-major order. An operation writes its result into out.
 'use strict';
 

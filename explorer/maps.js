@@ -1,4 +1,4 @@
-// Draw and name images and attention maps, in the attention page and in the playground.
+// What the attention page and the playground share: drawing images and attention maps, and naming cells.
 // A grid is [rows, columns], and a cell of a grid is an index in row-major order. The positions and the keys of a layer
 // are two grids.
 'use strict';
@@ -159,7 +159,7 @@ function drawImage(canvas, painted, scale) {
   return context;
 }
 
-// Draw the weights of a grid over the image in a context. Weights of the value top have the brightest colour.
+// Draw the weights of a grid over the image in a context. A weight equal to top gets the brightest colour.
 function drawMap(context, weights, top, grid, positions) {
   const span = cellSpan(grid, positions), {width, height} = context.canvas;
   const map = paint(grid[0], grid[1], i => viridis(weights[i] / top));
@@ -246,6 +246,6 @@ function listWeights(list, weights, grid, positions) {
 
 function showError(error) {
   element('error').textContent =
-    `The page cannot be shown (${error.message}): open an undamaged copy in a browser from 2024 or later`;
+    `The page does not work (${error.message}): reload it, or open an undamaged copy in a browser from 2024 or later`;
   element('error').hidden = false;
 }

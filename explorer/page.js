@@ -168,7 +168,9 @@ function renderText(weights) {
 // Describe the largest weight.
 function largestWeight(position, key, weights) {
   const [cell] = largestCells(weights);
-  if (cell === undefined) return `all recorded weights on ${key} are 0`;
+  if (cell === undefined) {
+    return `all recorded weights ${view.direction === 'looks' ? `of ${position}` : `on ${key}`} are 0`;
+  }
   const name = cellName(cell, mapGrid(), selectedLayer().positions), weight = percent(weights[cell]);
   if (view.direction === 'looks') return `${position} looks most at ${name} (${weight})`;
   return `the largest weight on ${key} comes from ${name} (${weight})`;

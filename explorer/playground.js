@@ -1,4 +1,4 @@
-// The playground. It uses maps.js and drawing.js. playground.py writes the metadata, and graph.js computes the networks
+// The playground. It uses maps.js and drawing.js. playground.py writes the metadata, and graph.js runs the networks
 // in a worker.
 'use strict';
 
@@ -584,6 +584,7 @@ function buildGamma(side, layer, i) {
   const part = fromTemplate('gamma-template');
   const slider = part.querySelector('input'), [off, trained] = part.querySelectorAll('button');
   const unit = layer.gamma === 0 ? 1 : layer.gamma;
+  if (layer.gamma === 0) part.querySelector('.marks span').textContent = '2';
   const set = value => {
     slider.value = value;
     slider.setAttribute('aria-valuetext', `gamma ${(value * unit).toFixed(3)}`);

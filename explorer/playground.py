@@ -1,7 +1,7 @@
 """The playground: a single HTML file that runs both networks of a run in the browser.
 
 The graph of each network is reduced to the nodes that depend on z, an image, a label or a gamma. All others become
-constants. graph.js computes the nodes for a batch of one image.
+constants. graph.js runs the nodes for a batch of one image.
 """
 
 import base64
@@ -23,7 +23,7 @@ FLOAT16_MAX = 65504
 COORDINATES = 8  # of z, with a slider
 COORDINATE_IMAGES = 4  # images from which the effect of a coordinate is measured
 SCRIPTS = 'maps.js', 'drawing.js', 'playground.js'
-SAMPLE_IMAGES, SAMPLE_BYTES = 40, 300_000  # at most, of the test images on the page
+SAMPLE_IMAGES, SAMPLE_BYTES = 40, 300_000  # limits on the number and total size of the test images on the page
 
 
 class Value(NamedTuple):
@@ -187,7 +187,7 @@ def window_of(op, kernel, image, positions):
     Args:
         kernel: height and width of the window.
         image: shape [B, H, W, C] of the image.
-        positions: shape [B, H', W', C'], one for each position of the window.
+        positions: shape [B, H', W', C'] of the tensor that has one pixel per position of the window.
     """
     _, *stride, _ = op.get_attr('strides')
     if op.get_attr('data_format') != b'NHWC':
@@ -351,7 +351,8 @@ def lower(graph, sess, operations, inputs, outputs):
 
     Args:
         operations: those that operations_before(outputs) returns.
-        inputs: a list of (tensors, array). The tensors are one input of the nodes, and array is a value of its shape.
+        inputs: a list of (tensors, array). The tensors of a pair become one input node. array is any value with the
+            shape of this input.
         outputs: a list of tensors.
 
     Returns:
@@ -470,7 +471,7 @@ def render_page(metadata, weights, worker):
     Args:
         metadata: what playground.js needs to know about the run, and the graphs for the worker.
         weights: bytes for the worker.
-        worker: text of the script that computes the networks.
+        worker: text of the script that runs the networks.
     """
     deflate = zlib.compressobj(9, wbits=-15)  # without a header, as DecompressionStream('deflate-raw') expects
     return fill_template('playground.html', SCRIPTS, playground=script_json(metadata), worker=worker,
@@ -494,7 +495,7 @@ def describe_layers(model):
 
 
 def influential_coordinates(model):
-    """Return the COORDINATES coordinates of z that move the image most, from the largest effect to the smallest.
+    """Return the COORDINATES coordinates of z that change the image most, from the largest effect to the smallest.
 
     The effect of a coordinate is the mean absolute difference of the images in which it is 1 and -1.
     """

@@ -89,7 +89,8 @@ def snapshot_paths(folder):
 def read_snapshots(folder, *keep_steps):
     """Read the snapshots in a folder, sorted by step, up to the number that fits on a page.
 
-    Every other snapshot is left out, repeatedly, until the rest fits. Damaged files are reported and left out.
+    Every other snapshot is left out, repeatedly, until the rest fits or would be fewer than MIN_SNAPSHOTS. Damaged
+    files are reported and left out.
 
     Args:
         keep_steps: steps that are never left out.

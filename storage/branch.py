@@ -193,8 +193,8 @@ def choose_start(typed):
     """
     checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
     if 'checkpoint' in typed and 'from_name' not in typed:
-        raise UserError('--checkpoint requires --from if --phase is train (otherwise training resumes from the newest '
-                        f'checkpoint). {branch_advice(typed)}')
+        raise UserError('--checkpoint requires --from if --phase is train (without --from, training resumes from the '
+                        f'newest checkpoint). {branch_advice(typed)}')
     if 'from_name' in typed and 'name' not in typed:
         raise UserError('--from requires the name of the new run: add --name')
     if 'name' not in typed:

@@ -48,7 +48,7 @@ class Checkpoints:
         self.save(step)
 
     def save(self, step):
-        """Write a checkpoint. Then remove the oldest ones if there are more than --keep.
+        """Write a checkpoint. Then remove the oldest ones if there are more than self.keep.
 
         Raises:
             UserError: if the write fails. Earlier checkpoints are intact.
@@ -142,16 +142,16 @@ class Checkpoints:
         with it. All other variables keep their values, but an average that is not restored starts at the value of its
         variable.
 
-        Adam corrects its moments by 1 - beta^t after t updates. The powers beta^t are restored if all trainable
-        variables of a network are restored with their slots. Otherwise they start again: new variables then take Adam's
-        usual first steps, and restored ones take smaller steps at first.
+        After t updates, Adam's bias correction divides the moments by 1 - beta^t. The powers beta^t are restored if all
+        trainable variables of a network are restored with their slots. Otherwise they start again: new variables then
+        take Adam's usual first steps, and restored ones take smaller steps at first.
 
         Args:
             source: a storage.branch.Source.
             beta1, beta2: those of this run. Adam's powers of the betas are adapted if the source's betas differ.
 
         Returns:
-            (step of the checkpoint, variables that were not restored, names in the checkpoint that are not used).
+            (step of the checkpoint, variables that were not restored, names in the checkpoint that this graph lacks).
 
         Raises:
             UserError: if the checkpoints are damaged, or if no trainable variable is shared.

@@ -28,7 +28,7 @@ from options import (
 )
 from utils import is_abandoned, make_folder, write_json
 
-MODEL = 'SAGAN'  # the names of a run's files start with it
+MODEL = 'SAGAN'  # the names of checkpoints and result files start with it
 MAX_LISTED = 3  # maximum number of names in a message
 
 
@@ -101,7 +101,7 @@ class Run:
     def check_config(self, config):
         """Check that the run in the folder, if it has checkpoints, was trained with this config.
 
-        Print unknown keys of config.json, and whether the training split has changed.
+        Print the unknown keys of config.json, and a message if the training split has changed.
 
         Returns:
             The source metadata in config.json, {name: value}, or {} if the run has no checkpoint.
@@ -261,7 +261,7 @@ def select_steps(steps, checkpoint):
     """
     if checkpoint == 'latest':
         return steps
-    if checkpoint == 'best':  # its folder holds no others
+    if checkpoint == 'best':  # its folder holds two only while one replaces the other
         return steps[:1]
     return [step for step in steps if step == checkpoint]
 

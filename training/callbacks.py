@@ -214,7 +214,7 @@ class Summaries(Callback):
 class TrainGrid(Callback):
     """Write a grid of samples from fixed z every --sample_freq steps, and add it to the summaries.
 
-    The first grid is written no later than the first checkpoint, so that a stopped run has a grid.
+    The first grid is written no later than the first periodic checkpoint, so that a killed run has a grid, too.
     """
 
     activity = 'drawing'
@@ -259,8 +259,9 @@ class CollapseWarning(Callback):
         self.losses.append(loss)
         mean = sum(self.losses) / len(self.losses)
         if len(self.losses) == COLLAPSE_STEPS and mean < LOW_LOSS * model.objective.chance_loss:
-            tqdm.write(f'Step {step}: D separates real and generated images almost perfectly (mean d_loss {mean:.2g} '
-                       f'over {COLLAPSE_STEPS} steps), so G may stop learning. {collapse_advice(model.config)}')
+            tqdm.write(f'Step {step}: D separates real and generated images almost perfectly (mean d_loss_real + '
+                       f'd_loss_fake {mean:.2g} over {COLLAPSE_STEPS} steps), so G may stop learning. '
+                       f'{collapse_advice(model.config)}')
             self.loss_is_checked = False
 
     def check_variety(self, model, step):

@@ -77,7 +77,7 @@ def start_cluster(start):
     def start_workers(count):
         addresses = free_addresses(count)
         workers = [start(addresses, index, FOREVER) for index in range(count)]
-        wait_until(lambda: all(len(worker.starts) == count - 1 for worker in workers))
+        wait_until(lambda: all(len(worker.start_ids) == count - 1 for worker in workers))
         return addresses, workers
     return start_workers
 
@@ -162,7 +162,7 @@ def test_host_name_may_resolve_later(start, monkeypatch):
 
     monkeypatch.setattr(heartbeat, 'resolve', resolve_second)
     chief, other = (start(addresses, index, FOREVER) for index in (0, 1))
-    wait_until(lambda: chief.starts and other.starts)
+    wait_until(lambda: chief.start_ids and other.start_ids)
 
 
 def test_socket_receives_ipv6_and_ipv4():

@@ -109,13 +109,13 @@ def test_compare_reports_equal_options(tmp_path, capsys):
     write_run(tmp_path, 'a')
     write_run(tmp_path, 'b')
     out, _ = run_compare(tmp_path, capsys)
-    assert 'All runs have the same options that affect training\n' in out
+    assert 'The runs do not differ in any option that affects training\n' in out
 
 
 def test_compare_of_one_run_does_not_compare_options(tmp_path, capsys):
     write_run(tmp_path, 'a')
     out, rows = run_compare(tmp_path, capsys)
-    assert 'All runs' not in out
+    assert 'do not differ' not in out
     assert rows == [{'run': 'a', 'step': '20', 'minutes': '1.5'}]
 
 

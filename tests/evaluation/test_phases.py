@@ -443,7 +443,7 @@ def test_export_of_a_network_that_is_too_large_for_a_page_writes_a_saved_model(m
 @pytest.mark.parametrize('phase', [phases.test, phases.evaluate, phases.export])
 @pytest.mark.parametrize('checkpoint, missing', [(5, 'checkpoint 5'), ('best', 'best checkpoint')])
 def test_phase_refuses_a_checkpoint_that_does_not_exist(model, phase, checkpoint, missing):
-    with pytest.raises(UserError, match=rf'has no {missing} \(steps: 3\): choose one of these'):
+    with pytest.raises(UserError, match=rf'has no {missing} \(steps: 3\): choose one of these steps'):
         phase(model, checkpoint=checkpoint)
 
 

@@ -461,7 +461,7 @@ def test_damaged_page_reports_its_error(driver, path, tmp_path):
     start = html.index('id="data">') + len('id="data">')
     (tmp_path / 'page.html').write_text(html[:start] + 'AAAA' + html[start + 4:])
     [message] = Page(driver, tmp_path / 'page.html').errors()
-    assert message.startswith('The page cannot be shown (')
+    assert message.startswith('The page does not work (')
 
 
 def test_narrow_page_cuts_nothing_off(open_page, path):

@@ -270,6 +270,13 @@ def test_gamma_that_was_never_trained_starts_at_zero(open_playground):
 
 
 @slow
+@pytest.mark.parametrize('gamma, label', [(0, '2'), (-0.5, '2 × trained')])
+def test_gamma_slider_names_its_end(open_playground, gamma, label):
+    page = open_playground({'layers': {'generator': layers(gamma), 'discriminator': layers(gamma)}})
+    assert page.text_of(f'{G} .marks span') == label
+
+
+@slow
 def test_each_layer_has_its_gamma(open_playground):
     page = open_playground({'layers': {'generator': layers(0.2, 0.8), 'discriminator': layers(0.2, 0.8)}})
     page.click(f'{G} .gammas .marks:last-child button')
@@ -671,7 +678,7 @@ def test_failure_of_the_worker_is_reported(driver, open_playground):
     page = open_playground()
     page.run("worker.onmessage({data: {kind: 'error', id: 'generator', message: 'no such class'}})")
     assert page.text('error') == (
-        'The page cannot be shown (no such class): open an undamaged copy in a browser from 2024 or later')
+        'The page does not work (no such class): reload it, or open an undamaged copy in a browser from 2024 or later')
     page.run("element('error').hidden = true")
 
 
@@ -680,7 +687,7 @@ def test_networks_that_cannot_be_loaded_are_reported(driver, tmp_path):
     path = tmp_path / 'page.html'
     path.write_text(render_page(METADATA, b'', "onmessage = () => postMessage({kind: 'error', message: 'no weights'})"))
     assert Page(driver, path).errors() == [
-        'The page cannot be shown (no weights): open an undamaged copy in a browser from 2024 or later']
+        'The page does not work (no weights): reload it, or open an undamaged copy in a browser from 2024 or later']
 
 
 # ---- The page as a document

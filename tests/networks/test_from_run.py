@@ -95,7 +95,7 @@ def test_from_run_reports_what_the_run_lacks(stored, arguments, message):
 
 @pytest.mark.slow
 def test_from_run_reports_a_missing_checkpoint(stored):
-    with pytest.raises(UserError, match=r'old has no checkpoint 9 \(steps: 5, 4\): choose one of these'):
+    with pytest.raises(UserError, match=r'old has no checkpoint 9 \(steps: 5, 4\): choose one of these steps'):
         networks.from_run('old', 9, stored.folder)
 
 

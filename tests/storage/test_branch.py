@@ -273,8 +273,8 @@ def test_checkpoint_without_from_is_refused_with_the_command_to_type(checkpoints
     with pytest.raises(UserError) as error:
         start('--checkpoint', 10, *words.split())
     assert str(error.value) == (
-        '--checkpoint requires --from if --phase is train (otherwise training resumes from the newest checkpoint). '
-        f'To start a new run instead: python main.py --phase train {command}')
+        '--checkpoint requires --from if --phase is train (without --from, training resumes from the newest '
+        f'checkpoint). To start a new run instead: python main.py --phase train {command}')
 
 
 ##################################################################################

@@ -423,8 +423,8 @@ def watched(stub, monkeypatch):
 def test_loss_near_0_is_reported_once_and_without_the_penalty(watched, capsys, gan_type, loss):
     watched(200 * [loss], gan_type=gan_type)
     out = capsys.readouterr().out
-    assert out.startswith(f'Step 20: D separates real and generated images almost perfectly (mean d_loss {loss} over '
-                          '20 steps)') and out.count('\n') == 1
+    assert out.startswith('Step 20: D separates real and generated images almost perfectly (mean d_loss_real + '
+                          f'd_loss_fake {loss} over 20 steps)') and out.count('\n') == 1
 
 
 @pytest.mark.parametrize('losses, options', [
