@@ -834,7 +834,7 @@ def checked_labels(labels, count, num_classes):
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f'labels are {labels.dtype}: use integers from 0 to {num_classes - 1}')
     if labels.shape != (count,):
-        raise ValueError(f'labels have the shape {list(labels.shape)}: use [{count}], one label per image')
+        raise ValueError(f'labels have the shape {list(labels.shape)}: use the shape [{count}], one label per image')
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong) > 0:
         raise ValueError(f'label {wrong[0]} is not a class: use integers from 0 to {num_classes - 1}')

@@ -47,7 +47,8 @@ def test(model, seed=0, checkpoint='latest'):
         snapshot = take_snapshot(model, real_images(config, SNAPSHOT_IMAGES), epoch=0, step=step, key=key)
         write_attention_page(model.run, snapshot, suffix, with_saved=not is_own)
     else:
-        print('The network has no attention layers: no attention figure and no attention page are written')
+        print('The network has no attention layers: no attention figure and no attention page are written. --attention '
+              'paper trains a network with attention layers')
     written = 'Grids and figures'
     if config.export:
         z, labels = model.draw_z(config.export, seed, Stream.EXPORT_Z), model.proportional_labels(config.export)

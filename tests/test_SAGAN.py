@@ -556,9 +556,9 @@ def conditional_tiny():
     (['0', '1', '2'], 'labels are <U1: use integers from 0 to 3'),
     ([0, 4, 1], 'label 4 is not a class: use integers from 0 to 3'),
     ([0, 1, -1], 'label -1 is not a class: use integers from 0 to 3'),
-    ([0, 1], r'labels have the shape \[2\]: use \[3\], one label per image'),
-    (2, r'labels have the shape \[\]: use \[3\], one label per image'),
-    ([[0], [1], [2]], r'labels have the shape \[3, 1\]: use \[3\], one label per image')], ids=str)
+    ([0, 1], r'labels have the shape \[2\]: use the shape \[3\], one label per image'),
+    (2, r'labels have the shape \[\]: use the shape \[3\], one label per image'),
+    ([[0], [1], [2]], r'labels have the shape \[3, 1\]: use the shape \[3\], one label per image')], ids=str)
 def test_sampling_refuses_wrong_labels(conditional_tiny, sample, labels, message):
     with pytest.raises(ValueError, match=f'^{message}$'):
         sample(conditional_tiny, draw_z(3, 62, 0), labels)
