@@ -7,6 +7,7 @@ options. "The paper" is Zhang et al.
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import time
 
@@ -453,7 +454,7 @@ class SAGAN:
         """
         config = self.config
         if not source.metadata:
-            print(f'{source.folder} has no config.json: it is assumed to be a run with the default options')
+            print(f'{source.folder} has no config.json: options that its name does not give are assumed to be default')
         step, new, unused = self.checkpoints.start_from(source, config.beta1, config.beta2)
         print(f'Run {self.run.name} from {source.name}, step {step}: {describe_changes(source, config)}')
         print(describe_variables(tf.global_variables(), new, unused))
@@ -641,13 +642,19 @@ class SAGAN:
         return np.arange(count) % self.config.num_classes
 
     def draw_grid(self, *key):
-        """Return (z, labels, (rows, columns)) for a grid. In a grid of all classes, each row repeats one z."""
+        """Return (z, labels, (rows, columns)) for a grid.
+
+        In a grid of all classes, each z is repeated for each class. A row has as many z as fit in a nearly square grid,
+        but at least one.
+        """
         count, num_classes = self.config.sample_num, self.config.num_classes
         if not self.config.conditional or self.target_class is not None:
             return self.draw_z(count, *key), self.sampled_labels(count), grid_size(count)
-        rows = -(-count // num_classes)
-        z = np.repeat(self.draw_z(rows, *key), num_classes, 0)  # [rows * num_classes, z_dim]
-        return z, self.sampled_labels(len(z)), (rows, num_classes)
+        z_per_row = max(1, math.isqrt(count) // num_classes)
+        columns = z_per_row * num_classes
+        rows = -(-count // columns)
+        z = np.repeat(self.draw_z(rows * z_per_row, *key), num_classes, 0)  # [rows * columns, z_dim]
+        return z, self.sampled_labels(len(z)), (rows, columns)
 
     def sample(self, z, labels=None):
         """Return images [N, H, W, C] in [0, 1] for z [N, z_dim] and labels [N] (default: sampled_labels).

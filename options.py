@@ -140,8 +140,8 @@ SOURCE = checkpoint_path('RUN', 'a run or a path', os.sep)
 FOLDER = matching('FOLDER', 'the name of a folder', r'[^\0]+')
 FILE = matching('FILE', 'the name of a file', r'[^\0]+')
 FEATURES = FILE._replace(metavar='FILE[:INPUT:OUTPUT]')
-ONE_NAME = r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,99}'
-RUN_NAME = matching('NAME', 'a name of at most 100 letters, digits, dots, underscores and hyphens that starts with a '
+ONE_NAME = r'(?!classifier_)[A-Za-z0-9][A-Za-z0-9._-]{0,254}'  # longer names are not valid folder names
+RUN_NAME = matching('NAME', 'a name of at most 255 letters, digits, dots, underscores and hyphens that starts with a '
                     'letter or digit, but not with classifier_', f'{ONE_NAME}(,{ONE_NAME})*')
 
 ##################################################################################
@@ -446,7 +446,7 @@ def defaults_of(options):
 
 
 def resolve_shape(options, native_shape):
-    """Return options with a number as img_size. A size or number of channels that is the data set's own becomes 0.
+    """Return options with img_size as a number. If img_size or c_dim is the own value of the data set, it becomes 0.
 
     Args:
         options: as resolve returns them.
@@ -643,9 +643,9 @@ def defaults_table():
     columns = {f'--network {name}': values for name, values in NETWORK_DEFAULTS.items()}
     columns |= {f'--recipe {name}': values for name, values in RECIPES.items() if values}
     lines = ['## Networks and recipes', '',
-             'These networks and recipes change the defaults of other options. `auto` is not a value to type: it means',
-             "true for `--conditional` if the data set has classes, and the data set's own size, but at least 32, for",
-             '`--img_size`.', '',
+             'These networks and recipes change the defaults of other options. In this table, `auto` is not a value to',
+             'type. For `--conditional`, it means true if the data set has classes. For `--img_size`, it means the',
+             "data set's own size, but at least 32.", '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -1,4 +1,4 @@
-"""Measure --recipe fast, dcgan, resnet, and alternatives to their defaults: python -m benchmarks.recipes
+"""Measure --recipe fast, the networks dcgan and resnet, and other options: python -m benchmarks.recipes
 
 main.py trains and scores each run in processes of its own. Each run is a row of benchmarks/recipes.csv. Existing rows
 are not recomputed, so the measurement can be interrupted and resumed. Means over seeds are printed. The data set emoji,

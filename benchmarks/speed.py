@@ -1,7 +1,7 @@
 """Measure the speed of training, sampling, attention and the attention page: python -m benchmarks.speed
 
 The variants take turns (A B C A B C ...), so that other load on the machine affects all of them alike. The times are
-medians, except those of the training loop, which are means. The output is Markdown.
+medians, except those of whole_loop, which are means. The output is Markdown.
 """
 
 import contextlib
@@ -59,9 +59,9 @@ def two_call_step(model):
 def step_gflop(batch_size):
     """Return the GFLOP of a training step, with 2 FLOP per multiplication in a convolution or matrix product.
 
-    If a forward pass takes g FLOP in G and d FLOP in D, a step takes 3 g + 8 d. G runs forward and backward to its
-    weights and inputs. D runs forward on real images, on fake images, and on fake images again after its update. The
-    first two passes run backward to the weights and inputs, the third only to the inputs.
+    If a forward pass takes g FLOP in G and d FLOP in D, a step takes 3 g + 8 d. G needs one forward pass, and gradients
+    with respect to its weights and inputs. D runs on real images, on fake images, and on fake images again after its
+    update. The first two passes need gradients with respect to weights and inputs, the third only for the inputs.
     """
     with tf.Graph().as_default(), tf.Session() as sess:
         model = SAGAN(sess)

@@ -131,7 +131,7 @@ def choose_data_set(path):
 
 
 def missing_files(folder):
-    """Return those of FILES that an MNIST folder lacks, both plain and gzipped."""
+    """Return the names in FILES for which an MNIST folder has neither a plain nor a gzipped file."""
     files = find_in_folder(folder).get('', {})
     return [name for name, role in zip(FILES, ROLES, strict=True) if role not in files]
 

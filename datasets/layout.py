@@ -152,8 +152,8 @@ def top_folder(path):
 def find_splits(paths):
     """Find the folders that are splits.
 
-    Folders are splits if all of them have names of splits, and if there is a training split and a held-out split. If
-    both train/ and test/ exist, other folders are allowed. Images outside the splits are not used.
+    Folders are splits if all of them have names of splits, and if there is a training split and a held-out split. Other
+    folders are allowed beside train/ if test/ or val/ exists. Images outside the splits are not used.
 
     Returns:
         {folder: split}, sorted by folder. It is empty if the folders are not splits.
@@ -161,7 +161,8 @@ def find_splits(paths):
     folders = sorted({top_folder(path) for path in paths} - {''})
     splits = {folder: SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS}
     has_train_and_held_out = 'train' in splits.values() and len(set(splits.values())) > 1
-    if has_train_and_held_out and (len(splits) == len(folders) or {'train', 'test'} <= set(folders)):
+    if has_train_and_held_out and (
+            len(splits) == len(folders) or 'train' in folders and ('test' in folders or 'val' in folders)):
         return splits
     return {}
 
@@ -213,7 +214,7 @@ def printable(name):
 ##################################################################################
 
 def read_labels(root, paths, images, open_file):
-    """Read dataset.json and labels.csv in the root, the folder that contains all images or splits, and each split.
+    """Read dataset.json and labels.csv in the root, in the folder of all images or splits, and in that of each split.
 
     Args:
         root: the folder or zip file, for messages.

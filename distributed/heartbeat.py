@@ -25,7 +25,7 @@ FINAL_PACKETS = 3  # the last packet of a worker is repeated, because UDP may lo
 
 @contextlib.contextmanager
 def watch_workers(addresses, index, timeout):
-    """End this process with exit code 138 and one line if another worker is lost while the context is open.
+    """End this process with a one-line message and exit code 138 if another worker is lost while the context is open.
 
     A worker is lost after `timeout` seconds without a packet. Time during which this process is suspended does not
     count. A worker that leaves the context without an exception has finished. It is no longer watched.

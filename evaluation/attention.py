@@ -105,8 +105,8 @@ def write_attention_page(run, snapshot=None, suffix='', with_saved=True):
     Args:
         snapshot: a snapshot to show with those that training has saved, or None. It replaces the saved snapshot of the
             same step, but keeps the saved epoch.
-        with_saved: whether to show the saved snapshots. These have the classes and z of training, not those that
-            suffix names.
+        with_saved: whether to show the saved snapshots. They have the classes and z of training, whatever the class or
+            seed in suffix.
     """
     if not with_saved:
         snapshots, left_out = [snapshot], 0

@@ -34,7 +34,7 @@ def compare(runs, checkpoint_dir, result_dir):
     Args:
         runs: StoredRuns in checkpoint_dir. Their options name the folders of their results.
     """
-    names = [run.name for run in runs]
+    names, origins = [run.name for run in runs], [origin_of(run) for run in runs]
     differences = differing_options(runs)
     columns = [{flag(option): as_typed(run.options[option]) for option in differences} for run in runs]
     for run, column in zip(runs, columns, strict=True):
@@ -44,8 +44,8 @@ def compare(runs, checkpoint_dir, result_dir):
                             image_shape_of(run.options, run.metadata)) for run in runs]
 
     print(f'{len(runs)} run{"s" if len(runs) > 1 else ""} in {checkpoint_dir}:')
-    for number, name in enumerate(names, 1):
-        print(f'{number:3}  {name}')
+    for number, (name, origin) in enumerate(zip(names, origins, strict=True), 1):
+        print(f'{number:3}  {name}{f" (started from {origin})" if origin else ""}')
     if len(runs) > 1 and not differences:
         print('The runs do not differ in any option that affects training')
     for start in range(0, len(runs), RUNS_PER_TABLE):
@@ -56,7 +56,7 @@ def compare(runs, checkpoint_dir, result_dir):
         print(f'Without scores: {list_names(unscored)}. Score a run with --phase eval --name RUN')
 
     make_folder(result_dir)
-    write_csv(f'{result_dir}/compare.csv', names, columns, scores)
+    write_csv(f'{result_dir}/compare.csv', names, origins, columns, scores)
     labels = run_labels(names, columns, differences)
     histories = {}
     for run, label in zip(runs, labels, strict=True):
@@ -68,6 +68,12 @@ def compare(runs, checkpoint_dir, result_dir):
             print(f'{path} has no rows: {run.name} is left out of the figure')
     save_figure(draw_comparison(histories), f'{result_dir}/compare.png')
     print(f'Table and figure:\n{result_dir}/compare.csv\n{result_dir}/compare.png')
+
+
+def origin_of(run):
+    """Return the run and the step from which a StoredRun was started with --from, or '' if it was not."""
+    source = run.metadata.get('source')
+    return f'{os.path.basename(source)}, step {run.metadata["source_step"]}' if source else ''
 
 
 def differing_options(runs):
@@ -191,16 +197,18 @@ def table_line(label, better, values):
     return f'{label:<42.41}{better:<7}{"".join(f"{text:>10}" for text in texts)}'.rstrip()
 
 
-def write_csv(path, names, columns, scores):
+def write_csv(path, names, origins, columns, scores):
     """Write a CSV file with one row per run, and a column for each score of each method."""
     rows = []
-    for name, column, own_scores in zip(names, columns, scores, strict=True):
+    for name, origin, column, own_scores in zip(names, origins, columns, scores, strict=True):
         row = {'run': name, **column}
+        if any(origins):
+            row['from'] = origin
         for method, stored in own_scores.items():
             values = {'scored_step': stored.step, 'weights': stored.weights, **stored.values}
             row.update({f'{key} ({method})': value for key, value in values.items()})
         rows.append(row)
-    headers = dict.fromkeys(['run', *columns[0]])  # a dict keeps the order
+    headers = dict.fromkeys(['run', *columns[0], *(['from'] if any(origins) else [])])  # a dict keeps the order
     for method in methods_of(scores):
         headers.update(dict.fromkeys(header for row in rows for header in row if header.endswith(f' ({method})')))
     with atomic_write(path) as part, open(part, 'w', newline='') as file:

@@ -222,7 +222,7 @@ class Metric(NamedTuple):
     """A score. It becomes a row of the table of eval, a key of SAGAN_scores.json and a row of docs/evaluation.md."""
     name: str  # key of SAGAN_scores.json
     title: str
-    detail: str  # completes the title to at most 40 characters; may use {reference}, {num_classes} and {max_entropy}
+    detail: str  # follows the title; may contain {reference}, {num_classes} and {max_entropy}
     better: str  # 'lower' or 'higher'
     meaning: str  # for the documentation
     compute: Callable  # Comparison -> a number, or a pair (mean, standard deviation)
@@ -234,7 +234,7 @@ class Metric(NamedTuple):
     decimals: int = 3  # in the table
 
     def label(self, **limits):
-        """Return the label in the table. limits are the values for detail."""
+        """Return the label in the table, which has room for 40 characters. limits are the values for detail."""
         return f'{self.title} {self.detail}'.strip().format(**limits)
 
     def short_label(self, reference='the training split'):

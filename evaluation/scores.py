@@ -25,7 +25,7 @@ MISSING = {'probabilities': '--features gives no class predictions',
            'labels': 'the run is not conditional',
            'train_features': '--reference holds only statistics',
            'train_labels': '--reference holds no classes',
-           'classes': f'no class has {MIN_FRECHET_IMAGES} samples, as many test images and as many training images'}
+           'classes': f'no class has {MIN_FRECHET_IMAGES} images in each of samples, test split and training split'}
 
 
 class Row(NamedTuple):

@@ -146,7 +146,7 @@ function renderMap(side) {
   renderFormula(side);
 }
 
-// Show the formula of the layer with the numbers of the selected position.
+// Show the formula of the layer with the values at the selected position.
 function renderFormula(side) {
   const {positions, keys, block} = selectedLayer(side), gamma = side.result.gammas[side.layer];
   const weights = rowWeights(side, side.position);
@@ -158,7 +158,7 @@ function renderFormula(side) {
   const here = cellName(side.position, positions, positions), convolution = block === 'paper' ? 'W ' : '';
   side.find('.general').textContent = `y = x + γ · ${convolution}Σ β h. Here, x and y are the input and output ` +
     'of the layer at this position, and h is the value at a key. The weights β are a softmax over all keys' +
-    `${block === 'paper' ? ', and W is a 1×1 convolution' : ''}. With the numbers of this position:`;
+    `${block === 'paper' ? ', and W is a 1×1 convolution' : ''}. At this position:`;
   side.find('.formula').textContent = `y(${here}) = x(${here}) ${gamma < 0 ? '−' : '+'} ` +
     `${Math.abs(gamma).toFixed(3)} · ${convolution}[ ${terms.join(' + ')} ]`;
 }

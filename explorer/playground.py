@@ -111,9 +111,12 @@ def repeated(graph, x, shape):
 
 
 def view(graph, x, rearrange):
-    """Return the elements of x that a function of NumPy arrays selects by strides: a slice, a transposition and so on.
+    """Return a strided view of x.
 
     A constant is rearranged at once.
+
+    Args:
+        rearrange: a function of a NumPy array that returns a view of it, such as a slice or a transpose.
     """
     if isinstance(x, np.ndarray):
         return np.ascontiguousarray(rearrange(x))

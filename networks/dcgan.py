@@ -43,7 +43,8 @@ class DCGAN(SAGAN):
     def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         """Return (probability, logit, features), as SAGAN.discriminator does.
 
-        The features [B, D] are the last feature map, summed over positions. Only the attention layers have batch norm.
+        The features [B, D] are the last feature map, summed over positions. Only the article's attention layers can
+        have batch norm.
         """
         config = self.config
         side, width, sn = config.image_shape[0], config.ch, config.sn

@@ -46,7 +46,8 @@ class ResNet(SAGAN):
     def discriminator(self, x, is_training=True, reuse=False, labels=None, sync=None, batches=1):
         """Return (probability, logit, features), as SAGAN.discriminator does.
 
-        The features [B, D] are the last feature map, summed over positions. Only the attention layers have batch norm.
+        The features [B, D] are the last feature map, summed over positions. Only the article's attention layers can
+        have batch norm.
         """
         config = self.config
         size, sn = config.image_shape[0], config.sn

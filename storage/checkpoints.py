@@ -211,10 +211,11 @@ def describe_variables(variables, new, unused):
     """
     text = f'restored {len(variables) - len(new)} of {len(variables)} variables'
     for title, names in ('new', names_of(new)), ('not used', unused):
-        # Optimizer slots and averages follow their variable.
-        names = [name for name in names if owner_of(name) == name or owner_of(name) not in names]
-        if names:
-            text += f'; {title}: {list_names(names)}'
+        owners = [name for name in names if owner_of(name) == name or owner_of(name) not in names]
+        if owners:
+            text += f'; {title}: {list_names(owners)}'
+        if len(owners) < len(names):
+            text += ' (with optimizer slots and averages)'
     return text
 
 

@@ -788,6 +788,15 @@ def test_draw_grid_has_a_row_per_z_and_a_column_per_class(conditional):
     np.testing.assert_array_equal(z, np.repeat(draw_z(3, 3, 0, 1), 4, 0))
 
 
+@pytest.mark.parametrize('classes, rows, columns', [(2, 8, 8), (3, 11, 6), (4, 8, 8), (5, 13, 5), (10, 7, 10)])
+def test_draw_grid_of_few_classes_is_nearly_square(sess, classes, rows, columns):
+    model = SAGAN(sess, image_shape=SMALL, classes=classes, conditional=True)
+    z, labels, size = model.draw_grid(0, 1)
+    assert size == (rows, columns)
+    np.testing.assert_array_equal(z, np.repeat(draw_z(rows * columns // classes, 62, 0, 1), classes, 0))
+    assert labels.reshape(size).tolist() == rows * [columns // classes * [*range(classes)]]
+
+
 ##################################################################################
 # Batches and learning rates
 ##################################################################################

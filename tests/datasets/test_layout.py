@@ -59,7 +59,8 @@ def test_arrange_holds_out_every_tenth_image_of_a_single_split(folder):
     assert layout.test == [f'{folder}9.png'] and layout.classes == {}
 
 
-@pytest.mark.parametrize('folders', [['train/', 'valid/'], ['train/', 'test/', 'other/a/']])
+@pytest.mark.parametrize('folders', [['train/', 'valid/'], ['train/', 'test/', 'other/a/'],
+                                     ['train/', 'val/', 'other/a/']])
 def test_arrange_leaves_out_images_beside_the_splits(folders):
     layout = arrange(sorted(['cover.png', *files(*folders)]), NO_LABELS)
     beside = ['cover.png', *files(*folders[2:])]

@@ -105,6 +105,23 @@ def test_compare_lists_many_runs_in_several_tables(tmp_path, capsys, monkeypatch
     assert headers == [['better', '1', '2'], ['better', '3']]
 
 
+@pytest.fixture
+def branched(tmp_path):
+    write_run(tmp_path, 'a')
+    write_run(tmp_path, 'b', source='elsewhere/a', source_step=10)
+    return tmp_path
+
+
+def test_compare_prints_the_run_from_which_a_run_was_started(branched, capsys):
+    out, _ = run_compare(branched, capsys)
+    assert '  1  a\n  2  b (started from a, step 10)\n' in out
+
+
+def test_compare_writes_the_run_from_which_a_run_was_started(branched, capsys):
+    _, rows = run_compare(branched, capsys)
+    assert [row['from'] for row in rows] == ['', 'a, step 10']
+
+
 def test_compare_reports_equal_options(tmp_path, capsys):
     write_run(tmp_path, 'a')
     write_run(tmp_path, 'b')

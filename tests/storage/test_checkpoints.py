@@ -619,9 +619,10 @@ def test_start_from_refuses_damaged_checkpoints(damaged_source, tmp_path):
 
 @pytest.mark.parametrize('new, unused, text', [
     ([], [], 'restored 9 of 9 variables'),
-    (G_NAMES, [], 'restored 5 of 9 variables; new: generator/w'),
+    (G_NAMES, [], 'restored 5 of 9 variables; new: generator/w (with optimizer slots and averages)'),
     (['generator/w/Adam'], ['a', 'b', 'c', 'd', 'd/Adam_1'],
-     'restored 8 of 9 variables; new: generator/w/Adam; not used: a, b, c and 1 more')])
+     'restored 8 of 9 variables; new: generator/w/Adam; not used: a, b, c and 1 more (with optimizer slots and '
+     'averages)')])
 def test_describe_variables_counts_all_and_names_what_is_not_restored(new, unused, text):
     new = [SimpleNamespace(op=SimpleNamespace(name=name)) for name in new]
     assert describe_variables(range(9), new, unused) == text
