@@ -214,7 +214,7 @@ def printable(name):
 ##################################################################################
 
 def read_labels(root, paths, images, open_file):
-    """Read dataset.json and labels.csv in the root, in the folder of all images or splits, and in that of each split.
+    """Read dataset.json and labels.csv in the root, in the folder that holds all images or splits, and in each split.
 
     Args:
         root: the folder or zip file, for messages.

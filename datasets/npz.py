@@ -100,8 +100,8 @@ def choose_layout(archive):
         if layout['train'][0] in keys:
             return layout
     names = ', '.join(layout['train'][0] for layout in LAYOUTS)
-    raise UserError(f'{archive.filename} has no training images (its keys are {", ".join(keys) or "none"}): name them '
-                    f'one of {names}')
+    raise UserError(f'{archive.filename} has no training images (its keys are {", ".join(keys) or "none"}): store '
+                    f'them as one of {names}')
 
 
 def read_header(archive, key):

@@ -33,7 +33,7 @@ def open_zip(path):
 
 
 def list_members(archive):
-    """List the files of an archive. Hidden files and folders are skipped, like those of a folder.
+    """List the files of an archive. Hidden files and folders are skipped, as in an image folder.
 
     Returns:
         {path: ZipInfo}, sorted by path, and [(path, reason)] of the members that cannot be read.

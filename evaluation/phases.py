@@ -230,8 +230,8 @@ def restore(model, checkpoint):
 def report_reading(config, dataset):
     """Print a message if a Dataset is read differently from when the run of the config was trained."""
     if config.reading != dataset.reading:
-        print(f'During training, the data set was read {describe_reading(config.reading)}. For the scores, it is read '
-              f'{describe_reading(dataset.reading)}', flush=True)
+        print('The data set is read differently than during training. During training: '
+              f'{describe_reading(config.reading)}. Now: {describe_reading(dataset.reading)}', flush=True)
 
 
 def file_suffix(model, checkpoint, seed=0):

@@ -25,7 +25,8 @@ MISSING = {'probabilities': '--features gives no class predictions',
            'labels': 'the run is not conditional',
            'train_features': '--reference holds only statistics',
            'train_labels': '--reference holds no classes',
-           'classes': f'no class has {MIN_FRECHET_IMAGES} images in each of samples, test split and training split'}
+           'classes': f'no class has {MIN_FRECHET_IMAGES} samples, {MIN_FRECHET_IMAGES} test images and '
+                      f'{MIN_FRECHET_IMAGES} training images'}
 
 
 class Row(NamedTuple):

@@ -129,8 +129,8 @@ class Run:
         reading = list(config.reading)
         if metadata.get('reading', []) != reading:
             before, now = describe_reading(metadata.get('reading', [])), describe_reading(reading)
-            raise UserError(f'{self.folder} cannot resume (its data set was read {before}, and is now read {now}): '
-                            f'branch from the run with --from {self.name} --name NEW')
+            raise UserError(f'{self.folder} cannot resume (its data set is read differently; before: {before}; now: '
+                            f'{now}): branch from the run with --from {self.name} --name NEW')
         image_shape = list(config.image_shape)
         if metadata.get('image_shape', image_shape) != image_shape:
             before, now = ('{} x {} x {}'.format(*shape) for shape in (metadata['image_shape'], image_shape))
@@ -235,7 +235,7 @@ def read_metadata(options):
 
 def describe_reading(reading):
     """Return a phrase that describes how a data set is read. reading is that of a Dataset."""
-    return f'with {", ".join(reading)}' if reading else 'as in earlier versions of this program'
+    return ', '.join(reading) or 'as in earlier versions of this program'
 
 
 def report_unknown_keys(path, metadata):

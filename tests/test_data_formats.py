@@ -97,7 +97,7 @@ def test_another_reading_of_the_data_set_is_refused(letters, run_main_in):
     np.savez(folder / 'other' / 'letters.npz', arr_0=images, arr_1=labels)
     result = run_main_in(folder, '--dataset', 'letters', '--data_dir', 'other', '--conditional', 'true', *SMALL_RUN,
                          '--epoch', 2)
-    one_line_error(result, f'{RUN} cannot resume (its data set was read with IDX files, and is now read with npz file)',
+    one_line_error(result, f'{RUN} cannot resume (its data set is read differently; before: IDX files; now: npz file)',
                    f'branch from the run with --from {RUN} --name NEW')
 
 

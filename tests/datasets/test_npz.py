@@ -160,7 +160,7 @@ def test_matches_nothing_else(tmp_path, name):
     ({'arr_0': COLOUR, 'arr_1': LABELS[:-1]}, 'arr_1 .*does not match the images .40 images, 39 labels'),
     ({'x_train': GREY, 'y_train': LABELS, 'x_test': GREY}, 'y_test in .* is missing: store labels for all splits'),
     ({'x_train': GREY, 'x_test': COLOUR}, 'splits of different image sizes'),
-    ({'test_images': GREY}, 'has no training images .its keys are test_images.: name them one of x_train'),
+    ({'test_images': GREY}, 'has no training images .its keys are test_images.: store them as one of x_train'),
     ({}, 'its keys are none')],
     ids=['float', 'uint16', 'channels first', 'one pixel', 'empty', 'one-hot', 'float labels', 'negative',
          'fewer labels', 'no test labels', 'two sizes', 'test only', 'no array'])

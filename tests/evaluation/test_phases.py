@@ -484,8 +484,8 @@ def test_check_classes_refuses_other_classes(data_names, words):
 def test_report_reading_names_both_readings(capsys):
     phases.report_reading(SimpleNamespace(reading=()), SimpleNamespace(reading=('12-bit values', '.tif files')))
     assert capsys.readouterr().out == (
-        'During training, the data set was read as in earlier versions of this program. For the scores, it is read '
-        'with 12-bit values, .tif files\n')
+        'The data set is read differently than during training. During training: as in earlier versions of this '
+        'program. Now: 12-bit values, .tif files\n')
 
 
 def test_report_reading_is_silent_about_the_same_reading(capsys):

@@ -75,7 +75,7 @@ def test_evaluate_samples_has_the_scores_that_the_data_allow(evaluated):
 def test_evaluate_samples_reports_what_is_left_out(evaluated):
     dataset, result, _ = evaluated
     if dataset.class_names:
-        reason = 'no class has 128 images in each of samples, test split and training split'
+        reason = 'no class has 128 samples, 128 test images and 128 training images'
         assert result.left_out == {reason: ['mean Fréchet distance within classes']}
     else:
         assert list(result.left_out) == ['the data set has no classes']

@@ -352,12 +352,12 @@ def test_check_config_refuses_other_classes(trained_run, config, names, listed):
 
 
 @pytest.mark.parametrize('saved, before', [
-    ([], 'as in earlier versions of this program'), (['npz file'], 'with npz file')])
+    ([], 'as in earlier versions of this program'), (['npz file'], 'npz file')])
 def test_check_config_refuses_another_reading_of_the_data_set(trained_run, config, saved, before):
     trained_run.write_config(config)
     change(trained_run, reading=saved, class_names=['train', 'valid'], images=7)
     now = dataclasses.replace(config, reading=('splits train/ and valid/', '12-bit values'))
-    with pytest.raises(UserError, match=f'it cannot resume .its data set was read {before}, and is now read with '
+    with pytest.raises(UserError, match=f'it cannot resume .its data set is read differently; before: {before}; now: '
                                         'splits train/ and valid/, 12-bit values.: .* --from it --name NEW'):
         trained_run.check_config(now)
 
