@@ -446,7 +446,7 @@ def defaults_of(options):
 
 
 def resolve_shape(options, native_shape):
-    """Return options with img_size as a number. If img_size or c_dim is the own value of the data set, it becomes 0.
+    """Return options with img_size as a number. If img_size or c_dim equals the data set's own value, it becomes 0.
 
     Args:
         options: as resolve returns them.
@@ -643,9 +643,9 @@ def defaults_table():
     columns = {f'--network {name}': values for name, values in NETWORK_DEFAULTS.items()}
     columns |= {f'--recipe {name}': values for name, values in RECIPES.items() if values}
     lines = ['## Networks and recipes', '',
-             'These networks and recipes change the defaults of other options. In this table, `auto` is not a value to',
-             'type. For `--conditional`, it means true if the data set has classes. For `--img_size`, it means the',
-             "data set's own size, but at least 32.", '',
+             'These networks and recipes change the defaults of other options. In this table, `auto` is not a value',
+             'that you can pass. For `--conditional`, it means true if the data set has classes. For `--img_size`, it',
+             "means the data set's own size, but at least 32.", '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -643,7 +643,7 @@ def set_gammas(model, value):
             layer.gamma.load([value], model.sess)
 
 
-def test_fixed_gamma_samples_as_with_this_gamma(tiny):
+def test_fixed_gamma_samples_as_if_gamma_had_this_value(tiny):
     z = draw_z(3, 62, 0)
     set_gammas(tiny, 0.)
     expected = tiny.sample(z)
@@ -672,7 +672,7 @@ def test_sampling_accepts_labels_of_every_integer_type(conditional_tiny, dtype):
     assert conditional_tiny.sample(draw_z(3, 62, 0), np.array([3, 0, 1], dtype)).shape == (3, *TINY)
 
 
-def test_statistics_are_those_of_the_class_frequencies(conditional_tiny, monkeypatch):
+def test_refresh_statistics_draws_labels_with_the_class_frequencies(conditional_tiny, monkeypatch):
     fed = []
     monkeypatch.setattr(conditional_tiny, 'sampling_feed', lambda z, labels: fed.append(labels) or SAGAN.sampling_feed(
         conditional_tiny, z, labels))
@@ -881,7 +881,7 @@ def test_lr_scale_decays_linearly_over_the_second_half():
     ({'dataset_name': 'digits', 'batch_size': 7, 'z_dim': 3}, 'SAGAN_digits_7_3'),
     ({'epoch': 3, 'iteration': 10, 'save_freq': 7}, 'SAGAN_mnist_64_62'),
     ({'attention': False}, 'SAGAN_mnist_64_62_noattention')])
-def test_model_dir_is_the_name_of_the_lineage(sess, options, name):
+def test_model_dir_is_named_as_in_the_lineage(sess, options, name):
     assert SAGAN(sess, **options).model_dir == name
 
 
@@ -964,7 +964,7 @@ def test_train_adds_the_metadata_of_the_data_set_to_the_config(finished):
     assert config.images == sum(config.class_counts) == 20
 
 
-def test_train_of_a_complete_run_reports_it(finished):
+def test_train_reports_that_the_run_is_complete(finished):
     with finished.model.sess.graph.as_default():
         assert train_tiny(finished.model) == (
             'This run is complete at step 6: choose an --epoch larger than 2 to continue\n')
@@ -972,7 +972,7 @@ def test_train_of_a_complete_run_reports_it(finished):
 
 @pytest.fixture(scope='module')
 def interrupted(tmp_path_factory):
-    """A run like that of the fixture finished, but stopped after its first step and resumed."""
+    """A run like that of the `finished` fixture, but stopped after its first step and resumed."""
     with open_tiny(tmp_path_factory.mktemp('interrupted'), attention='paper') as model:
         stop = Stop()
         stop.receive(15, None)
@@ -996,7 +996,7 @@ def test_train_resumes_from_the_newest_checkpoint(interrupted):
     assert interrupted.second_output.startswith('Resuming at step 1 of 6\n')
 
 
-def test_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(finished, interrupted):
+def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(finished, interrupted):
     assert_same_bits(interrupted.variables, finished.variables)
 
 
@@ -1144,7 +1144,7 @@ def test_eval_freq_keeps_the_best_and_the_newest_checkpoint(scored, checkpoint, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('distance, best', [(6., 6), (4., 18)])
-def test_eval_freq_of_a_resumed_run_knows_the_best_score_so_far(tmp_path, distance, best):
+def test_resumed_run_remembers_the_best_score_so_far(tmp_path, distance, best):
     with open_scored(tmp_path) as model:
         train_scored(model, 6, [distance])
         assert model.load('best') == (True, best)

@@ -157,7 +157,7 @@ def copy(branched, tmp_path):
 
 
 @pytest.mark.slow
-def test_stopped_new_run_ends_with_the_bits_of_an_uninterrupted_one(branched, copy):
+def test_stopped_new_run_resumes_bit_identically_to_an_uninterrupted_one(branched, copy):
     """Even if the source is deleted in the meantime."""
     train_tiny(copy, 'old', stop_at=1, name='new', d_lr=0.01)
     shutil.rmtree(copy / 'checkpoint' / 'old')
@@ -295,7 +295,7 @@ def test_resumed_run_without_a_saved_digest_is_silent(copy):
 
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory):
-    """The files of a run with attention: stopped at step 2 of 6, then resumed, and without interruption."""
+    """The files of a run stopped at step 2 of 6, those after it resumed, and those of an uninterrupted run."""
     folder, uninterrupted = tmp_path_factory.mktemp('stopped'), tmp_path_factory.mktemp('uninterrupted')
     options = {'name': 'it', 'attention': 'paper', 'epoch': 2, 'sample_freq': 3, 'callbacks': default_callbacks}
     train_tiny(folder, stop_at=2, **options)
@@ -467,7 +467,7 @@ def start(tmp_path, small_data, user):
 
 
 @pytest.mark.slow
-def test_run_killed_several_times_has_the_bits_of_an_uninterrupted_one(start, tmp_path):
+def test_run_killed_several_times_is_bit_identical_to_an_uninterrupted_one(start, tmp_path):
     """The run is killed after each of these is written: its config, its first checkpoint and a later checkpoint."""
     folder = tmp_path / 'killed' / 'checkpoint' / 'new'
     for name in 'config.json', 'SAGAN/SAGAN.model-0.index', 'SAGAN/SAGAN.model-3.index':

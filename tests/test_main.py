@@ -491,7 +491,7 @@ def test_test_writes_the_same_files_again(sampled, trained, run_main, few_statis
 
 
 @pytest.mark.slow
-def test_test_with_other_options_leaves_the_default_files(sampled, sampled_otherwise):
+def test_test_with_other_options_leaves_the_default_files_unchanged(sampled, sampled_otherwise):
     folder, before, _ = sampled
     after = snapshot(folder / 'results')
     assert {path: after[path] for path in before} == before
@@ -638,7 +638,7 @@ def test_compare_selects_runs(run_main, tmp_path, options, names):
 
 @pytest.mark.parametrize('options, words', [
     ([], 'no trained run in checkpoint'), (['--name', 'a,b'], 'no trained run with --name a in checkpoint')])
-def test_compare_without_such_runs_is_refused(run_main, tmp_path, options, words):
+def test_compare_without_matching_runs_is_refused(run_main, tmp_path, options, words):
     one_line_error(run_main('--phase', 'compare', *options), words)
     assert not list(tmp_path.iterdir())
 
@@ -768,7 +768,7 @@ def test_conditional_training_draws_each_z_in_every_class(paper):
 
 
 @pytest.mark.slow
-def test_recipe_resumes(paper):
+def test_run_with_a_recipe_resumes(paper):
     assert 'Resuming at step 2 of 4' in paper[1]
 
 

@@ -209,7 +209,7 @@ def resolved(**typed):
     return make_config(options, class_names=['a', 'b'])
 
 
-def test_resolve_without_options_is_the_article_with_auto_for_what_depends_on_the_data():
+def test_resolve_without_options_returns_the_article_with_dataset_and_augment_auto():
     assert resolve({}) == {**ARTICLE, 'dataset_name': 'auto', 'augment': 'auto'}
 
 

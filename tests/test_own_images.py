@@ -52,7 +52,7 @@ def trained(tmp_path_factory, run_main_in):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    """A copy of the folder of the fixture trained, in which run_main runs."""
+    """A copy of the folder of the `trained` fixture. run_main runs in it."""
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -152,7 +152,7 @@ def test_train_reports_a_different_number_of_images_and_resumes(resumed_with_few
 
 @pytest.fixture
 def without_data(copied):
-    """A copy of the folder of the fixture trained, without the images."""
+    """A copy of the folder of the `trained` fixture, without the images."""
     shutil.rmtree(copied / 'data')
     return copied
 

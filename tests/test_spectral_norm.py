@@ -189,7 +189,7 @@ def test_input_gradient_with_sn_is_that_of_the_normalized_weight(normalized_laye
     np.testing.assert_allclose(dx, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_weight_gradient_with_sn_is_that_through_the_division(normalized_layer):
+def test_weight_gradient_with_sn_passes_through_the_division_by_sigma(normalized_layer):
     """The gradient is (G - <G, w / sigma> v u) / sigma, where G is the gradient at w / sigma."""
     axis, w, u, (_, _, dw), (_, _, g) = normalized_layer
     w, dw, g = as_matrix(w, axis), as_matrix(dw, axis), as_matrix(g, axis)

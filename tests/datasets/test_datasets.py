@@ -214,7 +214,7 @@ def test_load_dataset_names_the_classes_of_a_built_in_data_set(small_data, tmp_p
     assert load_dataset(name, str(tmp_path)).class_names[0] == first
 
 
-def test_load_dataset_reads_images_as_a_built_in_data_set_in_its_shape(tmp_path):
+def test_load_dataset_converts_images_in_a_built_in_folder_to_its_native_shape(tmp_path):
     write_images(tmp_path / 'mnist')
     dataset = load_dataset('mnist', str(tmp_path))
     assert dataset.train[0].shape == (18, 28, 28, 1) and dataset.class_names == ('a', 'b')

@@ -104,7 +104,7 @@ def test_arrange_ignores_a_folder_that_encloses_the_classes_of_a_split(train, te
     assert classes_in(layout) == {'a', 'b'}
 
 
-def test_arrange_does_not_look_through_the_only_class_of_the_test_split():
+def test_arrange_does_not_ignore_the_only_class_folder_of_the_test_split():
     layout = arrange(files('train/a/', 'train/b/', 'test/a/'), NO_LABELS)
     assert classes_in(layout) == {'a', 'b'}
 

@@ -115,7 +115,7 @@ def test_batch_norm_sends_its_moments_in_one_message(sess, addresses, expected):
     assert count_reductions(sess.graph) == expected
 
 
-def test_batch_norm_sends_the_gradients_to_its_moments_in_one_message(sess):
+def test_batch_norm_sends_the_gradients_of_its_moments_in_one_message(sess):
     x = tf.zeros([4, 3])
     tf.gradients(bn(x, True, 'bn', sync=Cluster(TWO_ADDRESSES)), x)
     assert count_reductions(sess.graph) == 2
@@ -323,7 +323,7 @@ def test_workers_restart_after_the_loss_of_a_worker(launched):
 
 
 @pytest.mark.slow
-def test_restarted_workers_reach_the_bits_of_an_uninterrupted_run(launched):
+def test_restarted_workers_are_bit_identical_to_an_uninterrupted_run(launched):
     folder, *_ = launched
     expected, weights = (read_weights(folder, name, 12) for name in ('uninterrupted', 'interrupted'))
     assert weights.keys() == expected.keys()

@@ -1,4 +1,4 @@
-"""Features of small networks and statistics that the tests write."""
+"""Feature extraction and reference statistics, with small files that the tests write."""
 
 import re
 

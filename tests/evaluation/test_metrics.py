@@ -96,7 +96,7 @@ def test_common_classes_have_enough_images_in_each_set(monkeypatch):
 # KID
 ##################################################################################
 
-def test_kernel_distance_of_all_images_is_that_of_the_kernel_of_scikit_learn(rng):
+def test_kernel_distance_of_all_images_matches_scikit_learn(rng):
     a, b = rng.normal(size=[30, 8]), rng.normal(size=[30, 8]) + 0.5
     within = [polynomial_kernel(x, degree=3, gamma=1 / 8, coef0=1)[~np.eye(30, dtype=bool)].mean() for x in (a, b)]
     between = polynomial_kernel(a, b, degree=3, gamma=1 / 8, coef0=1).mean()

@@ -1,4 +1,4 @@
-"""The playground: its networks in Chromium against TensorFlow, and the file. test_playground_page.py uses the page."""
+"""The playground: its networks in Chromium, compared with TensorFlow, and its HTML."""
 
 import base64
 import json
@@ -68,7 +68,7 @@ CASES = {
 
 
 def randomize(model):
-    """Give all networks weights with which gamma, labels and single pixels matter."""
+    """Set random weights for which gamma, the labels and single pixels change the results."""
     rng = np.random.default_rng(0)
     variables = {variable.op.name: variable for variable in [
         *tf.global_variables('generator/'), *tf.global_variables('discriminator/'), *model.averages]}
@@ -79,7 +79,7 @@ def randomize(model):
         elif value.ndim == 1 or 'beta' in name:
             values[name] = rng.normal(0, 0.2, value.shape)
         else:
-            terms = value.size / value.shape[-1]  # of the sum that is an output
+            terms = value.size / value.shape[-1]  # in the sum for one output
             if '_dc' in name:
                 terms = value.size / value.shape[2] / 4
             elif 'embedding' in name:
@@ -300,13 +300,13 @@ def operation_results(driver, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', OPERATIONS)
-def test_operation_is_that_of_tensorflow(operation_results, name):
+def test_operation_matches_tensorflow(operation_results, name):
     result, expected = operation_results[name]
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(result, expected.ravel(), rtol=1e-3, atol=1e-4)  # the statistics have 16 bits
 
 
-def test_operations_of_the_tests_are_all_that_the_page_has():
+def test_every_operation_that_the_page_supports_is_tested():
     with tf.Graph().as_default() as graph:
         x, label = tf.placeholder(tf.float32, [1, 4, 6, 3]), tf.placeholder(tf.int32, [1])
         for build in OPERATIONS.values():
@@ -418,7 +418,7 @@ def test_page_escapes_class_names(model):
     assert json.loads(element(html, 'playground'))['class_names'] == CLASSES
 
 
-def test_page_lists_the_coordinates_that_move_the_image_most_first(model):
+def test_page_sorts_the_coordinates_by_how_much_they_change_the_image(model):
     assert metadata_of(model)['coordinates'][:3] == [7, 11, 3]
 
 

@@ -19,7 +19,7 @@ from utils import draw_z
 
 @pytest.fixture(scope='module', autouse=True)
 def tiny_network():
-    """Let --network article name a TinyGAN, with one batch of statistics."""
+    """Make --network article build a TinyGAN, with one batch of statistics."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'STATISTICS_BATCHES', 1)
         patch.setitem(networks.NETWORKS, 'article', TinyGAN)
