@@ -454,7 +454,8 @@ class SAGAN:
         """
         config = self.config
         if not source.metadata:
-            print(f'{source.folder} has no config.json: options that its name does not give are assumed to be default')
+            print(f'{source.folder} has no config.json: options that are not in its name are assumed to have their '
+                  'default values')
         step, new, unused = self.checkpoints.start_from(source, config.beta1, config.beta2)
         print(f'Run {self.run.name} from {source.name}, step {step}: {describe_changes(source, config)}')
         print(describe_variables(tf.global_variables(), new, unused))

@@ -74,5 +74,5 @@ def check_folder_of_digits(folder):
     foreign = [name for name in sorted(os.listdir(folder)) if not name.startswith('.') and not name.endswith('.part')
                and name not in drawn] if os.path.isdir(folder) else []
     if foreign:
-        raise UserError(f'the built-in digits cannot be drawn in {folder} (it holds {foreign[0]}): rename that folder, '
-                        'and use --dataset with the new name to train on it')
+        raise UserError(f'the built-in digits cannot be written to {folder} (it holds {foreign[0]}): rename that '
+                        'folder; to train on it, use --dataset with the new name')

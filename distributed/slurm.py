@@ -32,7 +32,7 @@ def read_step():
         (addresses, index) as launcher.read_task returns them.
 
     Raises:
-        UserError: if the tasks are not numbered node by node. By default, Slurm numbers them so.
+        UserError: if the tasks are not numbered node by node. Node-by-node numbering is Slurm's default.
     """
     environ = os.environ
     first_port = step_port(int(environ['SLURM_JOB_ID']), int(environ['SLURM_STEP_ID']))
@@ -47,7 +47,10 @@ def read_step():
 
 
 def step_port(job, step):
-    """Return the first port of a step. Steps below STEPS_PER_JOB of jobs with close numbers have different ports."""
+    """Return the first port of a step.
+
+    Steps of a job, or of jobs with nearby IDs, have different ports if their step IDs are below STEPS_PER_JOB.
+    """
     return FIRST_PORT + (job * STEPS_PER_JOB + step) % NUM_BLOCKS * PORTS_PER_STEP
 
 

@@ -60,7 +60,7 @@ def test(model, seed=0, checkpoint='latest'):
 def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
     """Score eval_num images and the real test split, and draw some images with their nearest training images.
 
-    Images of a target class are compared only with the images of this class in the data set.
+    The scores of a target class use only the images of this class in the data set.
 
     Args:
         features: network whose features are compared, as --features names it, or None for the classifier.

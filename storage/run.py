@@ -267,8 +267,8 @@ def select_steps(steps, checkpoint):
 
 
 def describe_checkpoint(checkpoint):
-    """Return the phrase for a value of --checkpoint: 'latest checkpoint', 'best checkpoint' or 'checkpoint <step>'."""
-    return f'{checkpoint} checkpoint' if checkpoint in ('latest', 'best') else f'checkpoint {checkpoint}'
+    """Return the phrase for a value of --checkpoint: 'checkpoint', 'best checkpoint' or 'checkpoint <step>'."""
+    return {'latest': 'checkpoint', 'best': 'best checkpoint'}.get(checkpoint, f'checkpoint {checkpoint}')
 
 
 def checkpoints_of(folder):

@@ -155,7 +155,7 @@ class Page:
         return [event['params']['request']['url'] for event in events if event['method'] == 'Network.requestWillBeSent']
 
     def parts_outside(self):
-        """Return the beginnings of the visible elements that the right edge of the window cuts off."""
+        """Return the start of the HTML of each visible element that the right edge of the window cuts off."""
         return self.driver.execute_script("""
             const width = window.innerWidth;
             return [document.documentElement, ...document.querySelectorAll('main *')]

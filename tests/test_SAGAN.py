@@ -128,7 +128,7 @@ def test_generator_makes_images_of_any_shape_for_any_batch_size(sess, colour_gen
     assert sess.run(images, {z: draw_z(batch_size, 5, 0)}).shape == (batch_size, 16, 12, 3)
 
 
-def test_generator_attends_over_positions_of_a_quarter_of_the_height_and_width(sess, colour_generator):
+def test_generator_attends_over_a_grid_of_a_quarter_of_the_height_and_width(sess, colour_generator):
     z, _, attention_map = colour_generator
     assert sess.run(attention_map, {z: draw_z(7, 5, 0)}).shape == (7, 4 * 3, 4 * 3)
 
@@ -266,7 +266,7 @@ def test_train_step_moves_the_weights_as_the_two_call_loop_does(two_loops):
 @pytest.mark.slow
 @pytest.mark.parametrize('precision, operations', [('float32', 3 * 5 + 5), ('bfloat16', 5)])
 def test_kernel_gradients_are_convolutions_only_in_bfloat16(sess, precision, operations):
-    """D on real images, D on G(z) and G have five convolutions each. In bfloat16, one pass of D judges both.
+    """D on real images, D on G(z) and G have five convolutions each. In bfloat16, D judges all images in one pass.
 
     D has another pass on G(z), from which only G learns. Its kernel gradients are in the graph in either precision, but
     nothing uses them.

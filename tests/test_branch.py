@@ -430,7 +430,8 @@ def test_user_starts_from_a_run_without_config(user):
     """Checkpoints from older repositories have no config.json."""
     shutil.copytree(user.folder / 'checkpoint' / 'old' / 'SAGAN', user.folder / 'download')
     output = train(user, '--from', 'download/SAGAN.model-2', '--name', 'older', '--dataset', 'mnist', *QUICK)
-    assert 'download has no config.json: options that its name does not give are assumed to be default\n' in output
+    assert ('download has no config.json: options that are not in its name are assumed to have their default '
+            'values\n') in output
     assert re.search(r'^restored (\d+) of \1 variables$', output, re.M)
 
 

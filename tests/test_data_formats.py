@@ -135,7 +135,7 @@ def test_images_in_the_folder_of_the_digits_are_refused(run_main, tmp_path):
     (tmp_path / 'data' / 'digits').mkdir(parents=True)
     (tmp_path / 'data' / 'digits' / 'mine.png').touch()
     before = snapshot(tmp_path)
-    one_line_error(run_main('--dataset', 'digits'), 'digits cannot be drawn in data/digits', 'mine.png', '--dataset')
+    one_line_error(run_main('--dataset', 'digits'), 'digits cannot be written to data/digits', 'mine.png', '--dataset')
     assert snapshot(tmp_path) == before
 
 

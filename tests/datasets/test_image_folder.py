@@ -413,7 +413,7 @@ def deep(value, dtype=np.uint16):
 
 
 def test_load_scales_all_16_bit_images_by_the_same_number_of_bits(folder):
-    """The largest value, 4000, is in the test split. Images of 8 bits are not scaled."""
+    """The largest value, 4000, is in the test split. 8-bit images are not scaled."""
     for number in range(9):
         write(folder / f'{number}.png', deep(16 * number))
     write(folder / '9.png', deep(4000))

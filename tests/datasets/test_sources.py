@@ -92,6 +92,6 @@ def test_complete_draws_digits_again_if_a_file_is_missing(few_digits, tmp_path):
 @pytest.mark.parametrize('name', ['a.png', 'photos', FILES[0]])
 def test_complete_draws_no_digits_beside_other_files(few_digits, tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=f'digits cannot be drawn in .* .it holds {name}.: rename .*--dataset'):
+    with pytest.raises(UserError, match=f'digits cannot be written to .* .it holds {name}.: rename .*--dataset'):
         sources.complete('digits', str(tmp_path))
     assert os.listdir(tmp_path) == [name]

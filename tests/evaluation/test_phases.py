@@ -290,7 +290,7 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
     phases.evaluate(conditional_model)
     scores = json.loads(pathlib.Path(conditional_model.run.result_path('scores.json')).read_text())
     generated, real = scores['generated'], scores['real']
-    # If the classes of 95 to 5 were sampled equally often, frechet_to_train would be 0.5.
+    # If classes in the ratio 95 to 5 were sampled equally often, frechet_to_train would be 0.5.
     for name in 'frechet_to_train', 'frechet_within_classes':
         assert generated[name] == pytest.approx(real[name], abs=0.002), name
     for name in 'classifier_score', 'class_entropy', 'class_accuracy', 'precision', 'recall', 'density', 'coverage':
@@ -301,7 +301,7 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
 @pytest.mark.parametrize('real_images, reported', [((1000, 1000), False), ((1900, 100), True)],
                          ids=['balanced', '95 to 5'], indirect=['real_images'])
 def test_evaluate_reports_classes_with_few_images(conditional_model, real_images, reported, monkeypatch, capsys):
-    """Of 700 samples, 95 to 5 gives 665 and 35."""
+    """At 95 to 5, 700 samples are 665 of class 0 and 35 of class 1."""
     set_options(monkeypatch, conditional_model, eval_num=700)
     phases.evaluate(conditional_model)
     message = 'The mean within classes leaves out 1 (fewer than 128 samples, test images or training images)\n'

@@ -128,7 +128,7 @@ def sorted_split():
 
 
 def test_evaluate_samples_draws_from_all_of_a_sorted_test_split(sorted_split):
-    """The first 150 test images are all dark, as is each of the 10 splits of the classifier score."""
+    """The first 150 test images are all dark. Without shuffling, their classifier score would be 1."""
     dataset, classify = sorted_split
     samples = np.random.default_rng(0).permutation(dataset.test[0])[:150]
     content = scores.as_json(evaluate_samples(samples, None, dataset, classify))
@@ -138,7 +138,7 @@ def test_evaluate_samples_draws_from_all_of_a_sorted_test_split(sorted_split):
 
 
 def test_evaluate_samples_averages_the_same_classes_in_both_columns(sorted_split):
-    """The test split has 280 dark and 20 bright images, too few for a Fréchet distance."""
+    """The test split has 280 dark and 20 bright images. The bright ones are too few for a Fréchet distance."""
     dataset, classify = sorted_split
     images, labels = dataset.train
     dark = np.arange(280) % 150

@@ -438,7 +438,7 @@ def test_page_shows_the_first_test_images_of_a_data_set_without_classes(model):
     assert base64.b64decode(samples['images']) == dataset.test[0][:40].tobytes()
 
 
-def test_page_shows_fewer_large_test_images(model, monkeypatch):
+def test_page_shows_fewer_test_images_above_the_limit(model, monkeypatch):
     monkeypatch.setattr(playground, 'SAMPLE_BYTES', 5 * 64 + 1)
     assert metadata_of(model, random_dataset((8, 8, 1)))['samples']['count'] == 5
 

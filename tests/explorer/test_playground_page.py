@@ -106,7 +106,7 @@ class Playground(Page):
         self.settle()
 
     def stroke(self, *points):
-        """Draw a line through points (x, y) in pixels of the image of 28 x 28 pixels."""
+        """Draw a line through points (x, y), in pixels of the 28 x 28 image."""
         canvas = self.find('#drawing')
         self.run('arguments[0].scrollIntoView({block: "center"})', canvas)
         width, height = canvas.size['width'], canvas.size['height']

@@ -104,7 +104,7 @@ def test_find_source_accepts_checkpoints_in_any_folder(checkpoints):
 @pytest.mark.parametrize('text, checkpoint, message', [
     ('new', 'latest', r'--from new is neither a run in checkpoint \(existing: old\) nor a folder: choose'),
     ('old', 25, r'checkpoint/old/SAGAN has no checkpoint 25 \(steps: 30, 20, 10\): choose another --checkpoint'),
-    ('checkpoint', 'latest', r'checkpoint/SAGAN has no latest checkpoint \(steps: none\)'),
+    ('checkpoint', 'latest', r'checkpoint/SAGAN has no checkpoint \(steps: none\)'),
     ('checkpoint/old/SAGAN/SAGAN.model-25', 'latest', r'has no checkpoint 25 \(steps: 30, 20, 10\)'),
     ('checkpoint/old/SAGAN/SAGAN.model-20', 10, 'is the checkpoint of step 20, but --checkpoint is 10: omit'),
     ('checkpoint/old/SAGAN/SAGAN.model-20', 'best', 'is the checkpoint of step 20, but --checkpoint is best: omit')])
