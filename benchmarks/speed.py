@@ -322,8 +322,8 @@ def main():
     print(f'\nThe training loop takes {loop:.3f} s per step, the bare step {bare:.3f} s: the loop reaches '
           f'{bare / loop:.0%} of the rate of bare steps.')
     loop, bare = loop_with_pauses()
-    print(f'\nWith a pause of {1e3 * bare:.1f} ms in place of the step, and 128 x 128 x 3 images, the loop reaches '
-          f'{bare / loop:.0%} of the rate of bare pauses.')
+    print(f'\nWith 128 x 128 x 3 images and a pause of {1e3 * bare:.1f} ms in place of each step, the loop runs at '
+          f'{bare / loop:.0%} of the speed of the pauses alone.')
 
     times = medians({batch: training_step(batch) for batch in (16, 64, 256)}, rounds=4)
     print('\n| batch size | s per step | images/s |\n|---|---|---|')

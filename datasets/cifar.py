@@ -163,8 +163,8 @@ def parse_records(version, content, place, name):
     data = np.frombuffer(content[name], np.uint8)
     record_size = version.label_size + IMAGE_SIZE
     if len(data) == 0 or len(data) % record_size:
-        raise UserError(f'{path} is not a {version.title} file ({len(data)} bytes, but the records have '
-                        f'{record_size}): {ADVICE}')
+        raise UserError(f'{path} is not a {version.title} file (its size, {len(data)} bytes, is not a '
+                        f'positive multiple of {record_size}): {ADVICE}')
     records = data.reshape(-1, record_size)
     labels = records[:, version.label_size - 1]
     if labels.max() >= version.num_classes:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from datasets.depth import choose_scale, describe_scale, is_finite, kind_of, scale_to_8_bits, value_range
+from datasets.bit_depth import choose_scale, describe_scale, is_finite, kind_of, scale_to_8_bits, value_range
 from datasets.layout import and_more, arrange, printable, read_labels
 from datasets.prepared import PREPARED, prepared_folder, read_prepared, remove_outdated, write_metadata
 from datasets.zip_folder import list_members, open_member, open_zip
@@ -205,7 +205,7 @@ class Properties(NamedTuple):
     """The properties of an image that the survey collects.
 
     kind: see depth.kind_of.
-    range: (low, high) of a deep image, otherwise None.
+    range: (low, high) of a high-bit-depth image, otherwise None.
     """
     format: str
     has_frames: bool
@@ -218,7 +218,7 @@ def survey_images(open_file, paths):
     """Inspect all images before they are converted. Damaged ones are ignored.
 
     Returns:
-        scales: {kind: the Scale that all deep images of this kind share}.
+        scales: {kind: the Scale that all high-bit-depth images of this kind share}.
         notes: one sentence for each conversion and omission.
         reading: what earlier versions of the program read differently, as phrases such as '.tif files'.
     """
@@ -249,7 +249,7 @@ def survey_images(open_file, paths):
 
 
 def inspect_image(file):
-    """Return the Properties of an image. Only deep images are decoded."""
+    """Return the Properties of an image. Only high-bit-depth images are decoded."""
     with Image.open(file, formats=FORMATS) as image:
         kind, image_format = kind_of(image), image.format
         limits, finite = (value_range(image), is_finite(image)) if kind else (None, True)

@@ -482,7 +482,7 @@ def render_page(metadata, weights, worker):
 
 
 def how_to_shrink(config, excess):
-    """Return advice for training a network that is smaller by the factor excess."""
+    """Return advice for training a network that is smaller by a factor of excess."""
     ch = int(config.ch / excess ** (1 / 1.8)) // 8 * 8  # the cost grows a little more slowly than the square of ch
     if config.network == 'article' or ch == 0:
         return 'train with a smaller --img_size'

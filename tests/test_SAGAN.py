@@ -249,7 +249,7 @@ def test_train_step_has_the_losses_of_the_two_call_loop(two_loops):
 
 @pytest.mark.slow
 def test_train_step_updates_g_through_the_updated_d(two_loops):
-    """The loss of G differs from the loss under D before its update."""
+    """The loss of G differs from the loss computed with D before D's update."""
     for (_, g_loss), stale in zip(two_loops.losses, two_loops.stale_g_losses, strict=True):
         assert abs(g_loss - stale) > 0.01
 
@@ -559,7 +559,7 @@ def conditional_tiny():
     ([0, 1], r'labels have the shape \[2\]: use the shape \[3\], one label per image'),
     (2, r'labels have the shape \[\]: use the shape \[3\], one label per image'),
     ([[0], [1], [2]], r'labels have the shape \[3, 1\]: use the shape \[3\], one label per image')], ids=str)
-def test_sampling_refuses_wrong_labels(conditional_tiny, sample, labels, message):
+def test_sampling_refuses_invalid_labels(conditional_tiny, sample, labels, message):
     with pytest.raises(ValueError, match=f'^{message}$'):
         sample(conditional_tiny, draw_z(3, 62, 0), labels)
 

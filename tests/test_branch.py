@@ -366,7 +366,7 @@ def command_in(message):
 
 
 @pytest.mark.slow
-def test_user_returns_to_an_earlier_checkpoint_with_the_command_of_the_message(user):
+def test_user_returns_to_an_earlier_checkpoint_with_the_command_in_the_message(user):
     result = user.run('--name', 'old', '--checkpoint', 1, '--g_lr', 0.0005)
     one_line_error(result, '--checkpoint requires --from')
     output = train(user, *command_in(result[2]))
@@ -374,7 +374,7 @@ def test_user_returns_to_an_earlier_checkpoint_with_the_command_of_the_message(u
 
 
 @pytest.mark.slow
-def test_user_retries_a_diverged_run_with_the_command_of_the_message(user, monkeypatch):
+def test_user_retries_a_diverged_run_with_the_command_in_the_message(user, monkeypatch):
     train(user, '--from', 'old', '--name', 'diverges', '--d_lr', 0.01, '--save_freq', 1)
 
     def diverge(model, batches, step, lr_scale):

@@ -38,7 +38,7 @@ def one_batch_of_statistics():
 
 @pytest.fixture(scope='module')
 def used(tmp_path_factory):
-    """Files and signal handlers after a program has built a model, trained a step and sampled in an empty folder."""
+    """Files and signal handlers after a program has built, trained and sampled a model in an empty folder."""
     folder = tmp_path_factory.mktemp('program')
     handlers = [signal.getsignal(number) for number in SIGNALS]
     with pytest.MonkeyPatch.context() as patch:

@@ -99,7 +99,7 @@ def write_fake_run(folder, name, trained=0, **config):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory, small_data):
-    """A folder with the run that QUICK trains to its end without interruption, and the process that trained it."""
+    """A folder with a run of QUICK that was not interrupted, and the process that trained it."""
     folder = tmp_path_factory.mktemp('finished')
     process = run_process(folder, '--phase', 'train', '--data_dir', small_data, *QUICK)
     assert process.returncode == 0, process.stderr
@@ -237,7 +237,7 @@ def test_train_writes_grids_of_sample_num_images_for_any_batch_size(
     assert (code, err) == (0, '')
     for name in 'SAGAN_train_step00001.png', 'SAGAN_samples_epoch001.png':
         grid = imageio.imread(tmp_path / 'results' / f'SAGAN_mnist_{batch_size}_62_augment' / name)
-        assert grid.shape == (560, 560)  # of one image, enlarged 20 times, and of 10 x 10 images, enlarged twice
+        assert grid.shape == (560, 560)  # one image, enlarged by 20, and 10 x 10 images, enlarged by 2
 
 
 @pytest.fixture(scope='module')
@@ -304,12 +304,12 @@ def test_resumed_training_starts_at_the_step_at_which_it_was_stopped(interrupted
 
 
 @pytest.mark.slow
-def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(interrupted, finished):
+def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(interrupted, finished):
     assert differences(saved_weights(finished[0], 84), saved_weights(interrupted[0], 84)) == []
 
 
 @pytest.mark.slow
-def test_interrupted_training_ends_with_the_results_of_an_uninterrupted_one(interrupted, finished):
+def test_interrupted_run_ends_with_the_results_of_an_uninterrupted_one(interrupted, finished):
     expected, actual = (snapshot(folder / 'results' / RUN) for folder in (finished[0], interrupted[0]))
     assert [path for path in expected if actual.get(path) != expected[path]] == []
 
@@ -366,7 +366,7 @@ def test_ctrl_c_saves_a_checkpoint(contested):
 @pytest.mark.slow
 @pytest.mark.parametrize('during_import', [False, True], ids=['before the imports', 'while importing TensorFlow'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signal_during_the_start_ends_the_program_silently(start_main, small_data, number, during_import):
+def test_signal_during_startup_ends_the_program_silently(start_main, small_data, number, during_import):
     process = start_main('--data_dir', small_data, *QUICK)
     assert any('Data set' in line for line in process.stdout)
     maps = pathlib.Path(f'/proc/{process.pid}/maps')
@@ -479,7 +479,7 @@ def test_test_fills_a_grid_row_by_row(sampled):
 
 
 @pytest.mark.slow
-def test_test_samples_other_images_for_each_grid(sampled):
+def test_test_samples_different_images_for_each_grid(sampled):
     first, second = (imageio.imread(sampled[0] / 'results' / RUN / f'SAGAN_test_00{number}.png') for number in (0, 1))
     assert (first != second).any()
 
@@ -498,7 +498,7 @@ def test_test_with_other_options_leaves_the_default_files_unchanged(sampled, sam
 
 
 @pytest.mark.slow
-def test_test_draws_other_images_from_raw_weights(sampled_otherwise):
+def test_test_draws_different_images_from_raw_weights(sampled_otherwise):
     averaged, raw = (imageio.imread(sampled_otherwise / f'SAGAN_test_000{suffix}.png') for suffix in ('', '_raw'))
     assert (averaged != raw).mean() > 0.1
 
@@ -507,8 +507,8 @@ def test_test_draws_other_images_from_raw_weights(sampled_otherwise):
 def test_test_samples_sample_num_images_of_sample_seed(sampled_otherwise):
     default, other = (imageio.imread(sampled_otherwise / f'SAGAN_test_000{suffix}.png')
                       for suffix in ('', '_step80_seed1'))
-    assert other.shape == (560, 560)  # 10 x 10 images of 28 pixels, enlarged twice
-    assert default.shape == (392, 588)  # 2 x 3 images, enlarged seven times
+    assert other.shape == (560, 560)  # 10 x 10 images of 28 pixels, enlarged by 2
+    assert default.shape == (392, 588)  # 2 x 3 images, enlarged by 7
     assert (other[:56:2, :56:2] != default[:196:7, :196:7]).any()
 
 
@@ -713,7 +713,7 @@ def test_eval_refuses_too_few_samples_before_training_the_classifier(trained, ru
 
 @pytest.fixture(scope='module')
 def paper(tmp_path_factory, run_main_in, small_data):
-    """The folder of a run of PAPER, trained for 1 epoch and then to 2 epochs, and the output of the second training.
+    """The folder of a run of PAPER, trained for 1 epoch and resumed to 2 epochs, and the output of the second command.
 
     The folder also holds a newer run with the article's options. Its checkpoint is empty.
     """

@@ -224,7 +224,7 @@ def test_check_labels_returns_the_labels(sess):
 
 
 @pytest.mark.parametrize('label', [3, -1])
-def test_check_labels_names_a_wrong_label_and_the_range(sess, label):
+def test_check_labels_names_an_invalid_label_and_the_range(sess, label):
     with pytest.raises(tf.errors.InvalidArgumentError, match=rf'= {label} is not in \[0, 3\)'):
         sess.run(check_labels(tf.placeholder_with_default([0, label], [None]), 3))
 
@@ -253,7 +253,7 @@ def test_bn_equals_numpy(sess, rng, shape, is_training):
 
 
 @pytest.mark.parametrize('shape', BN_SHAPES)
-def test_bn_moving_statistics_move_a_tenth_towards_each_batch(sess, rng, shape):
+def test_bn_moving_statistics_move_a_tenth_of_the_way_to_each_batch(sess, rng, shape):
     x = tf.placeholder(tf.float32, [None, *shape[1:]])
     y = bn(x, True, 'bn')
     values = randomize(sess, rng)

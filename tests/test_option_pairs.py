@@ -68,7 +68,7 @@ class Trained:
             self.repeated_step = self.second_step(model, dataset)
 
     def second_step(self, model, dataset):
-        """Train the second step. Return its losses, and the variables and samples after it."""
+        """Run the second training step. Return its losses, and the variables and samples after it."""
         losses = model.train_batch(model.batches(dataset, 1), 1)
         variables = model.sess.run({v.op.name: v for v in tf.global_variables()})
         return losses, variables, model.sample(model.draw_z(3, 1))

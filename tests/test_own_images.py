@@ -403,7 +403,7 @@ def test_saved_model_computes_the_images_that_test_exports(exports, run):
 
 
 @pytest.mark.slow
-def test_saved_model_refuses_wrong_labels_and_z(exports):
+def test_saved_model_refuses_invalid_labels_and_z(exports):
     """In its own process, with TensorFlow 2 only."""
     process = subprocess.run([sys.executable, '-c', REFUSED, exports['conditional'][0] / 'saved_model'],
                              capture_output=True, text=True)

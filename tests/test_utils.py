@@ -31,7 +31,7 @@ def test_streams_have_the_values_of_existing_runs():
 
 
 def test_draw_z_is_uniform_by_default():
-    """A uniform distribution in [-1, 1] has the mean 0 and the variance 1/3."""
+    """A uniform distribution on [-1, 1] has mean 0 and variance 1/3."""
     z = utils.draw_z(1000, 62, 0)
     assert z.shape == (1000, 62) and z.dtype == np.float32 and np.abs(z).max() <= 1
     assert z.mean() == pytest.approx(0, abs=0.01) and z.var() == pytest.approx(1 / 3, abs=0.01)

@@ -7,8 +7,8 @@ from training.device import bfloat16_unit, gpu_names
 def session_config(precision):
     """Return the configuration of a session for a --precision.
 
-    With 'bfloat16', TensorFlow converts the operations that are faster in bfloat16. On a GPU, or if the machine has no
-    fast bfloat16, the session computes in float32 and a message is printed.
+    With 'bfloat16', TensorFlow converts the operations that are faster in bfloat16. On a GPU, or if no
+    support for fast bfloat16 is detected, the session computes in float32 and a message is printed.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     if precision == 'bfloat16':
@@ -18,7 +18,7 @@ def session_config(precision):
             rewrite = config.graph_options.rewrite_options
             rewrite.auto_mixed_precision_onednn_bfloat16 = rewrite.ON
         else:
-            print('This processor or this TensorFlow is not known to have fast bfloat16: using float32')
+            print('This processor or this build of TensorFlow is not known to support fast bfloat16: using float32')
     return config
 
 

@@ -41,7 +41,7 @@ def test_make_digits_gives_the_same_bytes_for_the_same_seed(tmp_path):
     assert first == second
 
 
-def test_make_digits_gives_other_images_for_another_seed(tmp_path):
+def test_make_digits_gives_different_images_for_a_different_seed(tmp_path):
     first, second = (read_digits(tmp_path / str(seed), train=30, test=10, seed=seed) for seed in (0, 1))
     assert all(first[name] != second[name] for name in first)
 

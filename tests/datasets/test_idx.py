@@ -256,7 +256,7 @@ def test_load_reports_damaged_images(folder, content, complaint):
     (-np.ones([TEST]), 0x0c, 'it holds -1'),
     (np.zeros([TEST - 1]), 0x08, 'does not match the images .10 images, 9 labels')],
     ids=['images', 'one-hot', 'float', 'negative', 'one label fewer'])
-def test_load_reports_wrong_labels(folder, array, code, complaint):
+def test_load_reports_invalid_labels(folder, array, code, complaint):
     (folder / FILES[3]).write_bytes(idx_bytes(array, code))
     with pytest.raises(UserError, match=complaint) as error:
         idx.load(str(folder))

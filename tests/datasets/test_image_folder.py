@@ -14,7 +14,7 @@ from helpers import ROOT, linux_only
 from PIL import Image
 
 from datasets import image_folder
-from datasets.depth import Scale
+from datasets.bit_depth import Scale
 from datasets.image_folder import center_crop_resize, load, read_image
 from options import UserError
 
@@ -408,15 +408,15 @@ def test_load_raises_errors_of_the_system(folder, monkeypatch):
 # Images with more than 8 bits, with several frames, and in other formats
 ##################################################################################
 
-def deep(value, dtype=np.uint16):
+def make_grey(value, dtype=np.uint16):
     return Image.fromarray(np.full([8, 8], value, dtype))
 
 
 def test_load_scales_all_16_bit_images_by_the_same_number_of_bits(folder):
     """The largest value, 4000, is in the test split. 8-bit images are not scaled."""
     for number in range(9):
-        write(folder / f'{number}.png', deep(16 * number))
-    write(folder / '9.png', deep(4000))
+        write(folder / f'{number}.png', make_grey(16 * number))
+    write(folder / '9.png', make_grey(4000))
     write(folder / 'grey.png', Image.new('L', (8, 8), 77))
     content = load(folder, (8, 8, 1))
     assert content.images[:, 0, 0, 0].tolist() == [*range(9), 77, 250]
@@ -424,14 +424,14 @@ def test_load_scales_all_16_bit_images_by_the_same_number_of_bits(folder):
 
 
 def test_load_does_not_report_images_that_use_all_16_bits(folder):
-    write(folder / 'a.png', deep(2 ** 14))
+    write(folder / 'a.png', make_grey(2 ** 14))
     content = load(folder, SHAPE)
     assert (content.images == 64).all() and (content.notes, content.reading) == ([], ())
 
 
 def test_load_scales_floats_by_the_values_of_the_data_set(folder):
     for number, value in enumerate([-1, 0, 3]):
-        write(folder / f'{number}.tiff', deep(value, np.float32))
+        write(folder / f'{number}.tiff', make_grey(value, np.float32))
     content = load(folder, (8, 8, 1))
     assert content.images[:, 0, 0, 0].tolist() == [0, 64, 255]
     assert content.notes == ['Pixels: float values from -1 to 3 are scaled to 0..255']
@@ -441,20 +441,20 @@ def test_load_reports_pixels_that_are_not_finite(folder):
     image = np.full([8, 8], 1, np.float32)
     image[0, 0] = np.nan
     write(folder / 'a.tiff', Image.fromarray(image))
-    write(folder / 'b.tiff', deep(0, np.float32))
+    write(folder / 'b.tiff', make_grey(0, np.float32))
     content = load(folder, (8, 8, 1))
     assert content.images[0, 0, 0, 0] == 0 and content.images[0, 7, 7, 0] == 255
     assert 'NaN becomes black, and infinite pixels become black or white (a.tiff)' in content.notes
 
 
 def test_load_leaves_out_a_float_image_without_finite_pixels(folder):
-    write(folder / 'a.tiff', deep(np.nan, np.float32))
+    write(folder / 'a.tiff', make_grey(np.nan, np.float32))
     write(folder / 'b.png')
     assert load(folder, SHAPE).left_out == [['a.tiff', 'no pixel is a finite number']]
 
 
 def test_load_ignores_damaged_images_for_the_scale(folder):
-    write(folder / 'a.png', deep(4095))
+    write(folder / 'a.png', make_grey(4095))
     write(folder / 'b.png', Image.fromarray(np.random.default_rng(0).integers(0, 65536, [64, 64]).astype(np.uint16)))
     os.truncate(folder / 'b.png', 4000)
     assert load(folder, SHAPE).reading == ('12-bit values',)

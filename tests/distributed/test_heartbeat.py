@@ -44,7 +44,7 @@ def wait_until(condition):
 
 @pytest.fixture
 def messages(monkeypatch):
-    """A queue of the messages with which workers would end this process. Packets are sent every 0.05 s."""
+    """A queue of the messages that workers would print before they end this process. Packets are sent every 0.05 s."""
     received = queue.Queue()
 
     def end_process(message, stderr):

@@ -198,7 +198,7 @@ def run_script(tmp_path, monkeypatch, capfd):
     It returns (exit code, output, errors).
     """
     if system.is_windows():
-        pytest.skip('Windows refuses --workers')
+        pytest.skip('--workers is not supported on Windows')
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(script, count=2, options=()):

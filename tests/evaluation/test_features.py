@@ -47,14 +47,14 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, [120, 4, 5, 3]).astype(np.uint8)
 
 
-def test_frozen_graph_has_the_tensors_of_the_original_fid_by_default(tmp_path, pixels):
+def test_frozen_graph_uses_the_tensors_of_the_original_fid_by_default(tmp_path, pixels):
     """The graph was frozen with batches of one image, as the Inception graph was."""
     features, probabilities = load_features(write_frozen_graph(tmp_path / 'graph.pb'), 3)(pixels)
     np.testing.assert_allclose(features, expected_features(pixels), rtol=1e-4)
     assert probabilities is None
 
 
-def test_frozen_graph_has_the_given_tensors(tmp_path, pixels):
+def test_frozen_graph_uses_the_given_tensors(tmp_path, pixels):
     path = write_frozen_graph(tmp_path / 'graph.pb', 'x', 'y')
     features, _ = load_features(f'{path}:x:0:y:0', 3)(pixels)
     np.testing.assert_allclose(features, expected_features(pixels), rtol=1e-4)

@@ -62,7 +62,7 @@ def set_options(monkeypatch, model, **options):
 
 @pytest.fixture(scope='module')
 def tested(shared_model, tmp_path_factory):
-    """The output of test, and the folder that it writes."""
+    """The output of test, and the folder that it writes to."""
     folder, output = tmp_path_factory.mktemp('tested'), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
         patch.setattr(shared_model.run, 'results', str(folder))

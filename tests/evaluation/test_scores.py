@@ -56,7 +56,7 @@ def loaded(request, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def evaluated(loaded):
-    """Return the data set, the Scores of noise, and these as JSON."""
+    """Return the data set, the Scores of noise, and the same scores as JSON."""
     dataset, classify, _ = loaded
     labels = np.arange(140) % 4 if dataset.class_names else None
     result = evaluate_samples(make_noise(), labels, dataset, classify)
@@ -115,7 +115,7 @@ def test_evaluate_samples_rotates_in_blocks(loaded, evaluated, monkeypatch):
 
 @pytest.fixture(scope='module')
 def sorted_split():
-    """A data set whose images are sorted by class, and classify. The features are the pixels."""
+    """A data set whose images are sorted by class, and a classifier whose features are the pixels."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 150)
     images = np.uint8(np.where(labels == 0, 60, 180)[:, None, None, None] + rng.integers(-40, 40, [300, 2, 2, 1]))
@@ -300,7 +300,7 @@ def test_as_json_holds_values_deviations_and_numbers_of_images():
         'images': {'kid': [60, 30], 'frechet_to_test': [60, 60]}}
 
 
-def test_a_new_metric_needs_only_an_entry_of_the_registry(columns, monkeypatch, capsys):
+def test_a_new_metric_needs_only_an_entry_in_the_registry(columns, monkeypatch, capsys):
     spread = Metric('spread', 'mean spread', 'of the features', 'higher', 'how different the images are',
                     lambda c: float(c.features.std(0).mean()))
     monkeypatch.setattr(scores, 'METRICS', [spread])

@@ -25,7 +25,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture
 def page(open_page, path):
-    """The page of hand-made maps in the browser, at the generator."""
+    """The page of hand-made maps in the browser, showing the generator."""
     return open_page(path, '#network=generator')
 
 
@@ -133,7 +133,7 @@ def opening(open_page, tmp_path, image, weights, keys=GRID):
     """Return the opening status of a page with a generator and a discriminator.
 
     Args:
-        image: that of both networks, [H, W, C] in [0, 1].
+        image: the image that both networks show, [H, W, C] in [0, 1].
         weights: {position: (key, weight)}. The rest of each row is uniform.
     """
     maps = np.full([24, np.prod(keys)], 1.)

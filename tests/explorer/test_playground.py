@@ -20,7 +20,7 @@ from tf1 import tf
 
 CLASSES = ['</script><script>document.title = "hostile"</script>', 'b"\'&\u2028']
 
-# Loads the networks of the page into its worker, and answers requests one after another.
+# Loads the page's networks into its worker, sends it requests one after another, and returns its answers.
 ANSWER = '''
 const [requests, done] = arguments;
 (async () => {

@@ -434,7 +434,7 @@ def test_centre_scales_a_digit_to_20_pixels_and_centres_its_mass(page):
     image = page.pixels('discriminator')[:, :, 0]
     rows, columns = np.nonzero(image > 0.2)
     assert abs(max(np.ptp(rows), np.ptp(columns)) + 1 - 20) <= 1
-    # The average over MNIST's test images is 14.0, if the first row is row 0.
+    # The mean centre of MNIST's test images is 14.0. Rows and columns count from 0.
     np.testing.assert_allclose(ndimage.center_of_mass(image), 14, atol=0.25)
 
 
@@ -635,7 +635,7 @@ NOT_FINITE = WORKER.replace('shift = label / 100 +', 'shift = ((z ?? pixels ?? [
 
 
 @slow
-def test_result_that_is_not_finite_is_reported_until_the_next(open_playground):
+def test_result_that_is_not_finite_is_reported_until_the_next_finite_one(open_playground):
     page = open_playground(worker=NOT_FINITE)
     page.set('#coordinates [aria-label="z[0]"]', 1)
     page.click('#invert')

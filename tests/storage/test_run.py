@@ -121,7 +121,7 @@ def test_locked_removes_the_name_after_the_context(run, lock_holder):
     assert not lock_holder.exists()
 
 
-def test_locked_refuses_a_run_that_an_older_version_trains(run):
+def test_locked_refuses_a_run_that_an_older_version_is_training(run):
     """Older versions lock the run only with flock, which Windows lacks."""
     fcntl = pytest.importorskip('fcntl')
     folder = pathlib.Path(run.folder)

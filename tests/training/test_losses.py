@@ -107,7 +107,7 @@ def linear_penalty(name, w):
     ('wgan-gp', 0.3, 0.49), ('wgan-gp', 2.5, 2.25), ('wgan-lp', 0.3, 0), ('wgan-lp', 2.5, 2.25),
     ('dragan', 0.3, 0.49), ('dragan', 2.5, 2.25), ('r1', 0.3, 0.045), ('r1', 2.5, 3.125)])
 def test_penalty_of_a_linear_discriminator_equals_its_closed_form(sess, rng, name, norm, expected):
-    """The penalty is (|w| - 1)^2, except that wgan-lp has 0 if |w| < 1, and that r1 has |w|^2 / 2."""
+    """The penalty is (|w| - 1)^2. For wgan-lp, it is 0 if |w| < 1. For r1, it is |w|^2 / 2."""
     w = rng.normal(size=SMALL)
     penalty = linear_penalty(name, tf.constant(norm * w / np.linalg.norm(w), tf.float32))
     assert sess.run(penalty) == pytest.approx(expected, rel=1e-4, abs=1e-6)

@@ -25,7 +25,7 @@ def test_session_config_converts_to_bfloat16_on_a_cpu_that_has_it(machine, name)
     assert bool(rewrite.auto_mixed_precision_onednn_bfloat16) == expected
 
 
-REPORTS = {'CPU': 'This processor or this TensorFlow is not known to have fast bfloat16: using float32\n',
+REPORTS = {'CPU': 'This processor or this build of TensorFlow is not known to support fast bfloat16: using float32\n',
            'CPU with bfloat16': '',
            'GPU': '--precision bfloat16 is for CPUs only: using float32 on the GPU\n'}
 

@@ -1,4 +1,4 @@
-"""Stopping by signals."""
+"""Stopping training on a signal."""
 
 import signal
 

@@ -1,6 +1,6 @@
-"""Deep images: grey images with more than 8 bits per pixel, either integers or floats.
+"""High-bit-depth images: grey images with more than 8 bits per pixel, either integers or floats.
 
-All deep images of one kind in a data set share one scale.
+All high-bit-depth images of one kind in a data set share one scale.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def kind_of(image):
 
 
 def value_range(image):
-    """Return the smallest and the largest value of a deep image. Transparent pixels do not count.
+    """Return the smallest and the largest value of a high-bit-depth image. Transparent pixels do not count.
 
     Raises:
         ValueError: if no pixel is finite.
@@ -40,12 +40,12 @@ def value_range(image):
 
 
 def is_finite(image):
-    """Return whether all pixels of a deep image are finite numbers."""
+    """Return whether all pixels of a high-bit-depth image are finite numbers."""
     return bool(np.isfinite(np.asarray(image)).all())
 
 
 def transparency_mask(image):
-    """Return a mask [H, W] of the pixels of a deep image whose value its file declares transparent."""
+    """Return a mask [H, W] of the pixels of a high-bit-depth image whose value its file declares transparent."""
     return np.asarray(image) == image.info.get('transparency', np.nan)
 
 
@@ -69,7 +69,7 @@ def describe_scale(kind, scale):
 
 
 def scale_to_8_bits(image, scale):
-    """Convert a deep image to an 8-bit grey image.
+    """Convert a high-bit-depth image to an 8-bit grey image.
 
     Transparent pixels and positive infinity become white. NaN and negative infinity become black.
 
