@@ -204,7 +204,7 @@ def no_training_images(path, left_out):
 class Properties(NamedTuple):
     """The properties of an image that the survey collects.
 
-    kind: see depth.kind_of.
+    kind: see bit_depth.kind_of.
     range: (low, high) of a high-bit-depth image, otherwise None.
     """
     format: str

@@ -47,7 +47,7 @@ def watch_workers(addresses, index, timeout):
         yield
         heartbeat.send_final(finished=True)
     except WorkerLost:
-        heartbeat.find_missing()
+        heartbeat.wait_for_watcher()
         raise
     finally:
         heartbeat.close()
@@ -76,7 +76,7 @@ class Heartbeat:
         self.watcher.start()
         threading.Thread(target=self.send_packets, daemon=True).start()
 
-    def find_missing(self):
+    def wait_for_watcher(self):
         """Give the watching thread time to end this process. Return if all workers send packets."""
         self.timeout, self.error_reported = min(self.timeout, SHORT_TIMEOUT), True
         time.sleep(self.timeout + 2 * self.interval)

@@ -113,7 +113,7 @@ def restore_classifier(sess, saver, folder, digest):
 def save_classifier(sess, saver, folder, digest):
     """Save the classifier in a folder, together with the digest of its training data."""
     trained_on = pathlib.Path(make_folder(folder), 'trained_on')
-    # The digest is removed first and written last, so that a kill never leaves it beside other weights.
+    # Remove the digest first and write it last, so that a killed process never leaves it next to other weights.
     trained_on.unlink(missing_ok=True)
     try:
         saver.save(sess, os.path.join(folder, 'classifier'), write_meta_graph=False)

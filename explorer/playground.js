@@ -448,8 +448,8 @@ function moveCursor(rows, columns) {
   showCursor();
 }
 
-// Lower the pen, which draws a point, or lift it.
-function switchPen() {
+// Lower or lift the pen. Lowering it draws a point.
+function togglePen() {
   cursor ??= firstCursor();
   penDown = !penDown;
   if (penDown) drawStroke(cursor, cursor, eraserSelected());
@@ -479,7 +479,7 @@ function showCursor() {
 function handleDrawingKey(event) {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (ARROWS[event.key]) moveCursor(...ARROWS[event.key]);
-  else if (event.key === ' ' && !event.repeat) switchPen();
+  else if (event.key === ' ' && !event.repeat) togglePen();
   else if (event.key === 'Enter') change(discriminator, {held: !discriminator.held});
   else if (event.key !== ' ') return;
   event.preventDefault();
@@ -579,7 +579,7 @@ function buildAttention(side) {
   selectOn(side, side.find('.map'));
 }
 
-// The slider shows multiples of the trained gamma, because its sign has no meaning. An untrained layer has gamma 0.
+// The slider shows multiples of the trained gamma, which may be negative. An untrained layer has gamma 0.
 function buildGamma(side, layer, i) {
   const part = fromTemplate('gamma-template');
   const slider = part.querySelector('input'), [off, trained] = part.querySelectorAll('button');

@@ -269,7 +269,9 @@ def nearest_run(checkpoint_dir, options):
 
 
 def resolve_augment(options, images, class_names):
-    """Return options with true or false for augment. Print a line if auto becomes true, or false despite few images.
+    """Return options with true or false for augment.
+
+    Print a line if auto turns augmentation on, or leaves it off although there are few images.
 
     With few images, auto is true, but a run that is older than this option resumes without augmentation.
 

@@ -405,7 +405,7 @@ def test_user_fine_tunes_a_run_on_an_image_folder(user):
 
 
 @pytest.mark.slow
-def test_user_resumes_a_run_with_long_options_by_its_name(user):
+def test_user_resumes_a_run_with_many_options_by_its_name(user):
     shutil.copytree(user.folder / 'checkpoint' / 'old', user.folder / 'checkpoint' / 'copy')
     output = train(user, '--name', 'copy', '--epoch', 2)
     assert 'Resuming at step 2 of 4\n' in output

@@ -45,7 +45,7 @@ def test_training_makes_d_prefer_real_images(learned):
     assert learned.late['d_real'] > learned.late['d_fake']
 
 
-def test_training_opens_the_attention_gate(learned):
+def test_training_moves_gamma_away_from_0(learned):
     assert learned.late['g_gamma'] != 0
 
 

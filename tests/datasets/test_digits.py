@@ -73,7 +73,7 @@ def test_digits_are_as_bright_as_mnist(digits):
     assert 25 < images.mean() < 45 and 0.15 < (images > 0).mean() < 0.25
 
 
-def test_digits_are_as_high_as_mnist(digits):
+def test_digits_are_as_tall_as_mnist(digits):
     """The digits of MNIST are 20 pixels high."""
     rows = (digits[0].max(axis=2) > 128).sum(axis=1)
     assert 17 < rows.mean() < 22

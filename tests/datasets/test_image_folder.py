@@ -453,7 +453,7 @@ def test_load_leaves_out_a_float_image_without_finite_pixels(folder):
     assert load(folder, SHAPE).left_out == [['a.tiff', 'no pixel is a finite number']]
 
 
-def test_load_ignores_damaged_images_for_the_scale(folder):
+def test_load_ignores_damaged_images_when_choosing_the_scale(folder):
     write(folder / 'a.png', make_grey(4095))
     write(folder / 'b.png', Image.fromarray(np.random.default_rng(0).integers(0, 65536, [64, 64]).astype(np.uint16)))
     os.truncate(folder / 'b.png', 4000)

@@ -134,10 +134,10 @@ def test_worker_names_a_restarted_worker_once_tensorflow_reports_an_error(start,
     assert messages.get(timeout=60) == f'worker 1 at {addresses[1]} has restarted: restart all workers'
 
 
-def test_find_missing_returns_if_no_worker_is_missing(start_cluster, messages, monkeypatch):
+def test_wait_for_watcher_returns_if_no_worker_is_missing(start_cluster, messages, monkeypatch):
     monkeypatch.setattr(heartbeat, 'SHORT_TIMEOUT', 0.5)
     _, (chief, _) = start_cluster(2)
-    chief.find_missing()
+    chief.wait_for_watcher()
     assert messages.empty()
 
 

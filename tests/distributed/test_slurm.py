@@ -123,7 +123,7 @@ def test_only_the_first_task_of_a_step_samples(run_main, step, phase):
 def srun(tmp_path_factory):
     """A function that starts two tasks in a Slurm cluster of one node, localhost. It returns srun's process.
 
-    Its attribute `environment` is the environment of Slurm's commands.
+    The function's attribute `environment` holds the environment of Slurm's commands.
     """
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing or os.geteuid() != 0:

@@ -147,7 +147,7 @@ def test_kernel_distance_does_not_repeat_images_in_a_subset(rng):
     (np.tile(np.eye(10)[:5], [20, 1]), 5),
     (np.repeat(np.eye(10)[:2], 50, 0), 1)],
     ids=['constant', 'all classes', 'half of the classes', 'one class in each split'])
-def test_classifier_score_of_closed_forms(probabilities, expected):
+def test_classifier_score_equals_its_closed_form(probabilities, expected):
     assert classifier_score(probabilities) == (pytest.approx(expected), pytest.approx(0))
 
 
@@ -260,7 +260,7 @@ def test_nearest_neighbours_are_sorted_by_distance(block, rng):
     assert nearest_neighbours(images, candidates, 3).tolist() == np.argsort(distances, axis=1)[:, :3].tolist()
 
 
-def test_nearest_neighbours_finds_an_image_itself(block, rng):
+def test_nearest_neighbours_finds_the_image_itself(block, rng):
     candidates = rng.integers(0, 256, [50, 4, 4, 1]).astype(np.uint8)
     assert nearest_neighbours(candidates[[20, 3]], candidates, 1).tolist() == [[20], [3]]
 

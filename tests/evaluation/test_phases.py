@@ -107,7 +107,7 @@ def page_data(folder, suffix=''):
 
 
 @pytest.mark.slow
-def test_test_of_another_seed_draws_it_on_the_page(tested, model, monkeypatch):
+def test_test_with_another_seed_changes_the_page(tested, model, monkeypatch):
     set_options(monkeypatch, model, test_num=1)
     phases.test(model, seed=1)
     assert page_data(model.run.results, '_seed1') != page_data(tested.folder)
@@ -135,7 +135,7 @@ def test_test_without_attention_writes_neither_attention_figure_nor_page(tmp_pat
 
 
 @pytest.mark.slow
-def test_test_draws_weights_that_are_not_finite(tmp_path):
+def test_test_writes_grids_and_figures_if_weights_are_not_finite(tmp_path):
     with open_model(TinyGAN, image_shape=(8, 8, 1), attention='paper', ema=0., sample_num=5, test_num=2,
                     **folders_in(tmp_path)) as model:
         tf.trainable_variables()[0].load(np.full([62, 4 * 4 * 8], np.nan), model.sess)
@@ -205,7 +205,7 @@ def features_path(tmp_path):
 
 
 @pytest.mark.slow
-def test_evaluate_compares_with_statistics_of_the_user(model, features_path, tmp_path, monkeypatch, capsys):
+def test_evaluate_compares_with_user_supplied_statistics(model, features_path, tmp_path, monkeypatch, capsys):
     """The statistics are those of the 130 samples. Fréchet distances need at least 128 images."""
     set_options(monkeypatch, model, eval_num=130)
     dataset = random_dataset((8, 8, 1), train=20, test=130)

@@ -341,7 +341,7 @@ def lower_function(function, quantize=False):
 
 
 @pytest.mark.parametrize('description', REFUSED)
-def test_lower_refuses_an_operation_by_name(description):
+def test_lower_names_the_operation_that_it_refuses(description):
     with pytest.raises(UserError, match=f'^{description} is not supported'):
         lower_function(REFUSED[description])
 

@@ -569,9 +569,9 @@ def test_start_from_a_run_without_averages_starts_them_at_the_weights(source, tm
 
 @pytest.mark.parametrize('beta1, beta2', [(0.25, 0.5), (0., 0.9)])
 def test_start_from_converts_the_powers_to_other_betas(source, tmp_path, beta1, beta2):
-    """After three updates, the weights in the moments sum to 1 - 0.5^3 and 1 - 0.75^3.
+    """After three updates, the coefficients of the gradients in Adam's moments sum to 1 - 0.5^3 and 1 - 0.75^3.
 
-    The next update multiplies these powers by the new betas.
+    The next update multiplies 0.5^3 and 0.75^3 by the new betas.
     """
     source, _ = source
     _, new, _, variables = start_from(source, tmp_path, beta1=beta1, beta2=beta2)

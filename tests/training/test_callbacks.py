@@ -468,7 +468,7 @@ def test_equal_training_images_cause_no_report(watched, capsys, monkeypatch):
 @pytest.mark.parametrize('options, advice', [
     ({}, 'Try in a new run: a lower --d_lr, --gan_type r1, --sn true, --augment true\n'),
     ({'gan_type': 'r1', 'sn': True, 'augment': True}, 'Try in a new run: a lower --d_lr\n')])
-def test_warning_advises_what_the_run_lacks(watched, capsys, options, advice):
+def test_warning_suggests_only_what_the_run_lacks(watched, capsys, options, advice):
     watched(20 * [0.], **options)
     assert capsys.readouterr().out.endswith(advice)
 
