@@ -307,7 +307,8 @@ class SAGAN:
         With augmentation, the penalty is on the gradient with respect to the unaugmented images.
         """
         def logits_of(images):
-            return self.discriminator(self.augmented(images, 0), reuse=True, labels=labels)[1]
+            _, logit, _ = self.discriminator(self.augmented(images, 0), reuse=True, labels=labels)
+            return logit
 
         if self.objective.penalty is None:
             return {}
@@ -391,7 +392,7 @@ class SAGAN:
                 check_folder(folder)
             lock = self.run.locked()
         with graph.as_default(), lock:
-            step = self.resume()
+            step, self.config = self.resume()
             config = self.config
             if step >= config.last_step:
                 if self.cluster.is_chief and not os.path.exists(self.run.config_path):
@@ -465,9 +466,12 @@ class SAGAN:
         return dataclasses.replace(config, source=source.folder, source_step=step, previous_steps=previous_steps)
 
     def resume(self):
-        """Restore the newest checkpoint of this run if there is one, and return its step, or 0.
+        """Restore the newest checkpoint of this run if there is one.
 
         All workers get the chief's variables, step and config.previous_steps.
+
+        Returns:
+            (step of the checkpoint, or 0, the config with the source metadata of config.json).
         """
         step, config = 0, self.config
         if self.cluster.is_chief:
@@ -479,8 +483,7 @@ class SAGAN:
             options = {name: getattr(config, name) for name in options_of('identity', 'training', 'schedule')}
             self.cluster.check_equal(self.sess, {'data sets': config.digest, 'options': str(options)})
         step, previous_steps = self.cluster.broadcast(self.sess, [step, config.previous_steps], tf.global_variables())
-        self.config = dataclasses.replace(config, previous_steps=previous_steps)
-        return step
+        return step, dataclasses.replace(config, previous_steps=previous_steps)
 
     def prepare(self, step):
         """Check the disk space, create the run's folders, and print the networks' sizes or the step to resume from."""
@@ -891,7 +894,7 @@ def target_class(config):
     if not label:
         return None
     if not config.conditional:
-        raise UserError(f'--label {label} requires a run with --conditional true')
+        raise UserError(f'--label {label} requires a run with --conditional true: choose another run, or omit --label')
     if label in names:
         return names.index(label)
     if label.isascii() and label.isdigit() and int(label) < len(names):

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.study import mean_and_std, read_rows, select, write_rows
 from datasets import load_dataset
+from options import UserError
 from storage.history import read_history
 from utils import make_folder
 
@@ -123,6 +124,8 @@ def main():
     make_folder(folder)
     try:
         rows = run_all(pathlib.Path(__file__).with_suffix('.csv'), folder, pathlib.Path(args.data_dir).absolute())
+    except (UserError, OSError) as error:
+        parser.exit(2, f'recipes.py: {error}\n')
     except subprocess.CalledProcessError as error:  # main.py has printed its error
         sys.exit(error.returncode)
     print_table(rows)

@@ -46,7 +46,8 @@ def two_call_step(model):
     config = model.config
     x, z = tf.placeholder(tf.float32, [None, *config.image_shape]), tf.placeholder(tf.float32, [None, config.z_dim])
     fake = model.generator(z)
-    real_logit, fake_logit = model.discriminator(x)[1], model.discriminator(fake, reuse=True)[1]
+    _, real_logit, _ = model.discriminator(x)
+    _, fake_logit, _ = model.discriminator(fake, reuse=True)
     d_loss = sigmoid_loss(real_logit, 1.) + sigmoid_loss(fake_logit, 0.)
     g_loss = sigmoid_loss(fake_logit, 1.)
     d_step = tf.train.AdamOptimizer(config.d_lr, config.beta1).minimize(

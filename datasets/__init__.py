@@ -14,7 +14,8 @@ from datasets.dataset import Dataset, dataset_digest, describe
 from datasets.sources import CLASS_NAMES
 from options import FOLDER_SHAPE, SHAPES, UserError, last_component
 
-# The formats in the order in which they are tried. A format that reads arrays is a module with these functions:
+# The formats in the order in which they are tried. A format that reads arrays is a module with these members:
+# NAME                what the format is called in messages
 # matches(path)       whether a path holds data of this format; the path need not exist
 # native_shape(path)  the shape (H, W, C) of the images, read without loading them
 # load(path)          a Dataset of images of that shape

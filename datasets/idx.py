@@ -32,7 +32,7 @@ def matches(path):
 def native_shape(path):
     """Return the shape (H, W, C) of the images. Arguments and errors are those of load."""
     prefix, files = choose_data_set(path)
-    images_path = existing_file(path, prefix, files, 'train', 'images')
+    images_path = existing_file(prefix, files, 'train', 'images')
     with open_file(images_path) as file, reported_damage(images_path):
         dtype, shape, _ = parse_header(file.read(4 + 4 * 4), images_path)
     shape = image_shape(dtype, shape, images_path)
@@ -52,8 +52,8 @@ def load(path):
     splits, notes = {}, []
     for split in 'train', 'test':
         if split == 'train' or any((split, kind) in files for kind in ('images', 'labels')):
-            images_path = existing_file(path, prefix, files, split, 'images')
-            labels_path = existing_file(path, prefix, files, split, 'labels')
+            images_path = existing_file(prefix, files, split, 'images')
+            labels_path = existing_file(prefix, files, split, 'labels')
             images = read_idx(images_path)
             images = images.reshape(-1, *image_shape(images.dtype, images.shape, images_path))
             if is_transposed(prefix):
@@ -136,7 +136,7 @@ def missing_files(folder):
     return [name for name, role in zip(FILES, ROLES, strict=True) if role not in files]
 
 
-def existing_file(path, prefix, files, split, kind):
+def existing_file(prefix, files, split, kind):
     """Return the file of a split and kind. Raise UserError if it is missing."""
     if (split, kind) in files:
         return files[split, kind]
@@ -183,14 +183,24 @@ def read_mapping(files, prefix):
             if not words:
                 continue
             try:
-                label, name = int(words[0]), chr(int(words[1]))  # EMNIST letters: A, although a is in the same class
-                if not name.isprintable():
-                    raise ValueError
+                label, name = parse_class(words)
                 names[label] = name
             except (ValueError, IndexError, OverflowError) as error:
                 raise UserError(f'{paths[0]} is damaged (the line {line.strip()!r} is not a label and a character '
                                 'code): correct it, or move it away to use the labels as class names') from error
     return names
+
+
+def parse_class(words):
+    """Return the label and the name of a class from the words of a line of a mapping file.
+
+    Raises:
+        ValueError, IndexError, OverflowError: if the words are not a label and the code of a printable character.
+    """
+    label, name = int(words[0]), chr(int(words[1]))  # EMNIST letters: A, although a is in the same class
+    if not name.isprintable():
+        raise ValueError
+    return label, name
 
 
 ##################################################################################

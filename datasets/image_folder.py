@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from datasets.bit_depth import choose_scale, describe_scale, is_finite, kind_of, scale_to_8_bits, value_range
+from datasets.dataset import MAX_LISTED_FILES
 from datasets.layout import and_more, arrange, printable, read_labels
 from datasets.prepared import PREPARED, prepared_folder, read_prepared, remove_outdated, write_metadata
 from datasets.zip_folder import list_members, open_member, open_zip
@@ -39,7 +40,6 @@ FORMATS = 'PNG', 'JPEG', 'BMP', 'WEBP', 'GIF', *NEW_FORMATS
 NAME = 'images'  # of this format
 RULES = 2  # the version of the rules in this package: raise it to prepare all images again
 CHUNK_SIZE = 256  # images decoded before they are written
-NUM_LISTED = 3  # how many of the files that are left out are named
 
 
 def matches(path):
@@ -184,7 +184,7 @@ def prepare(path, names, open_file, left_out, shape, prepared):
                    class_names=[os.fsencode(str(name)).decode(errors='replace') for name in class_names],
                    num_train=num_train, digest=digest.hexdigest(), held_out=layout.held_out or 'every tenth image',
                    num_left_out=len(left_out),
-                   left_out=[(printable(name), reason) for name, reason in left_out[:NUM_LISTED]],
+                   left_out=[(printable(name), reason) for name, reason in left_out[:MAX_LISTED_FILES]],
                    notes=layout.notes + notes, reading=layout.reading + reading)
 
 

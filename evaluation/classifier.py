@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 
 from datasets import dataset_digest
+from evaluation.metrics import require_samples
 from evaluation.progress import Progress
 from ops import bn, conv2d, linear
 from options import UserError, as_folder, last_component
@@ -118,7 +119,8 @@ def save_classifier(sess, saver, folder, digest):
     try:
         saver.save(sess, os.path.join(folder, 'classifier'), write_meta_graph=False)
     except (tf.errors.OpError, ValueError) as error:
-        raise UserError(f'the classifier cannot be saved in {folder} ({one_line(error)}): free disk space') from error
+        raise UserError(f'the classifier cannot be saved in {folder} ({one_line(error)}): free some disk space'
+                        ) from error
     with atomic_write(trained_on) as part:
         pathlib.Path(part).write_text(digest)
 
@@ -171,14 +173,3 @@ def rotate_images(images, rotations):
     """Rotate images [B, H, W, C] counterclockwise by numbers [B] of quarter turns, or of half turns if H != W."""
     quarter_turns = np.asarray(rotations) * (4 // num_rotations(images.shape[1:]))
     return np.stack([np.rot90(image, turns) for image, turns in zip(images, quarter_turns, strict=True)])
-
-
-def require_samples(count, minimum, failure, fix='increase --eval_num'):
-    """Raise UserError if count is below a minimum.
-
-    Args:
-        failure: what cannot be done with so few images.
-        fix: how to get more of them.
-    """
-    if count < minimum:
-        raise UserError(f'{failure} (at least {minimum} images are needed, not {count}): {fix}')

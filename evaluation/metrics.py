@@ -13,7 +13,7 @@ from scipy import linalg
 from scipy.spatial.distance import cdist
 from scipy.special import entr, rel_entr
 
-from evaluation.classifier import require_samples
+from options import UserError
 
 MIN_FRECHET_IMAGES = 128  # the number of the classifier's features; fewer images say too little about the covariance
 MIN_NEIGHBOUR_IMAGES = 50
@@ -31,6 +31,17 @@ class Statistics(NamedTuple):
     """The Gaussian that is fitted to features."""
     mean: np.ndarray  # [D]
     covariance: np.ndarray  # [D, D]
+
+
+def require_samples(count, minimum, failure, fix='increase --eval_num'):
+    """Raise UserError if count is below a minimum.
+
+    Args:
+        failure: what cannot be done with so few images.
+        fix: how to get more of them.
+    """
+    if count < minimum:
+        raise UserError(f'{failure} (at least {minimum} images are needed, not {count}): {fix}')
 
 
 def fit_gaussian(features):

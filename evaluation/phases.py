@@ -50,7 +50,7 @@ def test(model, seed=0, checkpoint='latest'):
         print('The network has no attention layers: no attention figure and no attention page are written. --attention '
               'paper trains a network with attention layers')
     written = 'Grids and figures'
-    if config.export:
+    if config.export > 0:
         z, labels = model.draw_z(config.export, seed, Stream.EXPORT_Z), model.proportional_labels(config.export)
         write_single_images(f'{model.run.results}/samples{suffix}', model.pixels(z, labels), z, labels)
         written = 'Grids, figures and single images'
@@ -245,7 +245,7 @@ def file_suffix(model, checkpoint, seed=0):
         suffix += '_raw'
     if model.target_class is not None:
         suffix += f'_label{model.target_class}'
-    if seed:
+    if seed != 0:
         suffix += f'_seed{seed}'
     return suffix
 

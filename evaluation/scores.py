@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.classifier import load_classifier, num_rotations, require_samples, rotate_images
+from evaluation.classifier import load_classifier, num_rotations, rotate_images
 from evaluation.metrics import (
     BLOCK,
     METRICS,
@@ -15,6 +15,7 @@ from evaluation.metrics import (
     class_histogram,
     common_classes,
     fit_gaussian,
+    require_samples,
 )
 from evaluation.progress import Progress
 

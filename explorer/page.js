@@ -1,4 +1,5 @@
 // The attention page. It uses maps.js. snapshots.py documents the arrays; page.py embeds them with the metadata.
+'use strict';
 
 const PLAY_INTERVAL = 500, ADDRESS_DELAY = 300;  // milliseconds
 const TYPED_ARRAYS = {uint8: Uint8Array, uint16: Uint16Array, float32: Float32Array};

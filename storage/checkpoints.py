@@ -76,7 +76,7 @@ class Checkpoints:
         free = shutil.disk_usage(run_folder).free
         if size > free:
             raise UserError(f'not enough disk space (the checkpoints of this run need {size / 1e6:.0f} MB, and '
-                            f'{run_folder} has {free / 1e6:.0f} MB left): free some space, or reduce --keep')
+                            f'{run_folder} has {free / 1e6:.0f} MB left): free some disk space, or reduce --keep')
 
     def growth(self, saves):
         """Return the number of checkpoints that the folder gains from the given number of saves."""

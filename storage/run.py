@@ -108,9 +108,8 @@ class Run:
 
         Raises:
             UserError: if the run was trained with other options or classes, on images of another shape, or on a data
-                set that was read differently.
-            UserError: if its config.json is damaged, or if its start from another run was interrupted and config has
-                no source.
+                set that was read differently, if its config.json is damaged, or if its start from another run was
+                interrupted and config has no source.
         """
         if not os.path.exists(self.config_path):
             return {}
@@ -152,7 +151,10 @@ class Run:
         """Return whether this run has a checkpoint, but no config.json with the option augment."""
         if not checkpoints_of(self.folder):
             return False
-        return not os.path.exists(self.config_path) or 'augment' not in read_config(self.config_path)[0]
+        if not os.path.exists(self.config_path):
+            return True
+        options, _ = read_config(self.config_path)
+        return 'augment' not in options
 
     def write_config(self, config):
         """Write config.json. Keep the keys of an existing file that are not in the config.
@@ -160,7 +162,9 @@ class Run:
         If the file lacks the option augment, which older runs do not have, it is not added. The command that started
         the run can then resume it: see storage.branch.resolve_augment.
         """
-        metadata = read_config(self.config_path)[1] if os.path.exists(self.config_path) else {}
+        metadata = {}
+        if os.path.exists(self.config_path):
+            _, metadata = read_config(self.config_path)
         values = {**metadata, **vars(config)}
         if self.is_older_than_augment():
             del values['augment']

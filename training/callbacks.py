@@ -113,7 +113,7 @@ def running(callbacks, model, step, progress):
                 if isinstance(error, UserError) or getattr(error, 'errno', None) is not None:
                     failure = error
                 else:
-                    print(f'{type(callback).__name__} failed at step {step}: {one_line(error)}', flush=True)
+                    tqdm.write(f'{type(callback).__name__} failed at step {step}: {one_line(error)}')
         if failure is not None:
             raise failure
 

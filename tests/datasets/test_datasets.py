@@ -92,7 +92,7 @@ def test_find_dataset_keeps_digits_that_exist(few_digits, tmp_path):
 
 def test_find_dataset_draws_no_digits_beside_images(few_digits, tmp_path):
     write_images(tmp_path / 'digits')
-    with pytest.raises(UserError, match='digits cannot be drawn'):
+    with pytest.raises(UserError, match='digits cannot be written'):
         find_dataset('digits', str(tmp_path))
 
 
