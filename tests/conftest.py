@@ -47,7 +47,7 @@ def few_statistics(monkeypatch):
 
 @pytest.fixture
 def start_main(tmp_path):
-    """A function that starts main.py in an empty folder and returns the process, whose stdout and stderr are pipes."""
+    """A function that starts main.py in tmp_path and returns the process, whose stdout and stderr are pipes."""
     def start(*options, **kwargs):
         return subprocess.Popen([sys.executable, MAIN, *map(str, options)], cwd=tmp_path, text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
@@ -56,7 +56,7 @@ def start_main(tmp_path):
 
 @pytest.fixture
 def run_main(tmp_path, monkeypatch, capfd):
-    """A function that runs main.main in an empty folder, in this process.
+    """A function that runs main.main in tmp_path, in this process.
 
     It returns (exit code, standard output, standard error).
     """

@@ -611,7 +611,7 @@ def test_load_prepares_once(is_prepared_again):
     assert not is_prepared_again()
 
 
-def test_load_returns_the_same_the_second_time(folder, prepared):
+def test_load_returns_the_same_data_the_second_time(folder, prepared):
     again = load(folder, SHAPE)
     assert (again.images == prepared.images).all() and again.digest == prepared.digest
 

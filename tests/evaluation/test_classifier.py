@@ -100,7 +100,7 @@ def test_load_classifier_does_not_hash_data_that_has_a_digest(trained, monkeypat
     lambda folder: (folder / 'trained_on').write_text('another digest'),
     lambda folder: (folder / 'trained_on').unlink()],
     ids=['short weights', 'no index', 'empty index', 'damaged digest', 'other data', 'no digest'])
-def test_load_classifier_trains_again_to_the_same_bits(trained, checkpoint_copy, capsys, damage):
+def test_load_classifier_retrains_bit_identically(trained, checkpoint_copy, capsys, damage):
     checkpoint_dir, folder = checkpoint_copy
     damage(folder)
     features, _ = load_classifier('own', shaded_dataset(), str(checkpoint_dir))(shaded_dataset().test[0])

@@ -295,7 +295,7 @@ def test_draw_attention_draws_pooled_keys_at_their_size(pooled):
         assert axis.images[0].get_extent() == [-0.5, 31.5, 31.5, -0.5]
 
 
-def test_draw_attention_crops_pooled_keys_at_the_image(pooled):
+def test_draw_attention_crops_pooled_keys_to_the_image(pooled):
     figure, _ = pooled
     for axis in image_axes(figure)[1:5]:
         assert (axis.get_xlim(), axis.get_ylim()) == ((-0.5, 27.5), (27.5, -0.5))

@@ -535,7 +535,7 @@ def test_start_from_does_not_restore_a_weight_of_another_shape_or_its_slots_and_
     assert variables['generator/w/Adam'].tolist() == [0] * 4
 
 
-def test_start_from_restores_only_the_powers_of_an_unchanged_network(source, tmp_path):
+def test_start_from_restores_the_powers_of_unchanged_networks_only(source, tmp_path):
     source, expected = source
     _, _, _, variables = start_from(source, tmp_path, g_size=4)
     assert variables['beta2_power'] == expected['beta2_power'] == np.float32(0.75) ** 4
