@@ -45,7 +45,7 @@ def is_finite(image):
 
 
 def transparency_mask(image):
-    """Return a mask [H, W] of the pixels of a high-bit-depth image whose value its file declares transparent."""
+    """Return a mask [H, W] of the pixels of a high-bit-depth image that the file marks as transparent."""
     return np.asarray(image) == image.info.get('transparency', np.nan)
 
 

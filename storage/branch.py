@@ -128,7 +128,7 @@ def run_folder_of(folder):
 
 
 def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'):
-    """Return whether --from text --checkpoint checkpoint is the recorded source, even if that was deleted."""
+    """Return whether the values of --from and --checkpoint refer to the recorded source, which may have been deleted."""
     path, step = split_checkpoint_path(text)
     if step is None and isinstance(checkpoint, int):
         step = checkpoint

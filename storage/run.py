@@ -107,9 +107,8 @@ class Run:
             The source metadata in config.json, {name: value}, or {} if the run has no checkpoint.
 
         Raises:
-            UserError: if the run was trained with other options or classes, on images of another shape, or on a data
-                set that was read differently, if its config.json is damaged, or if its start from another run was
-                interrupted and config has no source.
+            UserError: if the options, classes, image shape or reading of the data set differ from those of the run,
+                if its config.json is damaged, or if its start was interrupted and config has no source.
         """
         if not os.path.exists(self.config_path):
             return {}

@@ -20,7 +20,7 @@ linux_only = pytest.mark.skipif(not is_linux(), reason='requires Linux')
 
 
 def one_line_error(result, *words):
-    """Assert that the program reported a user error that contains these words: one line on standard error, exit code 2."""
+    """Assert that the program reported a user error with these words: one line on standard error, exit code 2."""
     code, _, err = result
     assert code == 2, err
     assert err.startswith('main.py: ') and err.count('\n') == 1, err
