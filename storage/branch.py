@@ -128,7 +128,7 @@ def run_folder_of(folder):
 
 
 def is_source(text, recorded, recorded_step, checkpoint_dir, checkpoint='latest'):
-    """Return whether the values of --from and --checkpoint refer to the recorded source, which may have been deleted."""
+    """Return whether the values of --from and --checkpoint refer to the recorded source, which may be deleted."""
     path, step = split_checkpoint_path(text)
     if step is None and isinstance(checkpoint, int):
         step = checkpoint

@@ -885,7 +885,7 @@ def test_model_dir_is_named_as_in_the_lineage(sess, options, name):
     assert SAGAN(sess, **options).model_dir == name
 
 
-def test_model_dir_differs_between_options_that_train_differently(sess):
+def test_model_dir_depends_on_options_that_affect_training(sess):
     options = [{}, {'g_lr': 0.01}, {'d_lr': 0.01}, {'beta1': 0}, {'seed': 3}, {'precision': 'bfloat16'},
                {'attention': False}, {'lr_decay': 'linear'}]
     assert len({SAGAN(sess, **changed).model_dir for changed in options}) == len(options)

@@ -72,7 +72,7 @@ def test_layer_output_has_the_expected_static_and_dynamic_shape(sess, name, is_k
     (lambda x, size: linear(x[:, 0, 0], size), {'linear/Matrix': [8, 6], 'linear/bias': [6]}),
     (lambda x, size: embedding([0, 1], 3, size), {'embedding/w': [3, 6]})],
     ids=['conv2d', 'deconv2d', 'linear', 'embedding'])
-def test_layer_variables_have_their_names_and_shapes(sess, layer, shapes):
+def test_layer_variables_have_the_expected_names_and_shapes(sess, layer, shapes):
     layer(tf.zeros([2, 4, 4, 8]), 6)
     assert {v.op.name: v.shape.as_list() for v in tf.trainable_variables()} == shapes
 
@@ -115,14 +115,14 @@ def initial_values(sess):
     return sess.run({v.op.name: v for v in tf.global_variables()})
 
 
-def test_conv2d_weights_start_normal_and_truncated_at_two_standard_deviations(initial_values):
+def test_conv2d_weights_are_initialized_from_a_truncated_normal(initial_values):
     w = initial_values['conv2d/w']
     assert abs(w).max() <= 0.04
     assert w.std() == pytest.approx(0.02 * 0.8796, rel=0.01)  # the standard deviation of N(0, 1) truncated at 2
 
 
 @pytest.mark.parametrize('name', ['deconv2d/w', 'linear/Matrix'])
-def test_other_weights_start_normal(initial_values, name):
+def test_other_weights_are_initialized_from_a_normal(initial_values, name):
     w = initial_values[name]
     assert w.std() == pytest.approx(0.02, rel=0.01)
     assert abs(w).max() > 0.06
@@ -130,7 +130,7 @@ def test_other_weights_start_normal(initial_values, name):
 
 @pytest.mark.parametrize('name, fan_in, fan_out', [('xavier_conv2d/w', 9 * 128, 9 * 64),
                                                    ('xavier_linear/Matrix', 128, 1000)])
-def test_weights_without_stddev_start_xavier_uniform(initial_values, name, fan_in, fan_out):
+def test_weights_without_stddev_are_initialized_xavier_uniform(initial_values, name, fan_in, fan_out):
     w, limit = initial_values[name], np.sqrt(6 / (fan_in + fan_out))
     assert 0.999 * limit < abs(w).max() <= limit
     assert w.std() == pytest.approx(limit / np.sqrt(3), rel=0.01)
@@ -140,7 +140,7 @@ def test_weights_without_stddev_start_xavier_uniform(initial_values, name, fan_i
     ('conv2d/biases', 0), ('deconv2d/biases', 0), ('xavier_linear/bias', 0), ('linear/bias', 0.5),
     ('attention/gamma', 0), ('attention/f_bn/beta', 0), ('attention/f_bn/gamma', 1),
     ('attention/f_bn/moving_mean', 0), ('attention/f_bn/moving_variance', 1)])
-def test_other_variables_start_constant(initial_values, name, value):
+def test_other_variables_are_initialized_to_constants(initial_values, name, value):
     assert (initial_values[name] == value).all()
 
 

@@ -402,7 +402,7 @@ def test_last_step_is_that_of_the_last_epoch():
 
 
 ##################################################################################
-# Contradictions
+# Incompatible options
 ##################################################################################
 
 @pytest.mark.parametrize('network, height, width', [

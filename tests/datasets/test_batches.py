@@ -48,7 +48,7 @@ def test_batches_of_an_epoch_hold_each_image_once():
     assert sorted(labels) == list(range(64))
 
 
-def test_batches_of_an_epoch_leave_out_the_rest():
+def test_batches_of_an_epoch_drop_the_remainder():
     labels = np.concatenate([batch(IMAGES, LABELS, 30, seed=5, number=number)[1] for number in range(2)])
     assert len(set(labels)) == 60
 

@@ -395,7 +395,7 @@ def test_load_rejects_a_folder_without_images(folder):
     assert os.listdir(folder) == ['text.png']
 
 
-def test_load_raises_errors_of_the_system(folder, monkeypatch):
+def test_load_raises_system_errors(folder, monkeypatch):
     """System errors may be temporary, so the image is not skipped as damaged."""
     write(folder / 'a.png')
     monkeypatch.setattr(image_folder, 'read_image', lambda file, **_: os.listdir(file.name))  # ENOTDIR

@@ -253,7 +253,7 @@ def test_processes_that_are_all_stopped_continue(start_process):
 
 @pytest.fixture
 def link():
-    """Two network namespaces that a virtual link connects. Yield (their names, their interfaces, addresses)."""
+    """Two network namespaces connected by a virtual link. Yield (their names, their interfaces, addresses)."""
     if shutil.which('ip') is None or os.geteuid() != 0:
         pytest.skip('requires root and iproute2')
     names = [f'sagan{os.getpid()}{letter}' for letter in 'ab']

@@ -43,7 +43,7 @@ def snapshots_of(*epochs):
     return [make_snapshot(make_layers(epoch), epoch, 10 * epoch, True) for epoch in epochs]
 
 
-def test_page_lists_snapshots_in_their_order(html):
+def test_page_lists_snapshots_in_the_given_order(html):
     assert page_metadata(html(*snapshots_of(1, 2, 5)))['snapshots'] == [
         {'epoch': epoch, 'step': 10 * epoch, 'real': True} for epoch in (1, 2, 5)]
 

@@ -232,7 +232,7 @@ def test_image_buttons_show_the_image_of_the_snapshot(open_page, path, image, ep
     assert (page.colours('#image') == expected).all()
 
 
-def test_colour_image_has_its_colours(open_page, tmp_path):
+def test_colour_image_is_shown_in_colour(open_page, tmp_path):
     layers = make_layers(0, channels=3)
     write_page(tmp_path / 'page.html', 'run', [make_snapshot(layers, 1, 5, True)], 0)
     page = open_page(tmp_path / 'page.html', '#network=generator')

@@ -321,7 +321,7 @@ def test_output_without_attention_is_shown_beside_the_output(page):
 # ---- Drawing
 
 @slow
-def test_stroke_has_the_width_of_mnist(page):
+def test_stroke_is_as_wide_as_in_mnist(page):
     page.stroke((14, 6), (14, 22))
     rows = page.pixels('discriminator')[10:18, :, 0]
     np.testing.assert_allclose(rows.sum(1), 2.5, atol=0.1)

@@ -168,7 +168,7 @@ def test_read_snapshots_survives_a_flipped_bit_anywhere(tmp_path):
 
 
 @pytest.mark.slow
-def test_model_snapshot_shows_the_discriminator_real_images(build_model):
+def test_model_snapshot_applies_the_discriminator_to_real_images(build_model):
     model = build_model(image_shape=SMALL)
     real = np.random.default_rng(0).random([SNAPSHOT_IMAGES, *SMALL]).astype(np.float32)
     metadata, arrays = take_snapshot(model, real, 2, 30)

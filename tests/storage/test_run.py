@@ -144,7 +144,7 @@ def test_locked_refuses_a_second_process(run, holder):
         pass
 
 
-def test_locked_that_refuses_leaves_the_disk_as_it_was(run, holder, tmp_path):
+def test_locked_leaves_the_disk_unchanged_if_the_run_is_locked(run, holder, tmp_path):
     (tmp_path / 'c' / 'it' / 'config.json.part').touch()
     before = snapshot(tmp_path)
     with pytest.raises(UserError), run.locked():
@@ -315,7 +315,7 @@ def test_check_config_refuses_other_options(trained_run, config):
         trained_run.check_config(config)
 
 
-def test_check_config_compares_options_that_are_missing_with_the_article(trained_run, config):
+def test_check_config_gives_missing_options_the_values_of_the_article(trained_run, config):
     pathlib.Path(trained_run.config_path).write_text('{}')
     trained_run.check_config(config)
 

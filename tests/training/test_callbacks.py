@@ -91,7 +91,7 @@ def on_step_calls(calls):
     return [call.removesuffix('.on_step') for call in calls if call.endswith('.on_step')]
 
 
-def test_running_calls_callbacks_in_their_order():
+def test_running_calls_callbacks_in_order():
     calls = []
     run_steps([Recorder('a', calls), Recorder('b', calls)], [1, 2])
     assert calls == ['a.start', 'b.start', 'a.on_step', 'b.on_step', 'a.on_step', 'b.on_step', 'b.close', 'a.close']
