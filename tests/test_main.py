@@ -442,7 +442,7 @@ def test_test_prints_the_command_that_writes_the_playground(sampled):
 
 
 @pytest.fixture(scope='module')
-def sampled_with_other_options(sampled, run_main_in):
+def sampled_with_options(sampled, run_main_in):
     """The results folder after the same run was sampled again, with raw weights and with other options."""
     folder, _, _ = sampled
     for options in (['--weights', 'raw'],
@@ -491,21 +491,21 @@ def test_test_writes_the_same_files_again(sampled, trained, run_main, few_statis
 
 
 @pytest.mark.slow
-def test_test_with_other_options_leaves_the_default_files_unchanged(sampled, sampled_with_other_options):
+def test_test_with_other_options_leaves_the_default_files_unchanged(sampled, sampled_with_options):
     folder, before, _ = sampled
     after = snapshot(folder / 'results')
     assert {path: after[path] for path in before} == before
 
 
 @pytest.mark.slow
-def test_test_draws_different_images_from_raw_weights(sampled_with_other_options):
-    averaged, raw = (imageio.imread(sampled_with_other_options / f'SAGAN_test_000{suffix}.png') for suffix in ('', '_raw'))
+def test_test_draws_different_images_from_raw_weights(sampled_with_options):
+    averaged, raw = (imageio.imread(sampled_with_options / f'SAGAN_test_000{suffix}.png') for suffix in ('', '_raw'))
     assert (averaged != raw).mean() > 0.1
 
 
 @pytest.mark.slow
-def test_test_samples_sample_num_images_of_sample_seed(sampled_with_other_options):
-    default, other = (imageio.imread(sampled_with_other_options / f'SAGAN_test_000{suffix}.png')
+def test_test_samples_sample_num_images_of_sample_seed(sampled_with_options):
+    default, other = (imageio.imread(sampled_with_options / f'SAGAN_test_000{suffix}.png')
                       for suffix in ('', '_step80_seed1'))
     assert other.shape == (560, 560)  # 10 x 10 images of 28 pixels, enlarged by 2
     assert default.shape == (392, 588)  # 2 x 3 images, enlarged by 7
@@ -513,13 +513,13 @@ def test_test_samples_sample_num_images_of_sample_seed(sampled_with_other_option
 
 
 @pytest.mark.slow
-def test_test_exports_single_images(sampled_with_other_options):
-    assert sorted(os.listdir(sampled_with_other_options / 'samples_step80_seed1')) == ['00000.png', '00001.png', 'samples.npz']
+def test_test_exports_single_images(sampled_with_options):
+    assert sorted(os.listdir(sampled_with_options / 'samples_step80_seed1')) == ['00000.png', '00001.png', 'samples.npz']
 
 
 @pytest.mark.slow
-def test_test_draws_the_attention_of_one_network(sampled_with_other_options):
-    both, one = (imageio.imread(sampled_with_other_options / f'SAGAN_attention{suffix}.png')
+def test_test_draws_the_attention_of_one_network(sampled_with_options):
+    both, one = (imageio.imread(sampled_with_options / f'SAGAN_attention{suffix}.png')
                  for suffix in ('', '_step80_seed1'))
     assert len(one) < 0.7 * len(both)
 
