@@ -514,7 +514,8 @@ def test_test_samples_sample_num_images_of_sample_seed(sampled_with_options):
 
 @pytest.mark.slow
 def test_test_exports_single_images(sampled_with_options):
-    assert sorted(os.listdir(sampled_with_options / 'samples_step80_seed1')) == ['00000.png', '00001.png', 'samples.npz']
+    exported = sorted(os.listdir(sampled_with_options / 'samples_step80_seed1'))
+    assert exported == ['00000.png', '00001.png', 'samples.npz']
 
 
 @pytest.mark.slow
