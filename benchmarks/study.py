@@ -1,8 +1,8 @@
 """The study behind the scores in docs/results.md: python -m benchmarks.study
 
 It trains the runs in RUNS, scores them with the classifier of --phase eval, and writes one row of scores per run and
-epoch to benchmarks/study.csv. Existing rows are not recomputed, so the study can be
-interrupted and resumed. Runs, sample grids and a figure are written to --folder. Tables are printed.
+epoch to benchmarks/study.csv. Existing rows are not recomputed, so the study can be interrupted and resumed. Runs,
+sample grids and a figure are written to --folder. Tables are printed.
 """
 
 import argparse

@@ -73,7 +73,7 @@ def compare(runs, checkpoint_dir, result_dir):
 def origin_of(run):
     """Return the run and the step from which a StoredRun was started with --from, or '' if it was not."""
     source = run.metadata.get('source')
-    return f'{os.path.basename(source)}, step {run.metadata["source_step"]}' if source else ''
+    return f'{os.path.basename(source)}, step {run.metadata.get("source_step")}' if source else ''
 
 
 def differing_options(runs):
