@@ -1002,7 +1002,7 @@ def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(finished, interrup
 
 @pytest.fixture(scope='module')
 def decayed(tmp_path_factory):
-    """A run with --lr_decay linear and learning rates of 0: the calls of learning_rate_scale, and the printed lines."""
+    """A run with --lr_decay linear and learning rates of 0: the calls to learning_rate_scale, and the printed lines."""
     calls = []
 
     def record(config, step):

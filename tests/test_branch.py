@@ -179,7 +179,7 @@ class Killed(BaseException):
 
 
 def train_killed(folder, monkeypatch, target, name, **options):
-    """Train the new run until it calls a method."""
+    """Train the new run, and kill it when it calls a method."""
     def kill(*args):
         raise Killed
 

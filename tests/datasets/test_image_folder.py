@@ -233,7 +233,7 @@ def test_load_has_no_classes_if_only_one_is_readable(folder):
 
 
 ##################################################################################
-# Files that are not images
+# Which files are read
 ##################################################################################
 
 # {extension: the format that Pillow writes}

@@ -130,7 +130,7 @@ def test_kernel_distance_draws_at_most_1000_images(rng):
 
 
 def test_kernel_distance_does_not_repeat_images_in_a_subset(rng):
-    """In a subset of all images of a set, repetition would make the two sets differ."""
+    """Each subset holds all images of its set. If images were repeated, the two subsets would differ."""
     a = rng.normal(size=[10, 3])
     x = polynomial_kernel(a, degree=3, gamma=1 / 3, coef0=1)
     expected = 2 * x[~np.eye(10, dtype=bool)].mean() - 2 * x.mean()

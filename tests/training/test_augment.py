@@ -155,7 +155,7 @@ def test_images_without_augment_are_unchanged(sess):
 def blind(tmp_path_factory):
     """One step of a model with a penalty, whose augmentation replaces each image with zeros.
 
-    It is (losses, weights of G before the step, weights of G after it).
+    Returns (losses, weights of G before the step, weights of G after it).
     """
     rng = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:

@@ -391,7 +391,7 @@ def test_best_checkpoint_tries_again_after_a_failed_save(stub):
 
 
 ##################################################################################
-# The warning of a collapse
+# The collapse warning
 ##################################################################################
 
 RANDOM_IMAGES = random_dataset(SMALL, train=70).train[0] / np.float32(255)
@@ -472,6 +472,10 @@ def test_warning_suggests_only_what_the_run_lacks(watched, capsys, options, advi
     watched(20 * [0.], **options)
     assert capsys.readouterr().out.endswith(advice)
 
+
+##################################################################################
+# History, summaries and snapshots
+##################################################################################
 
 @pytest.fixture(scope='module')
 def collapsed(tmp_path_factory):
