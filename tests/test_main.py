@@ -714,7 +714,7 @@ def test_eval_refuses_too_few_samples_before_training_the_classifier(trained, ru
 
 @pytest.fixture(scope='module')
 def paper(tmp_path_factory, run_main_in, small_data):
-    """The folder of a run of PAPER, trained for 1 epoch and resumed to 2 epochs, and the output of the second command.
+    """The folder of a run of PAPER, and the output of the command that resumed it for its second epoch.
 
     The folder also holds a newer run with the article's options. Its checkpoint is empty.
     """

@@ -437,7 +437,7 @@ print('RssAnon', re.search(r'RssAnon:\\s*([0-9]+)', open('/proc/self/status').re
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
-    """Compare 20,100 images, which are prepared as 247 MB of 64 x 64 pixels, with 201 images."""
+    """Compare 20,100 images with 201 images. At 64 x 64 pixels, 20,100 prepared images take 247 MB."""
     make_images(tmp_path / 'data' / 'few', 67)
     for name in CLASSES:
         os.makedirs(tmp_path / 'data' / 'many' / name)

@@ -51,7 +51,7 @@ def test_complete_downloads_the_archive(serve, monkeypatch, tmp_path, name):
 
 
 @pytest.mark.parametrize('names', [[cifar.CIFAR10.archive], [*cifar.CIFAR10.train_files, cifar.CIFAR10.test_file]])
-def test_complete_downloads_nothing_beside_the_files_or_the_archive(tmp_path, names):
+def test_complete_downloads_nothing_if_the_files_or_the_archive_exist(tmp_path, names):
     for name in names:
         (tmp_path / name).touch()
     assert sources.complete('cifar10', str(tmp_path)) == ''
@@ -64,7 +64,7 @@ def test_complete_downloads_the_archive_beside_an_incomplete_folder(serve, monke
     assert archive in sources.complete('cifar10', str(tmp_path))
 
 
-def test_complete_downloads_nothing_beside_the_python_version(tmp_path):
+def test_complete_refuses_a_folder_with_the_python_version(tmp_path):
     (tmp_path / 'cifar-10-batches-py').mkdir()
     with pytest.raises(UserError, match='the Python version of CIFAR-10'):
         sources.complete('cifar10', str(tmp_path))

@@ -121,7 +121,7 @@ def requests_of(z, labels, images, g_gammas, d_gammas):
 
 
 def results_of(answers, shape):
-    """Return the answers to requests_of as run_in_tensorflow does. shape is that of the images."""
+    """Convert the answers to requests_of to what run_in_tensorflow returns. shape is that of the images."""
     generated, judged = answers[::2], answers[1::2]
     assert [answer['kind'] for answer in generated] == ['generated'] * len(generated)
     assert [answer['id'] for answer in judged] == list(range(len(judged)))

@@ -502,7 +502,10 @@ def source(tmp_path_factory):
 
 
 def start_from(source, tmp_path, **options):
-    """Start the networks of open_networks from a Source. Return what start_from returns, and the variables."""
+    """Start the networks of open_networks from a Source.
+
+    Return what Checkpoints.start_from returns, with the new variables as names, and the values of all variables.
+    """
     checkpoints, _ = open_networks(tmp_path / 'new' / 'SAGAN', **options)
     betas = {name: options.get(name, value) for name, value in BETAS.items()}
     with checkpoints.sess.graph.as_default():

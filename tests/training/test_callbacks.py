@@ -473,10 +473,6 @@ def test_warning_suggests_only_what_the_run_lacks(watched, capsys, options, advi
     assert capsys.readouterr().out.endswith(advice)
 
 
-##################################################################################
-# History, summaries and snapshots
-##################################################################################
-
 @pytest.fixture(scope='module')
 def collapsed(tmp_path_factory):
     """The output of CollapseWarning for a model whose G ignores z, and whose D learns fast."""
@@ -521,6 +517,10 @@ def test_sample_variety_of_a_conditional_run_is_that_within_its_classes():
 def test_variety_of_one_image_per_class_is_0():
     assert variety(RANDOM_IMAGES[:3], np.arange(3)) == 0
 
+
+##################################################################################
+# History, summaries and snapshots
+##################################################################################
 
 def history_text(stub):
     return pathlib.Path(stub.run.result_path('history.csv')).read_text()
