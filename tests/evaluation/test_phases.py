@@ -301,7 +301,7 @@ def test_evaluate_scores_real_images_like_the_real_test_split(conditional_model,
 @pytest.mark.parametrize('real_images, reported', [((1000, 1000), False), ((1900, 100), True)],
                          ids=['balanced', '95 to 5'], indirect=['real_images'])
 def test_evaluate_reports_classes_with_few_images(conditional_model, real_images, reported, monkeypatch, capsys):
-    """At 95 to 5, 700 samples are 665 of class 0 and 35 of class 1."""
+    """With class counts in the ratio 95 to 5, class 0 has 665 of the 700 samples, and class 1 has 35."""
     set_options(monkeypatch, conditional_model, eval_num=700)
     phases.evaluate(conditional_model)
     message = 'The mean within classes leaves out 1 (fewer than 128 samples, test images or training images)\n'
