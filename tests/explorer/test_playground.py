@@ -121,7 +121,7 @@ def requests_of(z, labels, images, g_gammas, d_gammas):
 
 
 def results_of(answers, shape):
-    """Return the answers to the requests of requests_of in the form of run_in_tensorflow. shape is that of the images."""
+    """Return answers to requests_of in the form of run_in_tensorflow. shape is that of the images."""
     generated, judged = answers[::2], answers[1::2]
     assert [answer['kind'] for answer in generated] == ['generated'] * len(generated)
     assert [answer['id'] for answer in judged] == list(range(len(judged)))
