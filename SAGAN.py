@@ -684,14 +684,14 @@ class SAGAN:
         return pixels
 
     def sample_batches(self, z, labels=None):
-        """Yield the same images as sample, in batches of at most sample_batch images."""
+        """Yield the same images as sample, in batches of at most sample_batch_size images."""
         z, labels = self.sampling_inputs(z, labels)
-        for start in range(0, len(z), self.sample_batch):
-            part = slice(start, start + self.sample_batch)
+        for start in range(0, len(z), self.sample_batch_size):
+            part = slice(start, start + self.sample_batch_size)
             yield self.fetch(self.fake_images, z[part], None if labels is None else labels[part])
 
     @property
-    def sample_batch(self):
+    def sample_batch_size(self):
         """The maximum number of images per call of the sampling graph. It bounds the memory that sampling uses."""
         height, width, _ = self.config.image_shape
         return max(1, min(512, SAMPLE_PIXELS // (height * width)))
@@ -803,8 +803,8 @@ class SAGAN:
         """
         self.sess.run(self.reset_statistics)
         for number in range(STATISTICS_BATCHES):
-            z = self.draw_z(self.sample_batch, self.config.seed, Stream.STATISTICS_Z, number)
-            labels = self.draw_labels(self.sample_batch, self.config.seed, Stream.STATISTICS_LABELS, number)
+            z = self.draw_z(self.sample_batch_size, self.config.seed, Stream.STATISTICS_Z, number)
+            labels = self.draw_labels(self.sample_batch_size, self.config.seed, Stream.STATISTICS_LABELS, number)
             self.sess.run(self.move_statistics, self.sampling_feed(z, labels))
         self.statistics_are_stale = False
 

@@ -156,7 +156,7 @@ def prepare(path, names, open_file, left_out, shape, prepared):
     labels = read_labels(path, names, images, open_file)
     layout = arrange(images, labels)
     train, test, classes = layout.train, layout.test, layout.classes
-    print(f'Preparing {len(train + test)} images of {path} at {shape[1]} x {shape[0]} pixels. This is done only once: '
+    print(f'Preparing {len(train + test)} images in {path} at {shape[1]} x {shape[0]} pixels. This is done only once: '
           f'the result is stored in {os.path.dirname(prepared)}', flush=True)
     damaged, image_classes, digest = [], [], hashlib.sha256()
     scales, notes, reading = survey_images(open_file, train + test)

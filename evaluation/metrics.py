@@ -138,8 +138,9 @@ class DensityCoverage(NamedTuple):
 def density_coverage(real, fake, k=5):
     """Return density and coverage (Naeem et al. 2020, eq. 3 and 4) of features [N, D] and [M, D].
 
-    Only real points have balls, which reach to their k-th nearest neighbour. Density is the mean number of balls that
-    contain a fake point, divided by k. Coverage is the fraction of balls that contain a fake point.
+    Only real points have balls, which reach to their k-th nearest neighbour. Density is the number of balls that
+    contain a fake point, averaged over the fake points and divided by k. Coverage is the fraction of balls that contain
+    at least one fake point.
     """
     radii = neighbour_distances(real, k)
     hits, covered = 0, np.zeros(len(real), bool)

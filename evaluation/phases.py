@@ -98,15 +98,15 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
 
     metadata = {'step': step, 'weights': model.sampled_weights, 'seed': seed, 'dataset': config.dataset_name,
                 'eval_num': config.eval_num}
-    scored = f'{config.eval_num} images of step {step}, {model.sampled_weights} weights, scored by'
+    scored = f'{config.eval_num} images of step {step}, {model.sampled_weights} weights, scored'
     reference_name = 'the training split' if statistics is None else statistics.name
     if features is not None:
-        print(f'{scored} the features of {features}')
+        print(f'{scored} with the features of {features}')
         metadata.update(features=os.path.basename(features.rstrip('/')), reference=reference_name)
         file_name = 'scores_features.json'
     else:
         subject = 'images' if dataset.class_names else 'rotations'
-        print(f'{scored} a classifier that recognises {scores.accuracy:.2%} of the {subject} of the test split')
+        print(f'{scored} by a classifier that recognises {scores.accuracy:.2%} of the {subject} of the test split')
         metadata['classifier_accuracy'] = scores.accuracy
         file_name = 'scores.json'
     print_scores(scores, dataset.class_names, reference_name)

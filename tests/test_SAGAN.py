@@ -501,7 +501,7 @@ def test_sample_does_not_depend_on_the_batch_size(tiny, monkeypatch):
     z = draw_z(7, 62, 0)
     at_once = tiny.sample(z)
     monkeypatch.setattr(module, 'SAMPLE_PIXELS', 3 * TINY[0] * TINY[1])
-    assert tiny.sample_batch == 3
+    assert tiny.sample_batch_size == 3
     np.testing.assert_allclose(tiny.sample(z), at_once, atol=1e-6)
 
 

@@ -604,7 +604,7 @@ def test_load_reports_that_it_prepares(folder, capsys):
     write(folder / 'a.png')
     load(folder, (8, 16, 3))
     assert capsys.readouterr().out == (
-        f'Preparing 1 images of {folder} at 16 x 8 pixels. This is done only once: the result is stored in {folder}\n')
+        f'Preparing 1 images in {folder} at 16 x 8 pixels. This is done only once: the result is stored in {folder}\n')
 
 
 def test_load_prepares_once(is_prepared_again):
