@@ -331,7 +331,7 @@ while True:
 
 
 def test_start_workers_does_not_restart_workers_that_a_signal_has_ended(run_script, tmp_path):
-    """Before training handles signals, SIGTERM ends a worker at once."""
+    """Until training installs its signal handlers, SIGTERM ends a worker at once."""
     script = '''
 starts()
 if index == 1:
