@@ -16,7 +16,8 @@ from tf1 import one_line, tf
 
 INPUT, OUTPUT = 'ExpandDims', 'pool_3'  # of the Inception graph of Heusel et al. 2017
 BATCH_SIZE = 50
-FIX = 'pass a frozen graph as FILE:INPUT:OUTPUT, or a SavedModel with a signature from images to features'
+FIX = ('pass a frozen graph as FILE:INPUT:OUTPUT, or a SavedModel with a signature whose input is named images and '
+       'whose output is named features')
 
 
 class Reference(NamedTuple):
@@ -113,7 +114,7 @@ def load_saved_model(sess, folder):
                     signature.inputs['images'], signature.outputs['features']))
     except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f'{folder} is not a SavedModel ({one_line(error)}): {FIX}') from error
-    raise UserError(f'{folder} has no signature from images to features (signatures: '
+    raise UserError(f'{folder} has no signature with an input images and an output features (signatures: '
                     f'{", ".join(signatures) or "none"}): {FIX}')
 
 

@@ -100,7 +100,7 @@ def test_split_spec_separates_file_and_tensors(spec, parts):
 @pytest.mark.parametrize('spec, words', [
     ('missing.pb', 'missing.pb cannot be read'), ('text.pb', 'text.pb has no tensors ExpandDims:0 and pool_3:0'),
     ('graph.pb:x:z', 'graph.pb has no tensors x:0 and z:0'), ('empty', 'empty is not a SavedModel'),
-    ('model', r'model has no signature from images to features \(signatures: .*serving_default')])
+    ('model', r'model has no signature with an input images and an output features \(signatures: .*serving_default')])
 def test_load_features_refuses_what_is_not_a_network(tmp_path, monkeypatch, spec, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'text.pb').write_text('not a graph')
