@@ -50,10 +50,12 @@ def used(tmp_path_factory):
                            handlers=[signal.getsignal(number) for number in SIGNALS])
 
 
+@pytest.mark.slow
 def test_library_writes_no_file_by_itself(used):
     assert used.files == []
 
 
+@pytest.mark.slow
 def test_library_installs_no_signal_handler(used):
     assert used.handlers == used.handlers_before
 

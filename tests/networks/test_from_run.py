@@ -59,32 +59,39 @@ def opened(stored):
     return SimpleNamespace(model=model, out=out.getvalue(), operations=graph.get_operations())
 
 
+@pytest.mark.slow
 def test_from_run_prints_which_run_it_chooses(opened):
     assert opened.out == 'Run: new, step 5\n'
 
 
+@pytest.mark.slow
 def test_from_run_restores_the_weights(opened, stored):
     np.testing.assert_allclose(opened.model.sample(stored.z), stored.images, atol=1e-5)
     assert stored.images.std() > 0.1
 
 
+@pytest.mark.slow
 def test_from_run_has_the_options_of_config_json(opened):
     config = opened.model.config
     assert (config.z_dim, config.epoch, config.class_names) == (7, 3, ('cat', 'dog'))
 
 
+@pytest.mark.slow
 def test_from_run_samples_in_float32(opened):
     assert opened.model.config.precision == 'float32'
 
 
+@pytest.mark.slow
 def test_from_run_accepts_sampling_options(opened):
     assert opened.model.config.sample_num == 9
 
 
+@pytest.mark.slow
 def test_from_run_leaves_the_default_graph_alone(opened):
     assert opened.operations == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arguments, message', [
     ({'name': 'other'}, r'no trained run with --name other in .* \(existing: new, old\): choose one of these, or'),
     ({'name': 'old', 'label': 'cat'}, '--label cat requires a run with --conditional true')], ids=['name', 'label'])
@@ -105,11 +112,13 @@ def test_from_run_refuses_options_that_belong_to_the_run(option):
         networks.from_run('old', **{option: 1})
 
 
+@pytest.mark.slow
 def test_load_outside_the_graph_of_the_model_restores_another_checkpoint(opened, stored):
     assert opened.model.load(4) == (True, 4)
     assert opened.model.sample(stored.z).std() < 0.1
 
 
+@pytest.mark.slow
 def test_load_that_finds_nothing_lists_steps_and_runs(opened, stored, capsys):
     assert opened.model.load(9) == (False, 0)
     assert capsys.readouterr().out == (

@@ -168,12 +168,14 @@ def blind(tmp_path_factory):
             return losses, before, model.sess.run(weights)
 
 
+@pytest.mark.slow
 def test_d_sees_real_and_generated_images_only_after_augmentation(blind):
     """With images of zeros, D's output is the same for real and generated images."""
     losses, _, _ = blind
     assert losses['d_real'] == losses['d_fake']
 
 
+@pytest.mark.slow
 def test_g_is_trained_through_augmentation(blind):
     """If augmentation removes the image, then G gets no gradient."""
     _, before, after = blind
@@ -181,6 +183,7 @@ def test_g_is_trained_through_augmentation(blind):
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.mark.slow
 def test_penalty_is_on_the_gradient_with_respect_to_the_images_before_augmentation(blind):
     losses, _, _ = blind
     assert losses['d_penalty'] == pytest.approx(0, abs=1e-9)
