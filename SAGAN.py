@@ -47,10 +47,10 @@ from storage.run import (
     Diverged,
     Run,
     checkpoint_steps,
-    describe_checkpoint,
     image_shape_of,
     list_names,
     list_runs,
+    missing_checkpoint,
     read_metadata,
 )
 from tf1 import tf
@@ -599,8 +599,7 @@ class SAGAN:
 
     def missing_checkpoint(self, checkpoint):
         """Return the phrase that reports a missing checkpoint and lists the existing steps."""
-        steps = ', '.join(map(str, checkpoint_steps(self.checkpoints.folder))) or 'none'
-        return f'{self.run.folder} has no {describe_checkpoint(checkpoint)} (steps: {steps})'
+        return missing_checkpoint(self.run.folder, checkpoint, checkpoint_steps(self.checkpoints.folder))
 
     ##################################################################################
     # Sampling

@@ -25,11 +25,11 @@ from storage.run import (
     check_not_interrupted,
     checkpoint_steps,
     checkpoints_of,
-    describe_checkpoint,
     has_options,
     image_shape_of,
     list_names,
     list_runs,
+    missing_checkpoint,
     read_options,
     read_run,
     select_steps,
@@ -103,9 +103,8 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
     existing = checkpoint_steps(checkpoints)
     steps = select_steps(existing, checkpoint)
     if not steps:
-        listed = ', '.join(map(str, existing)) or 'none'
-        raise UserError(f'{checkpoints} has no {describe_checkpoint(checkpoint)} (steps: {listed}): choose another '
-                        '--checkpoint or another run')
+        raise UserError(f'{missing_checkpoint(checkpoints, checkpoint, existing)}: choose another --checkpoint or '
+                        'another run')
     options, metadata = read_options(run_folder) or ({**ARTICLE, 'dataset_name': 'auto'}, {})
     return Source(run_folder, checkpoints, tuple(steps), options, metadata)
 

@@ -269,9 +269,19 @@ def select_steps(steps, checkpoint):
     return [step for step in steps if step == checkpoint]
 
 
-def describe_checkpoint(checkpoint):
-    """Return the phrase for a value of --checkpoint: 'checkpoint', 'best checkpoint' or 'checkpoint <step>'."""
-    return {'latest': 'checkpoint', 'best': 'best checkpoint'}.get(checkpoint, f'checkpoint {checkpoint}')
+def missing_checkpoint(folder, checkpoint, steps):
+    """Return the phrase that reports a missing checkpoint.
+
+    Args:
+        checkpoint: 'latest', 'best' or a step.
+        steps: those of the existing checkpoints.
+    """
+    name = f'checkpoint {checkpoint}'
+    if checkpoint == 'latest':
+        name = 'checkpoint'
+    elif checkpoint == 'best':
+        name = 'best checkpoint'
+    return f'{folder} has no {name} (steps: {", ".join(map(str, steps)) or "none"})'
 
 
 def checkpoints_of(folder):
