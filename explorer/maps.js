@@ -34,14 +34,10 @@ function scaleFor(canvasHeight, imageHeight) {
   return Math.max(1, Math.round(canvasHeight / imageHeight));
 }
 
-function decodeBase64(text) {
-  return Uint8Array.from(atob(text), character => character.charCodeAt(0));
-}
-
-// Return the ArrayBuffer with the decompressed bytes of an element. format is that of DecompressionStream.
-async function inflate(id, format) {
-  const compressed = decodeBase64(element(id).textContent);
-  const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream(format));
+// Return the ArrayBuffer with the bytes that compressed() of page.py has encoded in a text.
+async function decompress(text) {
+  const bytes = Uint8Array.from(atob(text), character => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
   return await new Response(stream).arrayBuffer();
 }
 

@@ -20,7 +20,7 @@ const view = {...INITIAL_VIEW};
 // ---- Data
 
 async function readArrays() {
-  const buffer = await inflate('data', 'deflate');
+  const buffer = await decompress(element('data').textContent);
   for (const [name, {dtype, start, shape}] of Object.entries(metadata.arrays)) {
     const TypedArray = TYPED_ARRAYS[dtype];
     const end = start + product(shape) * TypedArray.BYTES_PER_ELEMENT;

@@ -52,7 +52,7 @@ def build_page(title, snapshots, left_out, num_images):
         'snapshots': [{name: metadata[name] for name in ('epoch', 'step', 'real')} for metadata in all_metadata],
         'layers': layers, 'arrays': array_index}
     return fill_template('page.html', ['maps.js', 'page.js'], metadata=script_json(page_metadata),
-                         data=base64.b64encode(zlib.compress(data, 9)).decode())
+                         data=compressed(data))
 
 
 def fill_template(name, scripts, **values):
@@ -76,6 +76,11 @@ def read_file(name):
 def script_json(value):
     """Return a value as JSON that cannot end the script element around it."""
     return json.dumps(value, separators=(',', ':')).replace('<', r'\u003c')
+
+
+def compressed(data):
+    """Return compressed bytes in base64, as decompress() of maps.js expects them."""
+    return base64.b64encode(zlib.compress(data, 9)).decode()
 
 
 def pack_arrays(all_arrays, num_images):

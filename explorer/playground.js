@@ -84,7 +84,7 @@ function receive({data}) {
 
 // Start the worker with both networks.
 async function startWorker() {
-  const weights = await inflate('weights', 'deflate-raw');
+  const weights = await decompress(element('weights').textContent);
   const text = element('worker').textContent;
   worker = new Worker(URL.createObjectURL(new Blob([text], {type: 'text/javascript'})));
   await new Promise((resolve, reject) => {
@@ -518,7 +518,8 @@ function startFromSample(index) {
   replaceDrawing(sampleCanvas(index), conditional ? playground.samples.labels[index] : null);
 }
 
-const sampleBytes = decodeBase64(playground.samples.images);
+
+let sampleBytes;  // the pixels of all test images
 
 function sampleCanvas(index) {
   return paintImage(sampleBytes, index * height * width * channels, playground.image_shape, false);
@@ -694,6 +695,7 @@ function addListeners() {
 async function start() {
   try {
     await startWorker();
+    sampleBytes = new Uint8Array(await decompress(playground.samples.images));
     buildPage();
     document.querySelector('main').hidden = false;
     addListeners();

@@ -4,16 +4,14 @@ The graph of each network is reduced to the nodes that depend on z, an image, a 
 constants. graph.js runs the nodes for a batch of one image.
 """
 
-import base64
 import dataclasses
 import math
 import pathlib
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
-from explorer.page import fill_template, read_file, script_json
+from explorer.page import compressed, fill_template, read_file, script_json
 from options import UserError
 from utils import Stream, atomic_write
 
@@ -476,9 +474,8 @@ def render_page(metadata, weights, worker):
         weights: bytes for the worker.
         worker: text of the script that runs the networks.
     """
-    deflate = zlib.compressobj(9, wbits=-15)  # without a header, as DecompressionStream('deflate-raw') expects
     return fill_template('playground.html', SCRIPTS, playground=script_json(metadata), worker=worker,
-                         weights=base64.b64encode(deflate.compress(weights) + deflate.flush()).decode())
+                         weights=compressed(weights))
 
 
 def how_to_shrink(config, excess):
@@ -516,9 +513,13 @@ def influential_coordinates(model):
 
 
 def sample_images(dataset):
-    """Return the test images on the page, each class in turn: {count, images: base64 of uint8 [N, H, W, C], labels}."""
+    """Return the test images on the page, each class in turn.
+
+    Returns:
+        {count, images, labels}. images are the compressed bytes of an array [count, H, W, C], uint8.
+    """
     if dataset is None:
-        return {'count': 0, 'images': '', 'labels': []}
+        return {'count': 0, 'images': compressed(b''), 'labels': []}
     images, labels = dataset.test
     count = max(1, min(SAMPLE_IMAGES, SAMPLE_BYTES // math.prod(images.shape[1:])))
     chosen = np.arange(min(count, len(images)))
@@ -527,5 +528,5 @@ def sample_images(dataset):
         for label in np.unique(labels):
             occurrence[labels == label] = np.arange(np.sum(labels == label))
         chosen = np.lexsort([labels, occurrence])[:count]
-    return {'count': len(chosen), 'images': base64.b64encode(images[chosen].tobytes()).decode(),
+    return {'count': len(chosen), 'images': compressed(images[chosen].tobytes()),
             'labels': [] if labels is None else labels[chosen].tolist()}

@@ -4,6 +4,7 @@ import base64
 import json
 import math
 import re
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from tiny_gan import TinyGAN, open_model, random_dataset
 import networks
 import SAGAN
 from explorer import playground
-from explorer.page import read_file
+from explorer.page import compressed, read_file
 from explorer.playground import build_page, lower_network, render_page, write_playground
 from options import UserError
 from tf1 import tf
@@ -26,7 +27,7 @@ const [requests, done] = arguments;
 (async () => {
   const text = id => document.getElementById(id).textContent;
   const bytes = Uint8Array.from(atob(text('weights')), character => character.charCodeAt(0));
-  const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate-raw'));
+  const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
   const worker = new Worker(URL.createObjectURL(new Blob([text('worker')], {type: 'text/javascript'})));
   const answer = message => new Promise(resolve => {
     worker.onmessage = ({data}) => resolve(data);
@@ -427,7 +428,8 @@ def test_page_shows_test_images_of_each_class_in_turn(model):
     images, labels = dataset.test
     samples = metadata_of(model, dataset)['samples']
     assert samples['labels'] == [0, 1, 2] * 13 + [0]
-    pixels = np.frombuffer(base64.b64decode(samples['images']), np.uint8).reshape(samples['count'], 8, 8, 1)
+    data = zlib.decompress(base64.b64decode(samples['images']))
+    pixels = np.frombuffer(data, np.uint8).reshape(samples['count'], 8, 8, 1)
     assert (pixels[1::3] == images[labels == 1][:13]).all()
 
 
@@ -435,7 +437,7 @@ def test_page_shows_the_first_test_images_of_a_data_set_without_classes(model):
     dataset = random_dataset((8, 8, 1), test=60)
     samples = metadata_of(model, dataset._replace(test=(dataset.test[0], None)))['samples']
     assert (samples['count'], samples['labels']) == (40, [])
-    assert base64.b64decode(samples['images']) == dataset.test[0][:40].tobytes()
+    assert samples['images'] == compressed(dataset.test[0][:40].tobytes())
 
 
 def test_page_shows_fewer_test_images_above_the_limit(model, monkeypatch):
@@ -444,7 +446,7 @@ def test_page_shows_fewer_test_images_above_the_limit(model, monkeypatch):
 
 
 def test_page_without_a_data_set_has_no_test_images(model):
-    assert metadata_of(model)['samples'] == {'count': 0, 'images': '', 'labels': []}
+    assert metadata_of(model)['samples'] == {'count': 0, 'images': compressed(b''), 'labels': []}
 
 
 @pytest.mark.parametrize('limit', ['PAGE_BYTES', 'IMAGE_FLOP'])

@@ -15,6 +15,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from tiny_gan import TinyGAN, open_model
 
+from explorer.page import compressed
 from explorer.playground import build_page, render_page
 from tf1 import tf
 
@@ -47,9 +48,10 @@ def layers(*gammas):
 METADATA = {
     'run': 'a <b> run', 'step': 70, 'image_shape': [28, 28, 1], 'z_dim': 20, 'z_name': 'uniform',
     'class_names': [], 'output': 'probability', 'layers': {'generator': layers(GAMMA), 'discriminator': layers(GAMMA)},
-    'coordinates': [3, 0, 1, 2, 4, 5, 6, 7], 'samples': {'count': 0, 'images': '', 'labels': []}, 'graph': {}}
+    'coordinates': [3, 0, 1, 2, 4, 5, 6, 7], 'graph': {},
+    'samples': {'count': 0, 'images': compressed(b''), 'labels': []}}
 CLASSES = {'class_names': ['zero', '<img src=x onerror="document.title=1">', 'two']}
-WITH_SAMPLES = {'samples': {'count': 4, 'images': base64.b64encode(SAMPLES.tobytes()).decode(), 'labels': [1, 2, 0, 1]}}
+WITH_SAMPLES = {'samples': {'count': 4, 'images': compressed(SAMPLES.tobytes()), 'labels': [1, 2, 0, 1]}}
 
 
 def script_text(html, attributes):
