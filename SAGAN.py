@@ -48,7 +48,6 @@ from storage.run import (
     Run,
     checkpoint_steps,
     image_shape_of,
-    list_names,
     list_runs,
     missing_checkpoint,
     read_metadata,
@@ -67,6 +66,7 @@ from utils import (
     draw_labels,
     draw_z,
     grid_size,
+    list_first,
     make_folder,
     proportional_labels,
     show_all_variables,
@@ -577,7 +577,7 @@ class SAGAN:
             return True, step
         runs, _ = list_runs(self.config.checkpoint_dir)
         print(f'{self.missing_checkpoint(checkpoint)}: nothing was restored. Trained runs in '
-              f'{self.config.checkpoint_dir}: {list_names([run.name for run in runs]) or "none"}')
+              f'{self.config.checkpoint_dir}: {list_first([run.name for run in runs]) or "none"}')
         return False, 0
 
     def restore(self, checkpoint='latest'):

@@ -25,6 +25,7 @@ from options import (
     resolve,
     resolve_shape,
     shape_of,
+    value_of,
 )
 
 
@@ -34,8 +35,8 @@ def train(typed):
     from storage.branch import choose_start, report_new_run, resolve_augment, retry_advice
     from storage.run import Diverged
     from training.stop import Stop
-    if typed.get('dataset_name', 'auto') != 'auto':
-        name = saved_name(typed['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
+    if value_of(typed, 'dataset_name') != 'auto':
+        name = saved_name(typed['dataset_name'], value_of(typed, 'data_dir'))
         typed = {**typed, 'dataset_name': name}
     typed, inherited, source = choose_start(typed)
     options, args = resolve(typed, inherited), {**DEFAULTS, **typed}
@@ -110,7 +111,7 @@ def choose_dataset(options):
 def test(typed):
     """Draw samples from a trained run."""
     with open_run(typed) as model:
-        model.test(typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'))
+        model.test(value_of(typed, 'sample_seed'), value_of(typed, 'checkpoint'))
     ignored = [name for name in (*options_of('sampling'), 'sample_seed') if name != 'weights']
     exported = {name: value for name, value in typed.items() if name not in ignored}
     print('To play with both networks in a browser:', command_line({**exported, 'phase': 'export'}))
@@ -123,7 +124,7 @@ def evaluate(typed):
         raise UserError('--reference requires --features: name the network that computed the reference')
     with open_run(typed) as model:
         from evaluation import phases
-        phases.evaluate(model, typed.get('sample_seed', 0), typed.get('checkpoint', 'latest'), features, reference)
+        phases.evaluate(model, value_of(typed, 'sample_seed'), value_of(typed, 'checkpoint'), features, reference)
 
 
 def export(typed):
@@ -133,14 +134,14 @@ def export(typed):
                         'for the class')
     with open_run(typed) as model:
         from evaluation import phases
-        phases.export(model, typed.get('checkpoint', 'latest'))
+        phases.export(model, value_of(typed, 'checkpoint'))
 
 
 def compare(typed):
     """Compare trained runs: those that --name lists, or else all that have the options on the command line."""
     from evaluation import compare
     from storage.run import find_runs
-    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    checkpoint_dir = value_of(typed, 'checkpoint_dir')
     wanted = wanted_options(typed)
     if 'name' in typed:
         names = dict.fromkeys(typed['name'].split(','))  # without repetition
@@ -149,7 +150,7 @@ def compare(typed):
         runs = find_runs(checkpoint_dir, wanted)
     locations = {name: typed[name] for name in options_of('location') if name in typed and name != 'name'}
     runs = [run._replace(options={**run.options, **locations}) for run in runs]
-    compare.compare(runs, checkpoint_dir, typed.get('result_dir', DEFAULTS['result_dir']))
+    compare.compare(runs, checkpoint_dir, value_of(typed, 'result_dir'))
 
 
 def open_run(typed):
@@ -157,7 +158,7 @@ def open_run(typed):
     from storage.run import image_shape_of, sampling_options
     run = select_run(typed)
     changes = {name: typed[name] for name in options_of('sampling', 'location') if name in typed}
-    options = sampling_options(run, typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir']), changes)
+    options = sampling_options(run, value_of(typed, 'checkpoint_dir'), changes)
     return open_model(options, image_shape_of(run.options, run.metadata), run.metadata.get('class_names'))
 
 
@@ -167,8 +168,9 @@ def select_run(typed):
     Raises:
         UserError: if there is no such run.
     """
-    from storage.run import RunNotFound, find_runs, list_names, report_unknown_keys
-    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    from storage.run import RunNotFound, find_runs, report_unknown_keys
+    from utils import list_first
+    checkpoint_dir = value_of(typed, 'checkpoint_dir')
     wanted = wanted_options(typed)
     if 'name' in typed:
         wanted['name'] = typed['name']
@@ -178,13 +180,13 @@ def select_run(typed):
             runs = find_runs(checkpoint_dir, {'conditional': True, **wanted})
         except RunNotFound as error:
             raise UserError(f'--label {typed["label"]} requires a run with --conditional true (not conditional: '
-                            f'{list_names([run.name for run in runs])}): choose another run, or omit --label'
+                            f'{list_first([run.name for run in runs])}): choose another run, or omit --label'
                             ) from error
     run, *others = runs
-    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
+    report_unknown_keys(os.path.join(checkpoint_dir, run.name), run.metadata)
     if others:
         print(f'Run: {run.name}, the latest of {1 + len(others)} matching runs; choose another with --name: '
-              f'{list_names([other.name for other in others])}', flush=True)
+              f'{list_first([other.name for other in others])}', flush=True)
     else:
         print(f'Run: {run.name}', flush=True)
     return run
@@ -195,7 +197,7 @@ def wanted_options(typed):
     from datasets import saved_name
     wanted = known_options(typed)
     if 'dataset_name' in wanted:
-        wanted['dataset_name'] = saved_name(wanted['dataset_name'], typed.get('data_dir', DEFAULTS['data_dir']))
+        wanted['dataset_name'] = saved_name(wanted['dataset_name'], value_of(typed, 'data_dir'))
     return wanted
 
 
@@ -226,12 +228,12 @@ def fail(message):
 def main():
     try:
         typed = parse()
-        if 'from_name' in typed and typed.get('phase', 'train') != 'train':
+        phase = value_of(typed, 'phase')
+        if 'from_name' in typed and phase != 'train':
             raise UserError('--from requires --phase train: to select a trained run, use --name')
-        if ',' in typed.get('name', '') and typed.get('phase') != 'compare':
+        if ',' in value_of(typed, 'name') and phase != 'compare':
             raise UserError(f'--name {typed["name"]} requires --phase compare: use a single name')
         phases = {'train': train, 'test': test, 'eval': evaluate, 'export': export, 'compare': compare}
-        phase = typed.get('phase', 'train')
         if phase == 'train' or slurm.rank() == 0:  # the other tasks of a Slurm step have nothing to do
             phases[phase](typed)
     except UserError as error:

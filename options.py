@@ -15,6 +15,10 @@ ATTENTION_BLOCKS = 'article', 'paper', 'none'
 # The heights and widths that each network supports. A tuple lists the sides of square images.
 IMAGE_SIZES = {'article': range(4, 1025, 4), 'dcgan': (32, 64, 128), 'resnet': (32, 64, 128)}
 MAX_PIXELS = 512 ** 2 - 1  # at 512 x 512, the article's network has 2**31 weights in a layer, too many for TensorFlow
+# (H, W, C) of the images of each built-in data set. By default, image folders are converted to FOLDER_SHAPE.
+SHAPES = {'auto': (28, 28, 1), 'mnist': (28, 28, 1), 'fashion-mnist': (28, 28, 1), 'cifar10': (32, 32, 3),
+          'cifar100': (32, 32, 3), 'digits': (28, 28, 1)}
+FOLDER_SHAPE = 64, 64, 3
 FEW_IMAGES = 5000  # with fewer training images, --augment auto means true
 
 
@@ -132,8 +136,8 @@ BOOLEAN = OptionType('{true,false}', 'true or false', parse_boolean)
 AUTO_OR_BOOLEAN = OptionType('{auto,true,false}', 'auto, true or false', parse_auto_or_boolean)
 ATTENTION = OptionType(choice(*ATTENTION_BLOCKS).metavar,
                        f'one of {", ".join(ATTENTION_BLOCKS)}, true (article) or false (none)', parse_attention)
-DATASET = OptionType('{auto,mnist,fashion-mnist,cifar10,cifar100,digits,NAME}', 'auto, mnist, fashion-mnist, cifar10, '
-                     'cifar100, digits, the name of a data set in --data_dir, or a path', parse_dataset)
+DATASET = OptionType(choice(*SHAPES, 'NAME').metavar,
+                     f'{", ".join(SHAPES)}, the name of a data set in --data_dir, or a path', parse_dataset)
 CHECKPOINT = OptionType('{latest,best,STEP}', 'latest, best or a step', parse_checkpoint)
 CHECKPOINT_FOLDER = checkpoint_path('FOLDER', 'the name of a folder', os.sep)
 SOURCE = checkpoint_path('RUN', 'a run or a path', os.sep)
@@ -293,11 +297,6 @@ RECIPES = {
              'lr_decay': 'linear', 'ema': 0.995, 'epoch': 1, 'iteration': 1200, 'precision': 'bfloat16',
              'conditional': None, 'img_size': None}}
 
-# (H, W, C) of the images of each built-in data set. By default, image folders are converted to FOLDER_SHAPE.
-SHAPES = {'auto': (28, 28, 1), 'mnist': (28, 28, 1), 'fashion-mnist': (28, 28, 1), 'digits': (28, 28, 1),
-          'cifar10': (32, 32, 3), 'cifar100': (32, 32, 3)}
-FOLDER_SHAPE = 64, 64, 3
-
 
 def flag(name):
     """Return an option as it is written on the command line."""
@@ -365,6 +364,15 @@ def parse(arguments=None):
         if isinstance(value, list):  # argparse's result for --option=--
             raise UserError(f'argument {flag(name)}: expected one argument')
     return typed
+
+
+def value_of(typed, name):
+    """Return the value of an option on the command line, or else its default.
+
+    Args:
+        typed: the options given on the command line, as parse returns them.
+    """
+    return typed.get(name, DEFAULTS[name])
 
 
 def argument_type(option):
@@ -435,7 +443,7 @@ def resolve(typed, inherited=None):
         typed: the options given on the command line, as parse returns them.
         inherited: options of the run that is resumed, or that the new run starts from.
     """
-    options = {**(inherited or {}), **RECIPES[typed.get('recipe', 'article')],
+    options = {**(inherited or {}), **RECIPES[value_of(typed, 'recipe')],
                **{name: value for name, value in typed.items() if name in SAVED}}
     return {**defaults_of(options), **{name: DEFAULTS[name] for name in ('dataset_name', 'augment')}, **options}
 
@@ -468,7 +476,7 @@ def known_options(typed):
 
     Values that depend on the data set, such as auto, are left out.
     """
-    options = {**RECIPES[typed.get('recipe', 'article')], **typed}
+    options = {**RECIPES[value_of(typed, 'recipe')], **typed}
     return {name: options[name] for name in options_of('identity', 'training')
             if options.get(name) not in (None, 'auto')}
 

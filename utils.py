@@ -148,13 +148,19 @@ def make_folder(path):
     Raises:
         UserError: if the folder cannot be created or is read-only.
     """
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{path} cannot be created ({error.strerror}): choose another folder') from error
-    if not os.access(path, os.W_OK):
-        raise UserError(f'{path} is read-only: choose another folder, or change its permissions')
+    check_folder(path)
+    os.makedirs(path, exist_ok=True)
     return path
+
+
+def list_first(items, count=3, total=None):
+    """Join at most count strings with commas, and add how many others there are.
+
+    Args:
+        total: the number of all items. None means len(items).
+    """
+    others = (len(items) if total is None else total) - count
+    return ', '.join(items[:count]) + (f' and {others} more' if others > 0 else '')
 
 
 def write_json(content, path):

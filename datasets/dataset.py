@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from options import UserError
+from utils import list_first
 
 MAX_LISTED_CLASSES, MAX_LISTED_FILES = 10, 3  # in the description
 
@@ -71,7 +72,7 @@ def describe(dataset, title):
     classes = 'no classes'
     if labels is not None:
         items = [f'{name} ({count})' for name, count in zip(dataset.class_names, dataset.class_counts, strict=True)]
-        classes = f'{len(items)} classes: {list_first(items, MAX_LISTED_CLASSES, len(items))}'
+        classes = f'{len(items)} classes: {list_first(items, MAX_LISTED_CLASSES)}'
     height, width, channels = images.shape[1:]
     lines = [f'{title}: {len(images)} training and {len(test_images)} test images{held_out} of {height} x {width} x '
              f'{channels}, {classes}']
@@ -82,12 +83,6 @@ def describe(dataset, title):
     if remarks:
         lines.append('. '.join(remarks))
     return '\n'.join(lines)
-
-
-def list_first(items, count, total):
-    """Join at most count items with commas, and add how many of the total are not listed."""
-    more = f' and {total - count} more' if total > count else ''
-    return ', '.join(items[:count]) + more
 
 
 def dataset_from_arrays(splits, names, notes=(), left_out=()):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from datasets.dataset import spread_evenly
 from options import UserError
+from utils import list_first
 
 SPLITS = {'train': 'train', 'training': 'train', 'test': 'test', 'testing': 'test',
           'val': 'val', 'valid': 'val', 'validation': 'val'}  # {name of a folder in lower case: split}
@@ -200,8 +201,7 @@ def and_list(names):
 
 def and_more(paths):
     """Return the first path, and how many more there are."""
-    more = f' and {len(paths) - 1} more' if len(paths) > 1 else ''
-    return printable(paths[0]) + more
+    return list_first([printable(paths[0])], 1, len(paths))
 
 
 def printable(name):

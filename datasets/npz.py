@@ -8,8 +8,9 @@ import zlib
 
 import numpy as np
 
-from datasets.dataset import check_labels, dataset_from_arrays, image_shape, list_first
+from datasets.dataset import check_labels, dataset_from_arrays, image_shape
 from options import UserError
+from utils import list_first
 
 NAME = 'npz file'
 # {split: (key of the images, key of the labels)}. The first layout whose training images exist applies.
@@ -74,7 +75,7 @@ def open_archive(path):
     if os.path.isdir(path):
         names = npz_files(path)
         if len(names) > 1:
-            raise UserError(f'{path} holds several npz files ({list_first(names, 3, len(names))}): choose one, for '
+            raise UserError(f'{path} holds several npz files ({list_first(names)}): choose one, for '
                             f'example --dataset {os.path.join(path, names[0])}')
         path = os.path.join(path, names[0])
     try:

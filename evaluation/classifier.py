@@ -95,16 +95,20 @@ def classifier_folder(dataset_name, shape, checkpoint_dir):
 def has_classifier(dataset_name, dataset, checkpoint_dir):
     """Return whether there is a classifier that was trained on this Dataset."""
     folder = classifier_folder(dataset_name, dataset.train[0].shape[1:], checkpoint_dir)
+    return is_trained_on(folder, dataset_digest(dataset))
+
+
+def is_trained_on(folder, digest):
+    """Return whether a folder holds a classifier that was trained on data with this digest."""
     trained_on = pathlib.Path(folder, 'trained_on')
-    return trained_on.exists() and trained_on.read_text(errors='replace') == dataset_digest(dataset)
+    return trained_on.exists() and trained_on.read_text(errors='replace') == digest
 
 
 def restore_classifier(sess, saver, folder, digest):
     """Restore the classifier from a folder. Return whether it exists, is undamaged and has this digest."""
-    trained_on = pathlib.Path(folder, 'trained_on')
+    if not is_trained_on(folder, digest):
+        return False
     try:
-        if not trained_on.exists() or trained_on.read_text() != digest:
-            return False
         saver.restore(sess, os.path.join(folder, 'classifier'))
     except (tf.errors.OpError, ValueError):  # a file is damaged or missing
         return False

@@ -9,13 +9,13 @@ import textwrap
 from typing import NamedTuple
 
 from evaluation.figures import draw_comparison, save_figure
-from evaluation.metrics import METRICS
+from evaluation.metrics import METRICS, TRAINING_SPLIT
 from evaluation.scores import as_text
 from options import ALL, as_typed, flag, last_component, options_of
 from storage.history import read_history
-from storage.run import MODEL, checkpoints_of, image_shape_of, list_names
+from storage.run import MODEL, checkpoints_of, image_shape_of
 from tf1 import one_line, tf
-from utils import atomic_write, make_folder
+from utils import atomic_write, list_first, make_folder
 
 RUNS_PER_TABLE = 5  # side by side, so that the table is at most 100 characters wide
 
@@ -53,7 +53,7 @@ def compare(runs, checkpoint_dir, result_dir):
         print_table(range(start + 1, len(runs) + 1)[:RUNS_PER_TABLE], columns[part], scores[part])
     unscored = [name for name, own_scores in zip(names, scores, strict=True) if not own_scores]
     if unscored:
-        print(f'Without scores: {list_names(unscored)}. Score a run with --phase eval --name RUN')
+        print(f'Without scores: {list_first(unscored)}. Score a run with --phase eval --name RUN')
 
     make_folder(result_dir)
     write_csv(f'{result_dir}/compare.csv', names, origins, columns, scores)
@@ -133,7 +133,7 @@ def latest_scores(folder, shape):
         try:
             content = json.loads(path.read_text())
             values = {name: value for name, value in content['generated'].items() if isinstance(value, float | int)}
-            reference = str(content.get('reference', 'the training split'))
+            reference = str(content.get('reference', TRAINING_SPLIT))
             latest[method_of(content, shape)] = StoredScores(int(content['step']), str(content['weights']), values,
                                                              reference)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -19,6 +19,7 @@ MIN_FRECHET_IMAGES = 128  # the number of the classifier's features; fewer image
 MIN_NEIGHBOUR_IMAGES = 50
 NEIGHBOUR_IMAGES = 5000  # images of each set that precision, recall, density and coverage use
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
+TRAINING_SPLIT = 'the training split'  # the default reference
 BLOCK = 1000  # features or images that are processed at once; limits the memory
 BLOCK_PIXELS = 1000 * 28 * 28  # pixels per block in nearest_neighbours, where images may be large
 
@@ -249,7 +250,7 @@ class Metric(NamedTuple):
         """Return the label in the table, which has room for 40 characters. limits are the values for detail."""
         return f'{self.title} {self.detail}'.strip().format(**limits)
 
-    def short_label(self, reference='the training split'):
+    def short_label(self, reference=TRAINING_SPLIT):
         """Return the label without the part in brackets."""
         return self.label(reference=reference, num_classes='', max_entropy='').split(' (')[0]
 
@@ -297,7 +298,7 @@ METRICS = [
 
 def metrics_page():
     """Return the table of docs/evaluation.md."""
-    limits = {'reference': 'the training split', 'num_classes': 'K', 'max_entropy': 'ln K'}
+    limits = {'reference': TRAINING_SPLIT, 'num_classes': 'K', 'max_entropy': 'ln K'}
     lines = ['| score | better | images | meaning |', '|---|---|---|---|']
     for metric in METRICS:
         images = 'any number' if metric.min_images == 1 else f'at least {metric.min_images:,}'

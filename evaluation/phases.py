@@ -12,16 +12,16 @@ from evaluation.attention import real_images, take_snapshot, write_attention_fig
 from evaluation.classifier import has_classifier, load_classifier, training_epochs
 from evaluation.features import check_reference, load_features, load_reference
 from evaluation.figures import draw_neighbours, save_figure
-from evaluation.metrics import MIN_FRECHET_IMAGES, nearest_neighbours
+from evaluation.metrics import MIN_FRECHET_IMAGES, TRAINING_SPLIT, nearest_neighbours
 from evaluation.progress import Progress, rough_duration, seconds_per_item
 from evaluation.samples import write_grid, write_interpolation, write_single_images
 from evaluation.scores import as_json, caution, check_counts, evaluate_samples, print_scores
 from explorer.playground import write_playground
 from explorer.snapshots import SNAPSHOT_IMAGES
 from options import UserError
-from storage.run import describe_reading, list_names
+from storage.run import describe_reading
 from tf1 import one_line, tf
-from utils import Stream, atomic_folder, make_folder, write_json
+from utils import Stream, atomic_folder, list_first, make_folder, write_json
 
 TIMED_IMAGES = 50
 # Measured on two cores.
@@ -99,7 +99,7 @@ def evaluate(model, seed=0, checkpoint='latest', features=None, reference=None):
     metadata = {'step': step, 'weights': model.sampled_weights, 'seed': seed, 'dataset': config.dataset_name,
                 'eval_num': config.eval_num}
     scored = f'{config.eval_num} images of step {step}, {model.sampled_weights} weights, scored'
-    reference_name = 'the training split' if statistics is None else statistics.name
+    reference_name = TRAINING_SPLIT if statistics is None else statistics.name
     if features is not None:
         print(f'{scored} with the features of {features}')
         metadata.update(features=os.path.basename(features.rstrip('/')), reference=reference_name)
@@ -158,7 +158,7 @@ def report_classes(model, classes):
     """
     if model.target_class is None and classes is not None and 0 < len(classes) < model.config.num_classes:
         rare = [name for label, name in enumerate(model.config.class_names) if label not in classes]
-        print(f'The mean within classes leaves out {list_names(rare)} (fewer than {MIN_FRECHET_IMAGES} samples, test '
+        print(f'The mean within classes leaves out {list_first(rare)} (fewer than {MIN_FRECHET_IMAGES} samples, test '
               'images or training images)')
 
 

@@ -9,6 +9,7 @@ from evaluation.metrics import (
     BLOCK,
     METRICS,
     MIN_FRECHET_IMAGES,
+    TRAINING_SPLIT,
     Comparison,
     Metric,
     class_accuracy,
@@ -117,7 +118,7 @@ def evaluate_samples(samples, labels, dataset, classify, reference=None):
     common = train_features, train_labels, statistics
     columns = (Comparison(features, probabilities, labels, *common, real_features, some_classes),
                Comparison(real_features, real_probabilities, real_labels, *common, None, some_classes))
-    name = 'the training split' if reference is None else reference.name
+    name = TRAINING_SPLIT if reference is None else reference.name
     rows, left_out = compute_rows(columns, bool(dataset.class_names), name)
     histograms = None
     if probabilities is not None:
@@ -152,7 +153,7 @@ def shuffled(first, *others):
     return tuple(None if array is None else array[order] for array in (first, *others))
 
 
-def compute_rows(columns, has_classes, reference='the training split'):
+def compute_rows(columns, has_classes, reference=TRAINING_SPLIT):
     """Compute the scores of both columns of the table.
 
     Args:
@@ -242,7 +243,7 @@ def as_json(scores):
 # The table
 ##################################################################################
 
-def print_scores(scores, class_names, reference='the training split'):
+def print_scores(scores, class_names, reference=TRAINING_SPLIT):
     """Print the scores of generated images beside those of the real test split, and why others are left out."""
     num_classes = max(1, len(class_names))
     limits = {'num_classes': num_classes, 'max_entropy': f'{np.log(num_classes):.3f}', 'reference': reference}

@@ -43,7 +43,7 @@ def from_run(name=None, checkpoint='latest', checkpoint_dir='checkpoint', **opti
         raise TypeError(f'from_run has no option {", ".join(unknown)}; its options are {", ".join(accepted)}. All '
                         'other options come from the run')
     run, *_ = find_runs(checkpoint_dir, {} if name is None else {'name': name})
-    report_unknown_keys(os.path.join(checkpoint_dir, run.name, 'config.json'), run.metadata)
+    report_unknown_keys(os.path.join(checkpoint_dir, run.name), run.metadata)
     with tf.Graph().as_default():
         sess = tf.Session(config=session_config('float32'))
         model = build(sess, image_shape=image_shape_of(run.options, run.metadata),

@@ -18,6 +18,7 @@ from options import (
     make_config,
     options_of,
     resolve,
+    value_of,
 )
 from storage.run import (
     MODEL,
@@ -27,13 +28,13 @@ from storage.run import (
     checkpoints_of,
     has_options,
     image_shape_of,
-    list_names,
     list_runs,
     missing_checkpoint,
     read_options,
     read_run,
     select_steps,
 )
+from utils import list_first
 
 SUBFOLDERS = MODEL, 'best'  # the subfolders of a run's folder that hold checkpoints
 
@@ -90,7 +91,7 @@ def find_source(text, checkpoint_dir, checkpoint='latest'):
     folder = next((place for place in places if os.path.isdir(place)), None)
     if folder is None:
         runs, _ = list_runs(checkpoint_dir)
-        existing = list_names([run.name for run in runs]) or 'none'
+        existing = list_first([run.name for run in runs]) or 'none'
         raise UserError(f'--from {text} is neither a run in {checkpoint_dir} (existing: {existing}) nor a folder: '
                         'choose a run, or give the path of a run or checkpoint')
     run_folder = run_folder_of(folder)
@@ -190,7 +191,7 @@ def choose_start(typed):
     Raises:
         UserError: if the options contradict each other or a saved run, or if the run that --from names does not exist.
     """
-    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    checkpoint_dir = value_of(typed, 'checkpoint_dir')
     if 'checkpoint' in typed and 'from_name' not in typed:
         raise UserError('--checkpoint requires --from if --phase is train (without --from, training resumes from the '
                         f'newest checkpoint). {branch_advice(typed)}')
@@ -210,7 +211,7 @@ def choose_start(typed):
         typed = {name: value for name, value in typed.items() if name != 'recipe' and value != 'auto'}
         return typed, {**run.options, 'checkpoint_dir': checkpoint_dir}, None
     if 'from_name' in typed:
-        source = find_source(typed['from_name'], checkpoint_dir, typed.get('checkpoint', 'latest'))
+        source = find_source(typed['from_name'], checkpoint_dir, value_of(typed, 'checkpoint'))
         return typed, inherited_options(source, known_options(typed).get('dataset_name')), source
     check_not_interrupted(folder, metadata)
     return typed, {}, None
@@ -229,7 +230,7 @@ def check_same_source(folder, metadata, typed):
         return
     if source is None:
         raise UserError(f'{folder} already holds a run: choose another --name for the new run')
-    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    checkpoint_dir = value_of(typed, 'checkpoint_dir')
     if not is_source(typed['from_name'], source, step, checkpoint_dir, typed.get('checkpoint')):
         raise UserError(f'{folder} already holds a run that started from {source}, step {step}: choose another --name '
                         'for the new run, or omit --from and --checkpoint to resume')
@@ -301,7 +302,7 @@ def report_new_run(config, run):
     other, different = nearest
     difference = f'has the options of {other.name}'
     if different:
-        difference = f'differs from {other.name} in {list_names([flag(name) for name in different])}'
+        difference = f'differs from {other.name} in {list_first([flag(name) for name in different])}'
     print(f'New run {run.name} ({difference}; use --from to branch)', flush=True)
 
 
@@ -311,7 +312,7 @@ def report_new_run(config, run):
 
 def branch_advice(typed):
     """Return the advice to start a new run with --from, with the other options of the typed command."""
-    checkpoint_dir = typed.get('checkpoint_dir', DEFAULTS['checkpoint_dir'])
+    checkpoint_dir = value_of(typed, 'checkpoint_dir')
     name = typed.get('name')
     if name is not None and checkpoints_of(os.path.join(checkpoint_dir, name)):
         source, name = name, free_name(name, checkpoint_dir)

@@ -5,9 +5,9 @@ import os
 import shutil
 
 from options import UserError
-from storage.run import MODEL, Diverged, checkpoint_steps, list_names, select_steps
+from storage.run import MODEL, Diverged, checkpoint_steps, select_steps
 from tf1 import one_line, tf
-from utils import make_folder
+from utils import list_first, make_folder
 
 # Suffixes of the names of Adam's slots and of its powers of the betas. D's optimizer is created first.
 SLOTS = '/Adam', '/Adam_1'
@@ -213,7 +213,7 @@ def describe_variables(variables, new, unused):
     for title, names in ('new', names_of(new)), ('not used', unused):
         owners = [name for name in names if owner_of(name) == name or owner_of(name) not in names]
         if owners:
-            text += f'; {title}: {list_names(owners)}'
+            text += f'; {title}: {list_first(owners)}'
         if len(owners) < len(names):
             text += ' (with optimizer slots and averages)'
     return text

@@ -26,10 +26,9 @@ from options import (
     run_name,
     shape_of,
 )
-from utils import is_abandoned, make_folder, write_json
+from utils import is_abandoned, list_first, make_folder, write_json
 
 MODEL = 'SAGAN'  # the names of checkpoints and result files start with it
-MAX_LISTED = 3  # maximum number of names in a message
 
 
 class RunNotFound(UserError):
@@ -62,7 +61,7 @@ class Run:
         self.folder = os.path.join(config.checkpoint_dir, self.name)
         self.results = os.path.join(config.result_dir, self.name)
         self.logs = os.path.join(config.log_dir, self.name)
-        self.config_path = os.path.join(self.folder, 'config.json')
+        self.config_path = config_path(self.folder)
         self.snapshots = os.path.join(self.results, f'{MODEL}_maps')
 
     def result_path(self, name, suffix=''):
@@ -123,7 +122,7 @@ class Run:
         if different:
             raise UserError(f'{self.folder} holds a run with {", ".join(different)}: use the same options, or another '
                             '--name')
-        report_unknown_keys(self.config_path, metadata)
+        report_unknown_keys(self.folder, metadata)
         reading = list(config.reading)
         if metadata.get('reading', []) != reading:
             before, now = describe_reading(metadata.get('reading', [])), describe_reading(reading)
@@ -168,6 +167,11 @@ class Run:
         if self.is_older_than_augment():
             del values['augment']
         write_json(values, self.config_path)
+
+
+def config_path(folder):
+    """Return the path of the config.json of the run in a folder."""
+    return os.path.join(folder, 'config.json')
 
 
 def check_not_interrupted(folder, metadata):
@@ -229,7 +233,7 @@ def check_class_counts(class_counts, class_names):
 
 def read_metadata(options):
     """Return the DATASET_METADATA of the run with these options, or None if the run has no config.json."""
-    path = os.path.join(options['checkpoint_dir'], run_name(options), 'config.json')
+    path = config_path(os.path.join(options['checkpoint_dir'], run_name(options)))
     if not os.path.exists(path):
         return None
     _, metadata = read_config(path)
@@ -241,11 +245,11 @@ def describe_reading(reading):
     return ', '.join(reading) or 'as in earlier versions of this program'
 
 
-def report_unknown_keys(path, metadata):
-    """Print the keys of a config.json that are neither options nor metadata of the run."""
+def report_unknown_keys(folder, metadata):
+    """Print the keys in the config.json of the run in a folder that are neither options nor metadata of the run."""
     unknown = ', '.join(sorted(set(metadata) - {*DATASET_METADATA, *SOURCE_METADATA}))
     if unknown:
-        print(f'{path} has unknown keys, which are ignored: {unknown}')
+        print(f'{config_path(folder)} has unknown keys, which are ignored: {unknown}')
 
 
 def checkpoint_steps(folder):
@@ -319,7 +323,7 @@ def find_runs(checkpoint_dir, wanted):
             raise error
     matching = [run for run in runs if has_options(run, wanted)]
     if not matching:
-        existing = list_names([run.name for run in runs]) or 'none'
+        existing = list_first([run.name for run in runs]) or 'none'
         typed = ''.join(f' {flag(option)} {as_typed(value)}' for option, value in wanted.items())
         if typed:
             typed = f' with{typed}'
@@ -376,8 +380,8 @@ def read_options(folder):
     """
     name = os.path.basename(os.path.abspath(folder))
     lineage_name = re.fullmatch(r'SAGAN_(.+)_([0-9]+)_([0-9]+)', name)
-    if os.path.exists(os.path.join(folder, 'config.json')):
-        options, metadata = read_config(os.path.join(folder, 'config.json'))
+    if os.path.exists(config_path(folder)):
+        options, metadata = read_config(config_path(folder))
     elif lineage_name:
         dataset_name, batch_size, z_dim = lineage_name.groups()
         options, metadata = {'dataset_name': dataset_name, 'batch_size': int(batch_size), 'z_dim': int(z_dim)}, {}
@@ -405,11 +409,3 @@ def sampling_options(run, checkpoint_dir, changes):
     # Samples are computed in float32, as in the SavedModel, whatever the precision of training.
     fixed = {'ema': ARTICLE['ema'], 'precision': 'float32', 'checkpoint_dir': checkpoint_dir}
     return {**run.options, **changes, **fixed}
-
-
-def list_names(names):
-    """Return the first MAX_LISTED names, separated by commas, and how many more there are."""
-    listed = ', '.join(names[:MAX_LISTED])
-    if len(names) > MAX_LISTED:
-        listed += f' and {len(names) - MAX_LISTED} more'
-    return listed

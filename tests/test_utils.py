@@ -167,7 +167,7 @@ def test_make_folder_accepts_an_existing_folder(tmp_path):
 
 def test_make_folder_reports_a_file_in_the_path(tmp_path):
     (tmp_path / 'file').touch()
-    with pytest.raises(UserError, match='file/b cannot be created .Not a directory.: choose another folder'):
+    with pytest.raises(UserError, match='file/b cannot be created .*/file is not a folder.: choose another folder'):
         utils.make_folder(str(tmp_path / 'file' / 'b'))
 
 
@@ -192,6 +192,15 @@ def test_make_folder_reports_a_read_only_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, mode: False)
     with pytest.raises(UserError, match='is read-only: choose another folder'):
         utils.make_folder(tmp_path)
+
+
+@pytest.mark.parametrize('count, text', [(0, ''), (1, '0'), (3, '0, 1, 2'), (5, '0, 1, 2 and 2 more')])
+def test_list_first_lists_three_strings(count, text):
+    assert utils.list_first([str(number) for number in range(count)]) == text
+
+
+def test_list_first_counts_items_that_are_not_given():
+    assert utils.list_first(['a', 'b'], 1, 7) == 'a and 6 more'
 
 
 def test_write_json_writes_a_readable_file(tmp_path):

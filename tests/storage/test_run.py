@@ -17,7 +17,6 @@ from storage.run import (
     checkpoint_steps,
     find_runs,
     image_shape_of,
-    list_names,
     read_config,
     read_metadata,
     report_unknown_keys,
@@ -287,13 +286,13 @@ def test_read_config_refuses_a_wrong_value(tmp_path):
 
 
 def test_report_unknown_keys_prints_them_in_one_line(capsys):
-    report_unknown_keys('config.json', {'size': 3, 'colour': 'red'})
-    assert capsys.readouterr().out == 'config.json has unknown keys, which are ignored: colour, size\n'
+    report_unknown_keys('folder', {'size': 3, 'colour': 'red'})
+    assert capsys.readouterr().out == 'folder/config.json has unknown keys, which are ignored: colour, size\n'
 
 
 def test_report_unknown_keys_is_silent_about_the_metadata_of_the_data_set(capsys):
-    report_unknown_keys('config.json', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a'],
-                                        'class_counts': [300]})
+    report_unknown_keys('folder', {'image_shape': [28, 28, 1], 'images': 300, 'class_names': ['a'],
+                                   'class_counts': [300]})
     assert capsys.readouterr().out == ''
 
 
@@ -525,11 +524,6 @@ def test_find_runs_refuses_a_damaged_config(one_damaged, wanted):
 
 def test_find_runs_ignores_a_damaged_config_of_a_run_that_is_not_wanted(one_damaged):
     assert names_of_runs(one_damaged, name='a') == ['a']
-
-
-@pytest.mark.parametrize('count, text', [(0, ''), (1, '0'), (3, '0, 1, 2'), (5, '0, 1, 2 and 2 more')])
-def test_list_names_lists_the_first_three(count, text):
-    assert list_names([str(number) for number in range(count)]) == text
 
 
 @pytest.mark.parametrize('options, metadata, shape', [
