@@ -16,7 +16,7 @@ from options import UserError
 from utils import Stream, atomic_write
 
 PAGE_BYTES, IMAGE_FLOP = 30e6, 2e9  # limits on the size of the page and on the operations per image of a network
-QUANTIZED_SIZE = 1 << 18  # matrices with at least this many weights are stored in 8 bits
+QUANTIZED_SIZE = 1 << 19  # matrices with at least this many weights are stored in 8 bits
 FLOAT16_MAX = 65504
 COORDINATES = 8  # of z, with a slider
 COORDINATE_IMAGES = 4  # images from which the effect of a coordinate is measured
