@@ -88,7 +88,7 @@ def load_dataset(name, data_dir='data', shape=None, limit=None):
         raise not_found(path)
     shape = shape or native_shape(name, data_dir)
     if data_format is image_folder:
-        dataset = load_images(path, shape)
+        dataset = image_folder.load(path, shape)
     else:
         dataset = data_format.load(path)
         if data_format is idx and name in CLASS_NAMES:
@@ -109,16 +109,6 @@ def first_images(split, limit, shape):
     """Return the first images of a split (images, labels), converted to shape (H, W, C), and their labels."""
     images, labels = split
     return resize_images(images[:limit], shape), None if labels is None else labels[:limit]
-
-
-def load_images(path, shape):
-    """Return the image folder at a path as a Dataset."""
-    content = image_folder.load(path, shape)
-    images, labels, num_train = content.images, content.labels, content.num_train
-    train_labels, test_labels = (None, None) if labels is None else (labels[:num_train], labels[num_train:])
-    return Dataset((images[:num_train], train_labels), (images[num_train:], test_labels), tuple(content.class_names),
-                   content.digest, content.held_out, tuple(content.notes), content.num_left_out,
-                   tuple(content.left_out), content.reading)
 
 
 def built_in_names(name, numbers):

@@ -50,7 +50,7 @@ def matches(path):
 
 
 def load(path, shape):
-    """Load all images in a folder or zip file, centre-cropped and resized to shape (H, W, C), as an ImageFolder.
+    """Load all images in a folder or zip file, centre-cropped and resized to shape (H, W, C), as a Dataset.
 
     The first call writes them to prepared_<H>x<W>x<C>_<key>.bytes and .json in the folder that prepared_folder returns.
     The key depends on the names, sizes, and modification times or checksums of all files. If a file changes, the images
@@ -84,7 +84,7 @@ def load_files(path, files, open_file, left_out, shape):
     prepared = os.path.join(folder, prefix + key)
     try:
         return read_prepared(prepared, shape)
-    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
+    except (OSError, ValueError, TypeError):  # missing or damaged
         pass
     try:
         prepare(path, [name for name, _, _ in files], open_file, left_out, shape, prepared)

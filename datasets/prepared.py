@@ -4,39 +4,17 @@ import json
 import os
 import pathlib
 import re
-from typing import NamedTuple
 
 import numpy as np
 
+from datasets.dataset import Dataset
 from utils import atomic_write, is_abandoned
 
 PREPARED = re.compile(r'prepared_[0-9]+x[0-9]+x[13]_[0-9a-f]{16}\.(bytes|json)(\.[0-9]+\.part)?')
-
-
-class ImageFolder(NamedTuple):
-    """The images of a folder, those of the training split first.
-
-    images: uint8 [N, H, W, C], memory-mapped.
-    labels: int32 [N], or None if there are no classes.
-    class_names: empty if there are no classes.
-    num_train: the size of the training split.
-    digest: the SHA-256 of the training split.
-    held_out: what the rest consists of: 'test/', 'valid/', ... or 'every tenth image'.
-    num_left_out: the number of files that are not used.
-    left_out: [[path, reason]] of the first of these files, damaged images before other files.
-    notes: one sentence for each guess, omission and conversion.
-    reading: what earlier versions of the program read differently, as phrases such as '.tif files'.
-    """
-    images: np.ndarray
-    labels: np.ndarray | None
-    class_names: list
-    num_train: int
-    digest: str
-    held_out: str
-    num_left_out: int
-    left_out: list
-    notes: list
-    reading: tuple
+# The keys of <prepared>.json. Of the count images, the first num_train are the training split. labels holds one number
+# per image, or is null if there are no classes. The other keys are fields of Dataset.
+KEYS = {'count', 'num_train', 'labels', 'class_names', 'digest', 'held_out', 'notes', 'num_left_out', 'left_out',
+        'reading'}
 
 
 def prepared_folder(path):
@@ -63,29 +41,35 @@ def remove_outdated(folder, prefix, key):
 
 
 def write_metadata(prepared, **metadata):
-    """Write <prepared>.json."""
+    """Write <prepared>.json, with the values of KEYS."""
     with atomic_write(prepared + '.json') as part:
         pathlib.Path(part).write_text(json.dumps(metadata))
 
 
 def read_prepared(prepared, shape):
-    """Read <prepared>.bytes and <prepared>.json as an ImageFolder.
+    """Read <prepared>.bytes and <prepared>.json as a Dataset with memory-mapped images and int32 labels.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: if a file is missing or damaged.
+        OSError, ValueError, TypeError: if a file is missing or damaged.
     """
     metadata = json.loads(pathlib.Path(prepared + '.json').read_text())
-    count, labels = metadata.pop('count'), metadata.pop('labels')
+    if set(metadata) != KEYS:
+        raise ValueError('wrong keys')
+    count, num_train, labels = metadata['count'], metadata['num_train'], metadata['labels']
     if os.path.getsize(prepared + '.bytes') != count * np.prod(shape):
         raise ValueError('wrong size')
-    if not 0 < metadata['num_train'] <= count:
+    if not 0 < num_train <= count:
         raise ValueError('wrong split')
     for name in 'class_names', 'notes', 'reading':
         if not isinstance(metadata[name], list) or not all(isinstance(text, str) for text in metadata[name]):
             raise ValueError(f'wrong {name}')
+    train_labels = test_labels = None
     if labels is not None:
         if len(labels) != count or not set(labels) <= set(range(len(metadata['class_names']))):
             raise ValueError('wrong labels')
         labels = np.array(labels, np.int32)
+        train_labels, test_labels = labels[:num_train], labels[num_train:]
     images = np.memmap(prepared + '.bytes', np.uint8, 'r', shape=(count, *shape))
-    return ImageFolder(images, labels, **{**metadata, 'reading': tuple(metadata['reading'])})
+    return Dataset((images[:num_train], train_labels), (images[num_train:], test_labels),
+                   tuple(metadata['class_names']), metadata['digest'], metadata['held_out'], tuple(metadata['notes']),
+                   metadata['num_left_out'], tuple(map(tuple, metadata['left_out'])), tuple(metadata['reading']))

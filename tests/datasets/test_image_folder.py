@@ -155,47 +155,50 @@ def test_center_crop_resize_keeps_the_aspect_ratio():
 
 def test_load_uses_every_tenth_image_for_testing(folder):
     write_noise(folder, [f'{seed:02d}.png' for seed in range(30)])
-    content = load(folder, SHAPE)
-    assert content.num_train == 27
-    assert seeds_of(content.images) == [seed for seed in range(30) if seed % 10 != 9] + [9, 19, 29]
+    dataset = load(folder, SHAPE)
+    assert seeds_of(dataset.train[0]) == [seed for seed in range(30) if seed % 10 != 9]
+    assert seeds_of(dataset.test[0]) == [9, 19, 29]
 
 
 def test_load_takes_classes_from_folders(folder):
     write_noise(folder, ['b/0.png', 'a/1.png', 'a/deep/2.png'])
-    content = load(folder, SHAPE)
-    assert content.class_names == ['a', 'b']
-    assert dict(zip(seeds_of(content.images), content.labels.tolist(), strict=True)) == {0: 1, 1: 0, 2: 0}
+    dataset = load(folder, SHAPE)
+    images, labels = dataset.train
+    assert dataset.class_names == ('a', 'b')
+    assert dict(zip(seeds_of(images), labels.tolist(), strict=True)) == {0: 1, 1: 0, 2: 0}
 
 
 def test_load_alternates_between_the_classes(folder):
     write_noise(folder, [f'{"abc"[seed % 3]}/{seed:02d}.png' for seed in range(60)])
     paths = sorted(f'{"abc"[seed % 3]}/{seed:02d}' for seed in range(60))
     train = [path for index, path in enumerate(paths) if index % 10 != 9]  # 18 of each class
-    expected = [path for turn in range(18) for path in train[turn::18]] + paths[9::20] + paths[19::20]
-    content = load(folder, SHAPE)
-    assert seeds_of(content.images) == [int(path[2:]) for path in expected]
-    assert content.labels.tolist() == ['abc'.index(path[0]) for path in expected]
+    alternating = [path for turn in range(18) for path in train[turn::18]]
+    dataset = load(folder, SHAPE)
+    for (images, labels), expected in (dataset.train, alternating), (dataset.test, paths[9::20] + paths[19::20]):
+        assert seeds_of(images) == [int(path[2:]) for path in expected]
+        assert labels.tolist() == ['abc'.index(path[0]) for path in expected]
 
 
 @pytest.mark.parametrize('paths', [['a/0.png', 'b/1.png', 'flat.png'], ['a/0.png', 'a/1.png'], ['0.png', '1.png']],
                          ids=['an image in no class', 'one class', 'no folders'])
 def test_load_has_no_classes(folder, paths):
     write_noise(folder, paths)
-    content = load(folder, SHAPE)
-    assert (content.labels, content.class_names, len(content.images)) == (None, [], len(paths))
+    dataset = load(folder, SHAPE)
+    assert (dataset.train[1], dataset.test[1], dataset.class_names) == (None, None, ())
+    assert len(dataset.train[0]) == len(paths)
 
 
 def test_load_uses_train_and_test_folders(folder):
     write_noise(folder, ['train/b/0.png', 'train/a/0.png', 'test/b/0.png', 'test/a/0.png'])
-    content = load(folder, SHAPE)
-    assert content.num_train == 2 and seeds_of(content.images) == [1, 0, 3, 2]
-    assert content.class_names == ['a', 'b'] and content.labels.tolist() == [0, 1, 0, 1]
+    dataset = load(folder, SHAPE)
+    assert seeds_of(dataset.train[0]) == [1, 0] and seeds_of(dataset.test[0]) == [3, 2]
+    assert dataset.class_names == ('a', 'b') and dataset.train[1].tolist() == dataset.test[1].tolist() == [0, 1]
 
 
 def test_load_skips_images_beside_train_and_test(folder):
     write_noise(folder, ['train/0.png', 'test/1.png', 'other/2.png', '3.png'])
-    content = load(folder, SHAPE)
-    assert seeds_of(content.images) == [0, 1] and content.num_left_out == 2
+    dataset = load(folder, SHAPE)
+    assert (seeds_of(dataset.train[0]), seeds_of(dataset.test[0]), dataset.num_left_out) == ([0], [1], 2)
 
 
 def test_load_rejects_a_class_without_training_images(folder):
@@ -206,30 +209,30 @@ def test_load_rejects_a_class_without_training_images(folder):
 
 def test_load_has_no_classes_if_a_test_image_has_none(folder):
     write_noise(folder, ['train/a/0.png', 'train/b/1.png', 'test/2.png'])
-    assert load(folder, SHAPE).labels is None
+    dataset = load(folder, SHAPE)
+    assert dataset.train[1] is None and dataset.test[1] is None
 
 
 def test_load_trains_on_the_only_image_of_a_class(folder):
     """The position of the image would make it a test image."""
     write_noise(folder, [f'a/{seed}.png' for seed in range(9)] + ['b/0.png'])
-    content = load(folder, SHAPE)
-    assert (content.num_train, content.class_names) == (10, ['a', 'b'])
-    assert content.labels.tolist() == [0] * 5 + [1] + [0] * 4
+    dataset = load(folder, SHAPE)
+    assert dataset.class_names == ('a', 'b') and dataset.train[1].tolist() == [0] * 5 + [1] + [0] * 4
 
 
 def test_load_ignores_classes_without_a_readable_image(folder):
     write_noise(folder, ['a/0.png', 'b/1.png', 'b/2.png', 'c/3.png'])
     (folder / 'b' / '1.png').write_text('not an image')
     (folder / 'c' / '3.png').write_text('not an image')
-    content = load(folder, SHAPE)
-    assert content.class_names == ['a', 'b'] and content.labels.tolist() == [0, 1]
+    dataset = load(folder, SHAPE)
+    assert dataset.class_names == ('a', 'b') and dataset.train[1].tolist() == [0, 1]
 
 
 def test_load_has_no_classes_if_only_one_is_readable(folder):
     write_noise(folder, ['a/0.png', 'b/1.png'])
     (folder / 'b' / '1.png').write_text('not an image')
-    content = load(folder, SHAPE)
-    assert content.class_names == [] and content.labels is None
+    dataset = load(folder, SHAPE)
+    assert dataset.class_names == () and dataset.train[1] is None
 
 
 ##################################################################################
@@ -246,32 +249,32 @@ if image_folder.HAS_AVIF:
 @pytest.mark.parametrize('extension', [*LOSSLESS, *LOSSY])
 def test_load_reads_every_format(folder, extension):
     write(folder / f'a.{extension}', halves('RGB', RED, GREEN), format={**LOSSLESS, **LOSSY}[extension])
-    pixels = load(folder, SHAPE).images[0].astype(int)
+    pixels = load(folder, SHAPE).train[0][0].astype(int)
     assert np.abs(pixels - np.asarray(halves('RGB', RED, GREEN))).max() <= (0 if extension in LOSSLESS else 100)
 
 
 def test_load_reads_portable_graymaps(folder):
     (folder / 'a.pgm').write_bytes(b'P5 8 8 255 ' + bytes(range(64)))
-    assert load(folder, (8, 8, 1)).images.ravel().tolist() == list(range(64))
+    assert load(folder, (8, 8, 1)).train[0].ravel().tolist() == list(range(64))
 
 
 @pytest.mark.parametrize('name', ['plain.png', "it's %s {0}\n.png", 'ÄÖ ☃.PNG', 'a.jpg', 'a.jpeg', 'a.bmp', 'a.webp',
                                   'a.gif', 'folder.png/inside.png'])
 def test_load_reads_files_by_extension(folder, name):
     write(folder / name)
-    content = load(folder, SHAPE)
-    assert len(content.images) == 1 and content.num_left_out == 0
+    dataset = load(folder, SHAPE)
+    assert len(dataset.train[0]) == 1 and dataset.num_left_out == 0
 
 
 def test_load_reads_names_that_are_not_unicode(folder):
     write(folder / 'a.png').rename(os.fsdecode(os.path.join(os.fsencode(folder), b'\xff.png')))
-    assert len(load(folder, SHAPE).images) == 1
+    assert len(load(folder, SHAPE).train[0]) == 1
 
 
 def test_load_decodes_names_of_classes_that_are_not_unicode(folder):
     write_noise(folder, ['a/0.png', 'b/1.png'])
     (folder / 'b').rename(os.fsdecode(os.path.join(os.fsencode(folder), b'b\xff')))
-    assert load(folder, SHAPE).class_names == ['a', 'b\N{REPLACEMENT CHARACTER}']
+    assert load(folder, SHAPE).class_names == ('a', 'b\N{REPLACEMENT CHARACTER}')
 
 
 def truncated_jpeg(path):
@@ -294,8 +297,8 @@ def test_load_skips_a_file_that_it_cannot_use(folder, monkeypatch, name):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10000)
     write(folder / 'a.png')
     SKIPPED[name](folder / name)
-    content = load(folder, SHAPE)
-    assert len(content.images) == 1 and content.num_left_out == 1
+    dataset = load(folder, SHAPE)
+    assert len(dataset.train[0]) == 1 and dataset.num_left_out == 1
 
 
 def test_load_names_files_that_are_left_out(folder):
@@ -304,9 +307,9 @@ def test_load_names_files_that_are_left_out(folder):
     for number in range(1, 6):
         (folder / f'{number}.png').write_text('not an image')
     (folder / '0.txt').touch()
-    content = load(folder, SHAPE)
-    assert content.num_left_out == 6
-    assert content.left_out == [[f'{number}.png', 'not an image, or damaged'] for number in (1, 2, 3)]
+    dataset = load(folder, SHAPE)
+    assert dataset.num_left_out == 6
+    assert dataset.left_out == tuple((f'{number}.png', 'not an image, or damaged') for number in (1, 2, 3))
 
 
 REASONS = {
@@ -327,9 +330,9 @@ def test_load_reports_why_a_file_is_left_out(folder, monkeypatch, name):
 def test_load_does_not_leave_out_label_files(folder):
     write_noise(folder, ['a.png', 'b.png'])
     (folder / 'labels.csv').write_text('file_name,label\na.png,10\nb.png,9')
-    content = load(folder, SHAPE)
-    assert content.num_left_out == 0
-    assert content.class_names == ['9', '10'] and content.labels.tolist() == [1, 0]
+    dataset = load(folder, SHAPE)
+    assert dataset.num_left_out == 0
+    assert dataset.class_names == ('9', '10') and dataset.train[1].tolist() == [1, 0]
 
 
 def test_load_names_the_damaged_image_if_there_is_no_other(folder):
@@ -356,14 +359,14 @@ UNLISTED = {
 def test_load_does_not_list(folder, kind):
     write(folder / 'a.png')
     UNLISTED[kind](folder)
-    content = load(folder, SHAPE)
-    assert len(content.images) == 1 and content.num_left_out == 0
+    dataset = load(folder, SHAPE)
+    assert len(dataset.train[0]) == 1 and dataset.num_left_out == 0
 
 
 def test_load_follows_links_to_other_folders(folder, tmp_path):
     write(tmp_path / 'elsewhere' / 'a.png')
     (folder / 'link').symlink_to(tmp_path / 'elsewhere')
-    assert len(load(folder, SHAPE).images) == 1
+    assert len(load(folder, SHAPE).train[0]) == 1
 
 
 class WindowsEntry:
@@ -384,8 +387,8 @@ def test_load_lists_nested_folders_on_windows(folder, monkeypatch):
     write(folder / 'test' / 'a' / '3.png')
     scandir = os.scandir
     monkeypatch.setattr(os, 'scandir', lambda path: contextlib.nullcontext(map(WindowsEntry, scandir(path))))
-    content = load(folder, SHAPE)
-    assert (len(content.images), content.class_names) == (3, ['a', 'b'])
+    dataset = load(folder, SHAPE)
+    assert (len(dataset.train[0]), len(dataset.test[0]), dataset.class_names) == (2, 1, ('a', 'b'))
 
 
 def test_load_rejects_a_folder_without_images(folder):
@@ -418,23 +421,23 @@ def test_load_scales_all_16_bit_images_by_the_same_number_of_bits(folder):
         write(folder / f'{number}.png', make_grey(16 * number))
     write(folder / '9.png', make_grey(4000))
     write(folder / 'grey.png', Image.new('L', (8, 8), 77))
-    content = load(folder, (8, 8, 1))
-    assert content.images[:, 0, 0, 0].tolist() == [*range(9), 77, 250]
-    assert content.notes == ['Pixels: 12-bit values are scaled to 0..255'] and content.reading == ('12-bit values',)
+    dataset = load(folder, (8, 8, 1))
+    assert dataset.train[0][:, 0, 0, 0].tolist() == [*range(9), 77] and dataset.test[0][:, 0, 0, 0].tolist() == [250]
+    assert dataset.notes == ('Pixels: 12-bit values are scaled to 0..255',) and dataset.reading == ('12-bit values',)
 
 
 def test_load_does_not_report_images_that_use_all_16_bits(folder):
     write(folder / 'a.png', make_grey(2 ** 14))
-    content = load(folder, SHAPE)
-    assert (content.images == 64).all() and (content.notes, content.reading) == ([], ())
+    dataset = load(folder, SHAPE)
+    assert (dataset.train[0] == 64).all() and (dataset.notes, dataset.reading) == ((), ())
 
 
 def test_load_scales_floats_by_the_values_of_the_data_set(folder):
     for number, value in enumerate([-1, 0, 3]):
         write(folder / f'{number}.tiff', make_grey(value, np.float32))
-    content = load(folder, (8, 8, 1))
-    assert content.images[:, 0, 0, 0].tolist() == [0, 64, 255]
-    assert content.notes == ['Pixels: float values from -1 to 3 are scaled to 0..255']
+    dataset = load(folder, (8, 8, 1))
+    assert dataset.train[0][:, 0, 0, 0].tolist() == [0, 64, 255]
+    assert dataset.notes == ('Pixels: float values from -1 to 3 are scaled to 0..255',)
 
 
 def test_load_reports_pixels_that_are_not_finite(folder):
@@ -442,15 +445,15 @@ def test_load_reports_pixels_that_are_not_finite(folder):
     image[0, 0] = np.nan
     write(folder / 'a.tiff', Image.fromarray(image))
     write(folder / 'b.tiff', make_grey(0, np.float32))
-    content = load(folder, (8, 8, 1))
-    assert content.images[0, 0, 0, 0] == 0 and content.images[0, 7, 7, 0] == 255
-    assert 'NaN becomes black, and infinite pixels become black or white (a.tiff)' in content.notes
+    dataset = load(folder, (8, 8, 1))
+    assert dataset.train[0][0, 0, 0, 0] == 0 and dataset.train[0][0, 7, 7, 0] == 255
+    assert 'NaN becomes black, and infinite pixels become black or white (a.tiff)' in dataset.notes
 
 
 def test_load_leaves_out_a_float_image_without_finite_pixels(folder):
     write(folder / 'a.tiff', make_grey(np.nan, np.float32))
     write(folder / 'b.png')
-    assert load(folder, SHAPE).left_out == [['a.tiff', 'no pixel is a finite number']]
+    assert load(folder, SHAPE).left_out == (('a.tiff', 'no pixel is a finite number'),)
 
 
 def test_load_ignores_damaged_images_when_choosing_the_scale(folder):
@@ -463,14 +466,14 @@ def test_load_ignores_damaged_images_when_choosing_the_scale(folder):
 @pytest.mark.parametrize('name', ['a.tif', 'a.gif'])
 def test_load_reports_that_only_the_first_image_of_a_file_is_used(folder, name):
     write(folder / name, save_all=True, append_images=[Image.new('RGB', (8, 8), GREEN)])
-    content = load(folder, SHAPE)
-    assert (content.images == RED).all()
-    assert content.notes == [f'Only the first image of each file with several images is used ({name})']
+    dataset = load(folder, SHAPE)
+    assert (dataset.train[0] == RED).all()
+    assert dataset.notes == (f'Only the first image of each file with several images is used ({name})',)
 
 
 def test_load_does_not_report_the_second_view_of_a_photo(folder):
     write(folder / 'a.jpg', format='MPO', save_all=True, append_images=[Image.new('RGB', (8, 8), GREEN)])
-    assert load(folder, SHAPE).notes == []
+    assert load(folder, SHAPE).notes == ()
 
 
 @pytest.mark.parametrize('name, options, reading', [
@@ -483,9 +486,9 @@ def test_load_reports_formats_that_earlier_versions_did_not_read(folder, name, o
 
 def test_load_reports_the_held_out_folder(folder):
     write_noise(folder, ['train/0.png', 'valid/1.png'])
-    content = load(folder, SHAPE)
-    assert (content.held_out, content.reading) == ('valid/', ('splits train/ and valid/',))
-    assert content.num_train == 1 and seeds_of(content.images) == [0, 1]
+    dataset = load(folder, SHAPE)
+    assert (dataset.held_out, dataset.reading) == ('valid/', ('splits train/ and valid/',))
+    assert seeds_of(dataset.train[0]) == [0] and seeds_of(dataset.test[0]) == [1]
 
 
 ##################################################################################
@@ -501,10 +504,7 @@ def test_load_reads_a_zip_file_like_its_folder(folder):
     write_noise(folder, ['b/0.png', 'a/1.png', 'a/deep/2.png', *(f'a/{number}.png' for number in range(10, 30))])
     (folder / 'a' / 'bad.png').write_text('not an image')
     (folder / 'labels.csv').write_text('file_name,label\nb/0.png,x\na/1.png,y\na/10.png,y\n')
-    path = make_zip(folder)
-    expected, content = load(folder, SHAPE), load(path, SHAPE)
-    assert (content.images == expected.images).all() and content.labels.tolist() == expected.labels.tolist()
-    assert content[2:] == expected[2:]
+    np.testing.assert_equal(load(make_zip(folder), SHAPE), load(folder, SHAPE))
 
 
 def test_load_puts_prepared_files_beside_the_zip_file(folder, tmp_path):
@@ -528,8 +528,8 @@ def test_load_prepares_a_changed_zip_file_again(folder):
     write(folder / 'a.bmp')
     load(make_zip(folder), SHAPE)
     write(folder / 'a.bmp', Image.new('RGB', (8, 8), GREEN))
-    content = load(make_zip(folder), SHAPE)
-    assert (content.images == GREEN).all() and len(prepared_names(folder.with_suffix('.prepared'))) == 2
+    dataset = load(make_zip(folder), SHAPE)
+    assert (dataset.train[0] == GREEN).all() and len(prepared_names(folder.with_suffix('.prepared'))) == 2
 
 
 def test_load_leaves_out_zip_members_with_names_outside_the_zip_file(folder):
@@ -537,7 +537,7 @@ def test_load_leaves_out_zip_members_with_names_outside_the_zip_file(folder):
     path = make_zip(folder)
     with zipfile.ZipFile(path, 'a') as archive:
         archive.write(folder / 'a.png', '../evil.png')
-    assert load(path, SHAPE).left_out == [['../evil.png', 'its name points outside the zip file']]
+    assert load(path, SHAPE).left_out == (('../evil.png', 'its name points outside the zip file'),)
 
 
 def test_load_rejects_damaged_labels_in_a_zip_file(folder):
@@ -578,9 +578,9 @@ def test_matches_finds_folders_with_images_and_zip_files(tmp_path, name, expecte
 def prepared(folder, capsys):
     """Prepare a folder of 12 images."""
     write_noise(folder, [f'{seed:02d}.png' for seed in range(12)])
-    content = load(folder, SHAPE)
+    dataset = load(folder, SHAPE)
     capsys.readouterr()
-    return content
+    return dataset
 
 
 @pytest.fixture
@@ -597,7 +597,8 @@ def prepared_names(folder):
 
 
 def test_load_maps_the_images(prepared):
-    assert isinstance(prepared.images, np.memmap) and prepared.images.shape == (12, *SHAPE)
+    for (images, _), count in (prepared.train, 11), (prepared.test, 1):
+        assert isinstance(images, np.memmap) and images.shape == (count, *SHAPE)
 
 
 def test_load_reports_that_it_prepares(folder, capsys):
@@ -612,8 +613,7 @@ def test_load_prepares_once(is_prepared_again):
 
 
 def test_load_returns_the_same_data_the_second_time(folder, prepared):
-    again = load(folder, SHAPE)
-    assert (again.images == prepared.images).all() and again.digest == prepared.digest
+    np.testing.assert_equal(load(folder, SHAPE), prepared)
 
 
 CHANGES = {
@@ -635,7 +635,7 @@ def test_load_prepares_again_after_a_change(folder, is_prepared_again, change):
 
 @pytest.mark.parametrize('damage', [{'class_names': 5}, {'class_names': [5]}, {'labels': 5}, {'labels': [0, 7, 0]},
                                     {'labels': [0]}, {'num_train': 0}, {'num_train': 4}, {'count': 'x'}, {'count': 2},
-                                    {'notes': [5]}, {'reading': None}, {'unknown': 1}])
+                                    {'notes': [5]}, {'reading': None}, {'left_out': None}, {'unknown': 1}])
 def test_load_prepares_again_after_damage_to_the_metadata(folder, capsys, damage):
     write_noise(folder, ['a/0.png', 'b/1.png', 'c/2.png'])
     load(folder, SHAPE)
@@ -655,14 +655,14 @@ def test_digest_identifies_the_training_images(folder, prepared, name, changes):
 def test_digest_identifies_the_labels(tmp_path):
     write_noise(tmp_path / 'with classes', ['a/0.png', 'b/1.png'])
     write_noise(tmp_path / 'without', ['0.png', '1.png'])
-    contents = [load(tmp_path / name, SHAPE) for name in ('with classes', 'without')]
-    assert (contents[0].images == contents[1].images).all() and contents[0].digest != contents[1].digest
+    labelled, unlabelled = (load(tmp_path / name, SHAPE) for name in ('with classes', 'without'))
+    assert (labelled.train[0] == unlabelled.train[0]).all() and labelled.digest != unlabelled.digest
 
 
 def test_a_mapped_array_stays_valid_when_the_folder_changes(folder, prepared):
     write(folder / '03.png', noise(99))
     load(folder, SHAPE)
-    assert (prepared.images[3] == np.asarray(noise(3))).all()
+    assert (prepared.train[0][3] == np.asarray(noise(3))).all()
 
 
 def test_load_removes_outdated_prepared_files(folder, prepared):
@@ -710,7 +710,7 @@ def test_load_puts_prepared_files_of_a_read_only_folder_in_the_cache(folder, tmp
     access = os.access
     monkeypatch.setattr(os, 'access', lambda path, mode: str(path) != str(folder) and access(path, mode))
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    assert len(load(folder, SHAPE).images) == 1
+    assert len(load(folder, SHAPE).train[0]) == 1
     assert os.listdir(folder) == ['a.png'] and len(list((tmp_path / 'cache' / 'sagan').glob('*own/prepared_*'))) == 2
 
 
