@@ -227,6 +227,10 @@ def test_load_dataset_splits_a_folder_of_images(own_images):
     assert dataset.test[0][:, 0, 0, 0].tolist() == [180, 190] and dataset.test[1].tolist() == [0, 1]
 
 
+def test_load_dataset_ignores_the_limit_for_a_folder(own_images):
+    assert len(load_dataset('own', own_images, (8, 8, 1), limit=3).train[0]) == 18
+
+
 def test_load_dataset_returns_the_classes_of_a_folder(own_images):
     assert load_dataset('own', own_images, (8, 8, 1)).class_names == ('a', 'b')
 

@@ -179,6 +179,11 @@ def test_load_alternates_between_the_classes(folder):
         assert labels.tolist() == ['abc'.index(path[0]) for path in expected]
 
 
+def test_load_returns_int32_labels(folder):
+    write_noise(folder, ['a/0.png', 'b/1.png'])
+    assert load(folder, SHAPE).train[1].dtype == np.int32
+
+
 @pytest.mark.parametrize('paths', [['a/0.png', 'b/1.png', 'flat.png'], ['a/0.png', 'a/1.png'], ['0.png', '1.png']],
                          ids=['an image in no class', 'one class', 'no folders'])
 def test_load_has_no_classes(folder, paths):
