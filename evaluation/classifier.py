@@ -68,7 +68,8 @@ def load_classifier(dataset_name, dataset, checkpoint_dir):
         probabilities = tf.nn.softmax(logits)
         saver = tf.train.Saver()
         if not restore_classifier(sess, saver, folder, digest):
-            print(f'Training the classifier that scores {dataset_name} samples (only once)', flush=True)
+            print(f'Training the classifier that scores {dataset_name} samples. This is done only once; if it is '
+                  'interrupted, it starts again', flush=True)
             train_classifier(sess, x, num_classes, images, labels)
             save_classifier(sess, saver, folder, digest)
 

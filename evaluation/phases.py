@@ -140,14 +140,15 @@ def report_plan(model, dataset, compared, z, labels, extract=None, reference=Non
         feature_seconds = CLASSIFIER_SECONDS * math.prod(config.image_shape[:2])
         if not has_classifier(config.dataset_name, dataset, config.checkpoint_dir):
             # A training step takes about three times as long as a prediction.
-            seconds += 3 * feature_seconds * len(train_images) * training_epochs(len(train_images))
-            tasks.append('train the classifier')
+            training_seconds = 3 * feature_seconds * len(train_images) * training_epochs(len(train_images))
+            seconds += training_seconds
+            tasks.append(f'train the classifier ({rough_duration(training_seconds)}, only once)')
     num_images = len(compared.test[0]) + len(z)
     if reference is None:
         num_images += len(compared.train[0])
     seconds += feature_seconds * num_images + SCORES_SECONDS
     tasks.append(f'compute features of {num_images} images')
-    print(f'Plan: {", ".join(tasks)}, compute the scores: {rough_duration(seconds)}', flush=True)
+    print(f'Plan: {", ".join(tasks)}, compute the scores: {rough_duration(seconds)} in all', flush=True)
 
 
 def report_classes(model, classes):

@@ -667,7 +667,7 @@ def scored(finished, tmp_path_factory, run_main_in):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('text', [
-    f'Run: {RUN}\n', 'Plan: draw 60 samples, train the classifier, ', '60 images of step 84', 'precision (k = 3) ',
+    f'Run: {RUN}\n', 'Plan: draw 60 samples, train the classifier (', '60 images of step 84', 'precision (k = 3) ',
     'With only 60 images', 'at least 128 images are needed, but there are only 60: Fréchet distance to'])
 def test_eval_prints_the_run_and_its_scores(scored, text):
     assert text in scored[1]

@@ -148,8 +148,8 @@ def test_load_classifier_reports_its_progress_in_quarters(tmp_path, monkeypatch,
     load_classifier('own', shaded_dataset(), str(tmp_path))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(' after')[0] for line in lines] == [
-        'Training the classifier that scores own samples (only once)', 'Training the classifier: 25%',
-        'Training the classifier: 50%', 'Training the classifier: 75%']
+        'Training the classifier that scores own samples. This is done only once; if it is interrupted, it starts '
+        'again', 'Training the classifier: 25%', 'Training the classifier: 50%', 'Training the classifier: 75%']
 
 
 def test_load_classifier_reports_that_it_cannot_save(tmp_path, monkeypatch):

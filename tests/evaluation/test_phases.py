@@ -180,8 +180,8 @@ def test_evaluate_writes_the_number_of_images_of_each_score(evaluated):
 
 
 def test_evaluate_prints_its_plan_first(evaluated):
-    assert ('\nPlan: draw 20 samples, train the classifier, compute features of 420 images, compute the scores: '
-            ) in evaluated.output.split('Drawing')[0]
+    assert ('\nPlan: draw 20 samples, train the classifier (less than a minute, only once), compute features '
+            'of 420 images, compute the scores: less than a minute in all\n') in evaluated.output.split('Drawing')[0]
 
 
 def test_evaluate_reports_step_weights_and_classifier(evaluated):
