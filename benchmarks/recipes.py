@@ -29,6 +29,10 @@ DCGAN = '--network dcgan --ch 16 --precision bfloat16 --img_size'
 RESNET = '--network resnet --ch 16 --precision bfloat16 --img_size 32'
 WITHOUT_SN = f'{DCGAN} 32 --sn false --z_dim 62 --z uniform'
 TENTH = 'fashion-mnist-tenth'  # every tenth training image of Fashion-MNIST
+# The search for --recipe fast: the recipe with one option changed.
+CHANGES = ['--g_lr 0.00225', '--g_lr 0.009', '--d_lr 0.0011', '--d_lr 0.0044', '--beta1 0.5', '--beta2 0.999',
+           '--lr_decay none', '--ema 0.999', '--batch_size 64', '--gan_type hinge', '--gan_type lsgan', '--sn true',
+           '--conditional false', '--attention paper']
 # A folder of 1,788 images in eight classes. With so few images, the default is --augment true.
 EMOJI = [f'{DCGAN} 32', f'{DCGAN} 32 {CONDITIONAL}', f'{DCGAN} 32 --augment false',
          f'{DCGAN} 32 {CONDITIONAL} --augment false']
@@ -36,6 +40,7 @@ EMOJI = [f'{DCGAN} 32', f'{DCGAN} 32 {CONDITIONAL}', f'{DCGAN} 32 --augment fals
 RUNS = [*((dataset, '--recipe fast', seeds, 1, 1200) for dataset, seeds in [('mnist', range(5)),
                                                                             ('fashion-mnist', range(3))]),
         ('mnist', '--recipe fast', range(3), 1, 4000),
+        *(('mnist', f'--recipe fast {change}', range(1), 1, 1200) for change in CHANGES),
         ('mnist', f'{DCGAN} 32 {CONDITIONAL}', range(1), 1, 938),
         *(('fashion-mnist', options, range(3), 10, 500) for options in (f'{DCGAN} 32', f'{DCGAN} 32 {CONDITIONAL}')),
         *(('emoji', options, range(3), 10, 500) for options in EMOJI),
