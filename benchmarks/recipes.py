@@ -31,7 +31,7 @@ WITHOUT_SN = f'{DCGAN} 32 --sn false --z_dim 62 --z uniform'
 TENTH = 'fashion-mnist-tenth'  # every tenth training image of Fashion-MNIST
 # The search for --recipe fast: the recipe with one option changed.
 CHANGES = ['--g_lr 0.00225', '--g_lr 0.009', '--d_lr 0.0011', '--d_lr 0.0044', '--beta1 0.5', '--beta2 0.999',
-           '--lr_decay none', '--ema 0.999', '--batch_size 64', '--gan_type hinge', '--gan_type lsgan', '--sn true',
+           '--lr_decay none', '--batch_size 64', '--gan_type hinge', '--gan_type lsgan', '--sn true',
            '--conditional false', '--attention paper']
 # A folder of 1,788 images in eight classes. With so few images, the default is --augment true.
 EMOJI = [f'{DCGAN} 32', f'{DCGAN} 32 {CONDITIONAL}', f'{DCGAN} 32 --augment false',
