@@ -149,7 +149,10 @@ def make_folder(path):
         UserError: if the folder cannot be created or is read-only.
     """
     check_folder(path)
-    os.makedirs(path, exist_ok=True)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{path} cannot be created ({error.strerror}): choose another folder') from error
     return path
 
 
@@ -159,8 +162,12 @@ def list_first(items, count=3, total=None):
     Args:
         total: the number of all items. None means len(items).
     """
-    others = (len(items) if total is None else total) - count
-    return ', '.join(items[:count]) + (f' and {others} more' if others > 0 else '')
+    if total is None:
+        total = len(items)
+    listed = ', '.join(items[:count])
+    if total > count:
+        listed += f' and {total - count} more'
+    return listed
 
 
 def write_json(content, path):

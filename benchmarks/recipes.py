@@ -29,7 +29,7 @@ DCGAN = '--network dcgan --ch 16 --precision bfloat16 --img_size'
 RESNET = '--network resnet --ch 16 --precision bfloat16 --img_size 32'
 WITHOUT_SN = f'{DCGAN} 32 --sn false --z_dim 62 --z uniform'
 TENTH = 'fashion-mnist-tenth'  # every tenth training image of Fashion-MNIST
-# The search for --recipe fast: the recipe with one option changed.
+# Options that differ from --recipe fast, one per run.
 CHANGES = ['--g_lr 0.00225', '--g_lr 0.009', '--d_lr 0.0011', '--d_lr 0.0044', '--beta1 0.5', '--beta2 0.999',
            '--lr_decay none', '--batch_size 64', '--gan_type hinge', '--gan_type lsgan', '--sn true',
            '--conditional false', '--attention paper']

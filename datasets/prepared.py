@@ -11,8 +11,8 @@ from datasets.dataset import Dataset
 from utils import atomic_write, is_abandoned
 
 PREPARED = re.compile(r'prepared_[0-9]+x[0-9]+x[13]_[0-9a-f]{16}\.(bytes|json)(\.[0-9]+\.part)?')
-# The keys of <prepared>.json. Of the count images, the first num_train are the training split. labels holds one number
-# per image, or is null if there are no classes. The other keys are fields of Dataset.
+# The keys of <prepared>.json. count is the number of images; the first num_train of them are the training split. labels
+# is a list of class numbers, or null if there are no classes. The other keys are fields of Dataset.
 KEYS = {'count', 'num_train', 'labels', 'class_names', 'digest', 'held_out', 'notes', 'num_left_out', 'left_out',
         'reading'}
 

@@ -518,7 +518,6 @@ function startFromSample(index) {
   replaceDrawing(sampleCanvas(index), conditional ? playground.samples.labels[index] : null);
 }
 
-
 let sampleBytes;  // the pixels of all test images
 
 function sampleCanvas(index) {

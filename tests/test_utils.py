@@ -171,6 +171,11 @@ def test_make_folder_reports_a_file_in_the_path(tmp_path):
         utils.make_folder(str(tmp_path / 'file' / 'b'))
 
 
+def test_make_folder_reports_a_name_that_is_too_long(tmp_path):
+    with pytest.raises(UserError, match='cannot be created .File name too long.: choose another folder'):
+        utils.make_folder(str(tmp_path / ('a' * 300)))
+
+
 def test_check_folder_creates_nothing(tmp_path):
     utils.check_folder(str(tmp_path / 'a' / 'b'))
     assert not list(tmp_path.iterdir())
