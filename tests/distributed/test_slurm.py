@@ -216,18 +216,19 @@ def test_two_tasks_train_the_same_weights_as_one_process(srun, tmp_path):
 @pytest.mark.slow
 def test_run_resumes_bit_exactly_after_scancel(srun, tmp_path, small_data):
     options = [sys.executable, MAIN, '--phase', 'train', '--dataset', 'mnist', '--data_dir', small_data, '--network',
-               'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 8, '--epoch', 1, '--iteration', 60,
-               '--print_freq', 1, '--sample_num', 4]
-    process = srun(*options, '--name', 'interrupted', cwd=tmp_path, name='interrupted')
+               'dcgan', '--ch', 8, '--img_size', 32, '--batch_size', 8, '--epoch', 1, '--print_freq', 1,
+               '--sample_num', 4]
+    process = srun(*options, '--name', 'interrupted', '--iteration', 1000, cwd=tmp_path, name='interrupted')
     assert any(re.search(r'\[ *3/', line) for line in process.stdout)
     subprocess.run(['scancel', '--signal=TERM', '--name=interrupted'], env=srun.environment, check=True)
     code, out, err = finish(process)
     assert code == 128 + signal.SIGTERM and 'Stopped at step' in out, err
+    steps = int(re.search('Stopped at step ([0-9]+)', out)[1]) + 3
     for name in 'interrupted', 'uninterrupted':
-        code, out, err = finish(srun(*options, '--name', name, cwd=tmp_path))
+        code, out, err = finish(srun(*options, '--name', name, '--iteration', steps, cwd=tmp_path))
         assert code == 0 and 'Training with 2 workers' in out, err
         assert ('Resuming at step' in out) == (name == 'interrupted')
-    readers = [tf.train.load_checkpoint(str(tmp_path / 'checkpoint' / name / 'SAGAN' / 'SAGAN.model-60'))
+    readers = [tf.train.load_checkpoint(str(tmp_path / 'checkpoint' / name / 'SAGAN' / f'SAGAN.model-{steps}'))
                for name in ('uninterrupted', 'interrupted')]
     expected, weights = ({name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
                          for reader in readers)
