@@ -38,6 +38,7 @@ from options import (
     complete_options,
     make_config,
     options_of,
+    resolve_rates,
     shape_of,
 )
 from storage.branch import describe_changes
@@ -99,6 +100,8 @@ class SAGAN:
     def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
         options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
+        if None in (options['g_lr'], options['d_lr']):  # the defaults depend on the size of the images
+            options = resolve_rates(options, image_shape or find_image_shape(options, None))
         metadata = None
         if options['conditional'] is not None:  # otherwise the run's name depends on the classes
             metadata = read_metadata(options)

@@ -286,7 +286,8 @@ SOURCE_METADATA = 'source', 'source_step', 'previous_steps'
 # The defaults that a network or a recipe changes. A recipe takes precedence over its network.
 PAPER = {'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0.,
          'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}
-NETWORK_DEFAULTS = {'dcgan': {**PAPER, 'g_lr': 0.001, 'd_lr': 0.004}, 'resnet': PAPER}
+# g_lr and d_lr None mean values that depend on the size of the images: see resolve_rates.
+NETWORK_DEFAULTS = {'dcgan': {**PAPER, 'g_lr': None, 'd_lr': None}, 'resnet': PAPER}
 # conditional None means true if the data set has classes. img_size None means the data set's own size. If a side is
 # shorter than 32 pixels, img_size None means the longer side, but at least 32.
 RECIPES = {
@@ -436,8 +437,8 @@ def resolve(typed, inherited=None):
     """Return the options of a run, {option: value}.
 
     A value comes from the command line, else from the recipe, else from inherited, else from the network's defaults.
-    conditional and img_size may be None, which make_config and resolve_shape resolve. augment may be auto, which
-    storage.branch.resolve_augment resolves.
+    img_size, g_lr and d_lr may be None, which resolve_shape resolves. conditional may be None, which make_config
+    resolves. augment may be auto, which storage.branch.resolve_augment resolves.
 
     Args:
         typed: the options given on the command line, as parse returns them.
@@ -454,7 +455,9 @@ def defaults_of(options):
 
 
 def resolve_shape(options, native_shape):
-    """Return options with img_size as a number. If img_size or c_dim equals the data set's own value, it becomes 0.
+    """Return options with numbers for img_size, g_lr and d_lr, which may be None.
+
+    If img_size or c_dim equals the data set's own value, it becomes 0.
 
     Args:
         options: as resolve returns them.
@@ -468,7 +471,23 @@ def resolve_shape(options, native_shape):
         changes['img_size'] = 0
     if options['c_dim'] == channels:
         changes['c_dim'] = 0
-    return {**options, **changes}
+    options = {**options, **changes}
+    return resolve_rates(options, shape_of(options, native_shape))
+
+
+def resolve_rates(options, image_shape):
+    """Return options with the learning rates of dcgan in place of None: lower ones for larger images.
+
+    docs/networks.md compares them with other rates.
+
+    Args:
+        options: as resolve or complete_options returns them.
+        image_shape: (H, W, C) of the run's images.
+    """
+    rates = {'g_lr': 0.001, 'd_lr': 0.004}
+    if image_shape[0] > 32:
+        rates = {'g_lr': 0.0005, 'd_lr': 0.002}
+    return {**options, **{name: rate for name, rate in rates.items() if options[name] is None}}
 
 
 def known_options(typed):
@@ -483,6 +502,8 @@ def known_options(typed):
 
 def complete_options(options):
     """Return all saved options, {option: value}. Options that are not given have the defaults of the network.
+
+    For dcgan, g_lr and d_lr may be None, which resolve_rates resolves.
 
     Args:
         options: {option: value}. Names may lack a trailing _name, as on the command line.
@@ -502,7 +523,8 @@ def make_config(options, image_shape=None, class_names=(), images=None, class_co
     """Return the Config of a run.
 
     Args:
-        options: as complete_options returns them. If conditional is None, it becomes true if there are classes.
+        options: as complete_options returns them, with numbers for g_lr and d_lr. If conditional is None, it becomes
+            true if there are classes.
         image_shape: (H, W, C), or None for the shape of a built-in data set or of an image folder.
         class_names: names of the classes.
         images: number of training images, or None.
@@ -653,7 +675,8 @@ def defaults_table():
     lines = ['## Networks and recipes', '',
              'These networks and recipes change the defaults of other options. In this table, `auto` is not a value',
              'that you can pass. For `--conditional`, it means true if the data set has classes. For `--img_size`, it',
-             "means the data set's own size, but at least 32.", '',
+             "means the data set's own size, but at least 32. For `--g_lr` and `--d_lr`, it means 0.001 and 0.004 for",
+             'images of 32 pixels, and 0.0005 and 0.002 for larger images.', '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -282,6 +282,15 @@ def test_resolve_shape_replaces_a_native_size_with_0(native_shape, given, result
     assert options == {**ARTICLE, **given}
 
 
+@pytest.mark.parametrize('typed, native_shape, rates', [
+    ({}, (32, 32, 3), (0.001, 0.004)), ({}, (64, 64, 3), (0.0005, 0.002)), ({}, (128, 128, 3), (0.0005, 0.002)),
+    ({'img_size': 32}, (64, 64, 3), (0.001, 0.004)), ({'img_size': 64}, (28, 28, 1), (0.0005, 0.002)),
+    ({'g_lr': 0.25}, (64, 64, 3), (0.25, 0.002)), ({'d_lr': 0.25}, (64, 64, 3), (0.0005, 0.25))])
+def test_default_learning_rates_of_dcgan_are_lower_above_32_pixels(typed, native_shape, rates):
+    options = resolve_shape(resolve({'network': 'dcgan', **typed}), native_shape)
+    assert (options['g_lr'], options['d_lr']) == rates
+
+
 @pytest.mark.parametrize('given, shape', [
     ({}, (20, 28, 1)), ({'img_size': 32}, (32, 32, 1)), ({'c_dim': 3}, (20, 28, 3)),
     ({'c_dim': 3, 'img_size': 48}, (48, 48, 3))])
@@ -454,8 +463,8 @@ def test_check_worker_share_refuses_a_batch_that_cannot_be_shared():
     (dict(seed=12, beta1=0.25, d_lr=0.5, g_lr=0.1, attention=False, precision='bfloat16'),
      'SAGAN_mnist_64_62_bfloat16_noattention_g_lr0.1_d_lr0.5_beta10.25_seed12'),
     (dict(dataset_name='cats[1]*', ch=32, img_size=32), 'SAGAN_cats_1___64_62_ch32_img_size32'),
-    (dict(network='dcgan', z_dim=62), 'SAGAN_mnist_64_62_attentionpaper_d_lr0.004_beta10_gan_typehinge_beta20.9_'
-     'znormal_sn_dcgan'),
+    (dict(network='dcgan', z_dim=62, g_lr=0.001, d_lr=0.004),
+     'SAGAN_mnist_64_62_attentionpaper_d_lr0.004_beta10_gan_typehinge_beta20.9_znormal_sn_dcgan'),
     (dict(augment=True), 'SAGAN_mnist_64_62_augment'),
     (dict(augment='auto'), 'SAGAN_mnist_64_62'),
     (dict(name='mine', seed=3), 'mine')])

@@ -221,6 +221,15 @@ def test_network_has_the_shape_of_the_data_set_by_default(sess):
     assert NETWORKS['resnet'](sess, dataset_name='cifar10').config.image_shape == (32, 32, 3)
 
 
+@pytest.mark.parametrize('options, rates', [
+    (dict(image_shape=(32, 32, 1)), (0.001, 0.004)), (dict(image_shape=(64, 64, 3)), (0.0005, 0.002)),
+    (dict(dataset='cifar10'), (0.001, 0.004)), (dict(dataset='cifar10', img_size=64), (0.0005, 0.002)),
+    (dict(image_shape=(64, 64, 3), d_lr=0.25), (0.0005, 0.25))])
+def test_dcgan_has_the_learning_rates_of_its_image_size(sess, options, rates):
+    config = NETWORKS['dcgan'](sess, **options).config
+    assert (config.g_lr, config.d_lr) == rates
+
+
 def test_class_refuses_the_name_of_another_network(sess):
     with pytest.raises(TypeError, match='SAGAN is the network article, not dcgan: use networks.build'):
         NETWORKS['article'](sess, network='dcgan')
