@@ -100,8 +100,7 @@ class SAGAN:
     def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
         options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
-        if None in (options['g_lr'], options['d_lr']):  # the defaults depend on the size of the images
-            options = resolve_rates(options, image_shape or find_image_shape(options, None))
+        options = find_rates(options, image_shape)
         metadata = None
         if options['conditional'] is not None:  # otherwise the run's name depends on the classes
             metadata = read_metadata(options)
@@ -863,6 +862,22 @@ def find_image_shape(options, metadata):
     if metadata is None:
         return shape_of(options, native_shape(options['dataset_name'], options['data_dir']))
     return image_shape_of(options, metadata)
+
+
+def find_rates(options, image_shape):
+    """Return options with numbers for g_lr and d_lr, which may be None.
+
+    Args:
+        image_shape: (H, W, C), or None for the shape in the run's config.json, or else that of the data set.
+    """
+    if None not in (options['g_lr'], options['d_lr']):
+        return options
+    if image_shape is None:
+        metadata = None
+        if options['name']:  # otherwise the run's name depends on the rates
+            metadata = read_metadata(options)
+        image_shape = find_image_shape(options, metadata)
+    return resolve_rates(options, image_shape)
 
 
 def find_classes(options, metadata, image_shape):

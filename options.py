@@ -286,7 +286,7 @@ SOURCE_METADATA = 'source', 'source_step', 'previous_steps'
 # The defaults that a network or a recipe changes. A recipe takes precedence over its network.
 PAPER = {'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0.,
          'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}
-# g_lr and d_lr None mean values that depend on the size of the images: see resolve_rates.
+# For g_lr and d_lr, None means a value that depends on the image size: see resolve_rates.
 NETWORK_DEFAULTS = {'dcgan': {**PAPER, 'g_lr': None, 'd_lr': None}, 'resnet': PAPER}
 # conditional None means true if the data set has classes. img_size None means the data set's own size. If a side is
 # shorter than 32 pixels, img_size None means the longer side, but at least 32.
@@ -455,7 +455,7 @@ def defaults_of(options):
 
 
 def resolve_shape(options, native_shape):
-    """Return options with numbers for img_size, g_lr and d_lr, which may be None.
+    """Return options with None for img_size, g_lr and d_lr replaced by numbers.
 
     If img_size or c_dim equals the data set's own value, it becomes 0.
 
@@ -476,14 +476,15 @@ def resolve_shape(options, native_shape):
 
 
 def resolve_rates(options, image_shape):
-    """Return options with the learning rates of dcgan in place of None: lower ones for larger images.
+    """Return options with None for g_lr and d_lr replaced by dcgan's defaults, which are lower above 32 pixels.
 
     docs/networks.md compares them with other rates.
-
     Args:
         options: as resolve or complete_options returns them.
         image_shape: (H, W, C) of the run's images.
     """
+    if options['network'] != 'dcgan':
+        return options
     rates = {'g_lr': 0.001, 'd_lr': 0.004}
     if image_shape[0] > 32:
         rates = {'g_lr': 0.0005, 'd_lr': 0.002}
@@ -675,8 +676,8 @@ def defaults_table():
     lines = ['## Networks and recipes', '',
              'These networks and recipes change the defaults of other options. In this table, `auto` is not a value',
              'that you can pass. For `--conditional`, it means true if the data set has classes. For `--img_size`, it',
-             "means the data set's own size, but at least 32. For `--g_lr` and `--d_lr`, it means 0.001 and 0.004 for",
-             'images of 32 pixels, and 0.0005 and 0.002 for larger images.', '',
+             "means the data set's own size, but at least 32. For images of 32 pixels, `--g_lr` is 0.001 and `--d_lr`",
+             'is 0.004. For larger images, they are 0.0005 and 0.002.', '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -230,6 +230,13 @@ def test_dcgan_has_the_learning_rates_of_its_image_size(sess, options, rates):
     assert (config.g_lr, config.d_lr) == rates
 
 
+def test_dcgan_has_the_learning_rates_of_the_image_size_in_its_config(sess, tmp_path):
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'config.json').write_text('{"image_shape": [32, 32, 3]}')
+    options = dict(dataset='missing', name='run', checkpoint_dir=str(tmp_path))
+    assert NETWORKS['dcgan'](sess, **options).config.g_lr == 0.001
+
+
 def test_class_refuses_the_name_of_another_network(sess):
     with pytest.raises(TypeError, match='SAGAN is the network article, not dcgan: use networks.build'):
         NETWORKS['article'](sess, network='dcgan')
