@@ -27,7 +27,7 @@ COLUMNS = [*RUN_COLUMNS, *VALUE_COLUMNS]
 CONDITIONAL = '--conditional true'
 DCGAN = '--network dcgan --ch 16 --precision bfloat16 --img_size'
 RESNET = '--network resnet --ch 16 --precision bfloat16 --img_size 32'
-RATES_32, RATES_64 = '--g_lr 0.001 --d_lr 0.004', '--g_lr 0.0005 --d_lr 0.002'  # dcgan's defaults at 32 and 64 pixels
+RATES_32, RATES_64 = '--g_lr 0.001 --d_lr 0.004', '--g_lr 0.0005 --d_lr 0.002'  # dcgan's defaults at 32 px, and above
 WITHOUT_SN = f'{DCGAN} 32 --sn false --z_dim 62 --z uniform'
 TENTH = 'fashion-mnist-tenth'  # every tenth training image of Fashion-MNIST
 # Options that differ from --recipe fast, one per run.
@@ -52,6 +52,7 @@ RUNS = [*((dataset, '--recipe fast', seeds, 1, 1200) for dataset, seeds in [('mn
         *(('emoji', options, range(3), 10, 500) for options in (f'{DCGAN} 64 {RATES_32}',
                                                                 f'{DCGAN} 64 {CONDITIONAL} {RATES_32}')),
         *((dataset, f'{DCGAN} 32 {RATES_64}', range(1), 10, 500) for dataset in ('fashion-mnist', 'emoji')),
+        *(('emoji', options, range(1), 3, 500) for options in (f'{DCGAN} 128', f'{DCGAN} 128 {RATES_32}')),
         ('fashion-mnist', f'{DCGAN} 32 --g_lr 0.0001 --d_lr 0.0004', range(1), 10, 500),
         ('fashion-mnist', f'{WITHOUT_SN} --gan_type gan --g_lr 0.0045 --d_lr 0.0022 --beta2 0.99', range(1), 10, 500),
         ('fashion-mnist', f'{WITHOUT_SN} --g_lr 0.003 --d_lr 0.002 --beta2 0.999', range(1), 10, 500)]
