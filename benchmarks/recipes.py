@@ -53,6 +53,8 @@ RUNS = [*((dataset, '--recipe fast', seeds, 1, 1200) for dataset, seeds in [('mn
                                                                 f'{DCGAN} 64 {CONDITIONAL} {RATES_32}')),
         *((dataset, f'{DCGAN} 32 {RATES_64}', range(1), 10, 500) for dataset in ('fashion-mnist', 'emoji')),
         *(('emoji', options, range(1), 3, 500) for options in (f'{DCGAN} 128', f'{DCGAN} 128 {RATES_32}')),
+        ('emoji', f'{DCGAN} 64 --g_lr 0.00025 --d_lr 0.001', range(1), 10, 500),
+        ('emoji', f'{DCGAN} 64 {CONDITIONAL} --g_lr 0.00025 --d_lr 0.001', range(1, 2), 10, 500),
         ('fashion-mnist', f'{DCGAN} 32 --g_lr 0.0001 --d_lr 0.0004', range(1), 10, 500),
         ('fashion-mnist', f'{WITHOUT_SN} --gan_type gan --g_lr 0.0045 --d_lr 0.0022 --beta2 0.99', range(1), 10, 500),
         ('fashion-mnist', f'{WITHOUT_SN} --g_lr 0.003 --d_lr 0.002 --beta2 0.999', range(1), 10, 500)]
