@@ -479,6 +479,7 @@ def resolve_rates(options, image_shape):
     """Return options with None for g_lr and d_lr replaced by dcgan's defaults, which are lower above 32 pixels.
 
     docs/networks.md compares them with other rates.
+
     Args:
         options: as resolve or complete_options returns them.
         image_shape: (H, W, C) of the run's images.
