@@ -100,7 +100,7 @@ class SAGAN:
     def __init__(self, sess, image_shape=None, classes=None, cluster=None, **options):
         options = complete_options({'network': self.kind, **options})
         options['dataset_name'] = saved_name(options['dataset_name'], options['data_dir'])
-        options = find_rates(options, image_shape)
+        options = complete_rates(options, image_shape)
         metadata = None
         if options['conditional'] is not None:  # otherwise the run's name depends on the classes
             metadata = read_metadata(options)
@@ -864,7 +864,7 @@ def find_image_shape(options, metadata):
     return image_shape_of(options, metadata)
 
 
-def find_rates(options, image_shape):
+def complete_rates(options, image_shape):
     """Return options with numbers for g_lr and d_lr, which may be None.
 
     Args:

@@ -286,7 +286,9 @@ SOURCE_METADATA = 'source', 'source_step', 'previous_steps'
 # The defaults that a network or a recipe changes. A recipe takes precedence over its network.
 PAPER = {'gan_type': 'hinge', 'sn': True, 'attention': 'paper', 'g_lr': 0.0001, 'd_lr': 0.0004, 'beta1': 0.,
          'beta2': 0.9, 'z_dim': 128, 'z_name': 'normal'}
-# For g_lr and d_lr, None means a value that depends on the image size: see resolve_rates.
+# The default learning rates of dcgan, for which None stands: see resolve_rates.
+SMALL_IMAGE_RATES = {'g_lr': 0.001, 'd_lr': 0.004}  # 32 pixels
+LARGE_IMAGE_RATES = {'g_lr': 0.0005, 'd_lr': 0.002}  # 64 and 128 pixels
 NETWORK_DEFAULTS = {'dcgan': {**PAPER, 'g_lr': None, 'd_lr': None}, 'resnet': PAPER}
 # conditional None means true if the data set has classes. img_size None means the data set's own size. If a side is
 # shorter than 32 pixels, img_size None means the longer side, but at least 32.
@@ -486,9 +488,7 @@ def resolve_rates(options, image_shape):
     """
     if options['network'] != 'dcgan':
         return options
-    rates = {'g_lr': 0.001, 'd_lr': 0.004}
-    if image_shape[0] > 32:
-        rates = {'g_lr': 0.0005, 'd_lr': 0.002}
+    rates = LARGE_IMAGE_RATES if image_shape[0] > 32 else SMALL_IMAGE_RATES
     return {**options, **{name: rate for name, rate in rates.items() if options[name] is None}}
 
 
@@ -674,11 +674,13 @@ def defaults_table():
     """Return the lines of the table of the defaults that networks and recipes change."""
     columns = {f'--network {name}': values for name, values in NETWORK_DEFAULTS.items()}
     columns |= {f'--recipe {name}': values for name, values in RECIPES.items() if values}
+    small, large = SMALL_IMAGE_RATES, LARGE_IMAGE_RATES
     lines = ['## Networks and recipes', '',
              'These networks and recipes change the defaults of other options. In this table, `auto` is not a value',
              'that you can pass. For `--conditional`, it means true if the data set has classes. For `--img_size`, it',
-             "means the data set's own size, but at least 32. For images of 32 pixels, `--g_lr` is 0.001 and `--d_lr`",
-             'is 0.004. For larger images, they are 0.0005 and 0.002.', '',
+             "means the data set's own size, but at least 32. For `--g_lr`, it means",
+             f"{small['g_lr']} for images of 32 pixels and {large['g_lr']} for larger images. For `--d_lr`, it means",
+             f"{small['d_lr']} and {large['d_lr']}.", '',
              f'| option | default | {" | ".join(f"`{words}`" for words in columns)} |',
              '|---' * (2 + len(columns)) + '|']
     for option in ALL.values():

@@ -32,6 +32,7 @@ from options import (
     parse,
     parse_dataset,
     resolve,
+    resolve_rates,
     resolve_shape,
     run_name,
     shape_of,
@@ -289,6 +290,11 @@ def test_resolve_shape_replaces_a_native_size_with_0(native_shape, given, result
 def test_default_learning_rates_of_dcgan_are_lower_above_32_pixels(typed, native_shape, rates):
     options = resolve_shape(resolve({'network': 'dcgan', **typed}), native_shape)
     assert (options['g_lr'], options['d_lr']) == rates
+
+
+def test_resolve_rates_leaves_other_networks_alone():
+    options = {'network': 'resnet', 'g_lr': None, 'd_lr': 0.25}
+    assert resolve_rates(options, (64, 64, 3)) == options
 
 
 @pytest.mark.parametrize('given, shape', [
